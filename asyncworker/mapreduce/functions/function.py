@@ -1,0 +1,54 @@
+"""What a processing function is: how one item is mapped, and how what came out is folded, merged and finished.
+
+Every other file in this folder has ``FUNCTION``, named like the file. Users' own come in by
+``@engine.mapper`` and ``@engine.reducer``. `tests/contracts/test_function.py` runs over every file: folding in
+any partitions and merging in any order must finish to the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from typing import Any, Protocol
+
+
+class Work(Protocol):
+    """A function with its parameters checked and compiled, once a partition: all that a hot loop needs.
+
+    Accumulators travel as MessagePack: dicts with text keys, lists, text, bytes, 64-bit integers, floats.
+    """
+
+    def initial(self) -> Any:
+        """Return a new accumulator: the identity of `merge`."""
+        ...
+
+    def map(self, item: Any) -> Any | Awaitable[Any]:
+        """Map one item; may raise, which makes it a failed item, recorded apart."""
+        ...
+
+    def fold(self, acc: Any, value: Any) -> Any:
+        """Fold one mapped value in and return the accumulator (the same or another)."""
+        ...
+
+    def merge(self, left: Any, right: Any) -> Any:
+        """Return two accumulators as one. Associative; *left* covers the earlier items."""
+        ...
+
+    def finish(self, acc: Any) -> Any:
+        """Return the final result: plain values that JSON can carry."""
+        ...
+
+
+class Function(Protocol):
+    """A function by name, with a JSON Schema of its parameters that is checked at submit."""
+
+    name: str
+    summary: str
+    schema: Mapping[str, Any]
+
+    def prepare(self, params: Mapping[str, Any]) -> Work:
+        """Check and compile parameters.
+
+        Raises:
+            BadParameters: says which parameter, and what it should be.
+        """
+        ...

@@ -1,0 +1,89 @@
+"""What a source and a sink are: where items come from, and where rows go.
+
+Every other file in this folder is named after a URL scheme or a suffix and has ``open(url, **options)``,
+which checks the URL's form and touches nothing yet; ``writer(url)``, where the room can be written to,
+returns a `Sink`. `tests/contracts/test_source.py` runs over every file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+Key = int | str
+
+
+class BadItem(msgspec.Struct, frozen=True):
+    """Stands where an item could not be read (a line that is no JSON): counted and recorded, never mapped."""
+
+    error: str
+
+
+class Partition(msgspec.Struct, frozen=True):
+    """A part of a source, small enough to travel.
+
+    ``index`` counts from 0. ``items`` is how many items the plan counted in it. ``span`` says where they lie,
+    in the source's own terms (MessagePack values). Where workers cannot open the source, ``data`` carries the
+    items themselves, in the source's own form.
+    """
+
+    index: int
+    items: int
+    span: tuple[Any, ...] = ()
+    data: bytes | None = None
+
+
+class Source(Protocol):
+    """Items under keys: a line number, an index, a key column."""
+
+    url: str
+    """How another process opens the same source: absolute, complete. May hold secrets: show `label` to people."""
+    label: str
+    """For people: secrets masked."""
+    portable: bool
+    """Whether a worker elsewhere can open `url`; else partitions carry their data."""
+
+    def partitions(self, size: int) -> AsyncIterator[Partition]:
+        """Cut the source into partitions of *size* items (the last may be smaller), all from one snapshot.
+
+        Holds no more than one partition's data at a time. An empty source gives none.
+
+        Raises:
+            SourceError: it cannot be opened or read. EmptyDataset: a dataset id with no row at all.
+        """
+        ...
+
+    def read(self, partition: Partition) -> AsyncIterator[list[tuple[Key, Any]]]:
+        """Yield a partition's items in order, in lists of at most 1,000 pairs of key and value.
+
+        A value that could not be read is a `BadItem`. Callable on a source that was opened from `url` in another
+        process; does not ask for the file when the partition carries its data.
+
+        Raises:
+            SourceError: it cannot be read, or holds nothing where the plan counted items.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give back files and connections."""
+        ...
+
+
+class Sink(Protocol):
+    """Rows going out: all of them become visible at `commit`, or none."""
+
+    label: str
+
+    async def write(self, rows: Sequence[Any]) -> None:
+        """Take rows in. Raises SourceError."""
+        ...
+
+    async def commit(self) -> None:
+        """Make what was written visible, replacing what an earlier run of the same job wrote."""
+        ...
+
+    async def abort(self) -> None:
+        """Forget what was written."""
+        ...

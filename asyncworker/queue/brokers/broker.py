@@ -1,0 +1,115 @@
+"""What a broker is: the way of work from who asks to who works, in ten verbs.
+
+Every other file in this folder is one; ``open(url, *, namespace, bus, clock)`` in it returns an unopened
+broker, and `tests/contracts/test_broker.py` says what each must do. The words:
+
+- An *epoch* is one worker's incarnation; what it claimed is its own until it settles it, hands it back, or is
+  silent for its lease. It is lease and fence in one: a reaped epoch can settle, claim and beat no more.
+- A beat that was *observed* to stand still for a lease is a death; no clock of another machine is trusted.
+- Every verb may be repeated after an error: an answer that was lost is given again, nothing is applied twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from asyncworker.queue.job import Claimed, Depth, Ended, Found, Job, Receipt, Settled, State, WorkerCard
+
+Notice = Callable[[str], None]
+"""Called in the event loop: ``""`` there may be work; an id: this job was asked to stop, or (a parent's id)
+all children of this job were."""
+
+
+class Broker(Protocol):
+    """Carry jobs. At least once; terminal exactly once."""
+
+    async def join(self, card: WorkerCard, notice: Notice) -> str:
+        """Begin an incarnation and return its epoch: random, never used again.
+
+        Raises:
+            BrokerDown: unreachable. SettingsError: a server too old, or one we may not use.
+        """
+        ...
+
+    async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt]:
+        """Take jobs in, in this order; one round trip a thousand. Repeats of an id add nothing.
+
+        Raises:
+            BrokerDown: no answer in time; calling again with the same jobs is safe. QueueFull: no room.
+            JobTooBig: one is larger than the broker carries. Nothing of the round trip was taken then.
+        """
+        ...
+
+    async def step(
+        self, epoch: str, settled: Sequence[Settled], queues: Sequence[str], want: int, *, idle: bool = False
+    ) -> Claimed:
+        """Settle what ended and claim up to *want* jobs, in one round trip.
+
+        Queues are asked in the order given; within a queue priority 9 first and oldest first, but one step in
+        sixteen asks the lowest first, so that no level starves. With *idle*, and nothing to claim, the epoch
+        is noticed when work comes. Each ``settled`` is applied once, and only if this epoch still holds the
+        job. Waits out an outage: repeats the same request until it is answered, and never loses nor doubles it.
+        Calls of one epoch must not overlap.
+
+        Args:
+            settled: at most 1,000. want: 0..1,000.
+
+        Raises:
+            LeaseLost: this epoch was reaped; nothing was applied.
+        """
+        ...
+
+    def beat(self, epoch: str) -> Mapping[str, str] | None:
+        """Say that this epoch lives. **Blocking**; called from the keeper's thread alone, on a connection of its own.
+
+        Returns:
+            None; or, for the fleet's few elected sweepers, every epoch with its last beat (an opaque text that
+            ends in ``:<lease in ms>``) to hand to `reap`.
+
+        Raises:
+            LeaseLost: reaped. BrokerDown: no answer.
+        """
+        ...
+
+    async def reap(self, epoch: str, seen: str, *, crashed: bool, max_deliveries: int = 3) -> int:
+        """End an epoch whose last beat is still *seen* (``""``: whatever it is; for one's own), give its jobs back.
+
+        With *crashed* each job's deliveries are counted up; one with ``max_deliveries`` of them (its own option
+        of that name goes before the argument) fails as ``worker_lost`` instead.
+
+        Returns:
+            how many jobs it held, or -1 when it has beaten since, or is gone.
+        """
+        ...
+
+    async def wait(self, ids: Sequence[str], timeout: float | None) -> list[Ended | None]:
+        """Return how jobs ended, in the order of *ids*; None for one that is not over when the wait is.
+
+        ``timeout`` 0 only looks; None waits for ever. No polling: the broker tells. An id of a child's chunk is
+        ``<child>:<number>``.
+
+        Raises:
+            JobNotFound: an id that nobody knows (or whose result has expired).
+        """
+        ...
+
+    async def find(self, ids: Sequence[str]) -> list[Found | None]:
+        """Return what is known about jobs, in the order of *ids*; None for an id that nobody knows."""
+        ...
+
+    async def cancel(self, job_id: str) -> State | None:
+        """Cancel a job: at once where it waits; by asking its worker where it runs. Children go with their parent.
+
+        Returns:
+            the state in which it was found, None for an id that nobody knows.
+        """
+        ...
+
+    async def depth(self, queues: Sequence[str]) -> Depth:
+        """Count what lies in these queues, and who works."""
+        ...
+
+    async def close(self) -> None:
+        """Give back connections. Epochs that have not left end like crashed ones."""
+        ...

@@ -1,0 +1,124 @@
+"""Ids and bytes: how jobs are named, and how calls and records are packed. MessagePack only, never pickle.
+
+An id is 26 characters of base 32 that sort by age: 9 of time (ms), 3 of shard, 12 random, 2 of a counter; so
+a job's age and shard can be read from its id, and 32 neighbours share one result bucket.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import msgspec
+
+from asyncworker.errors import BadParameters, DecodeError
+from asyncworker.queue.job import Record
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_VALUE = {letter: value for value, letter in enumerate(ALPHABET)}
+_TAILS = [a + b for a in ALPHABET for b in ALPHABET]
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+_decode_record = msgspec.msgpack.Decoder(Record).decode
+
+MAX_PAYLOAD_BYTES = 16 * 2**20
+"""The largest call or record that travels: Redis' own limit is 512 MB, a script's patience far lower."""
+
+
+def base32(value: int, digits: int) -> str:
+    """Return the lowest ``5 * digits`` bits of *value* in our alphabet, highest first."""
+    text = ""
+    for _ in range(digits):
+        text = ALPHABET[value & 31] + text
+        value >>= 5
+    return text
+
+
+class Ids:
+    """Make ids, 1,024 to a random block; a block is given up after a second, so that its time stays true."""
+
+    def __init__(self, shard: int = 0) -> None:
+        self._shard = base32(shard, 3)
+        self._head = ""
+        self._used = len(_TAILS)
+        self._made = 0.0
+
+    def __call__(self) -> str:
+        """Return one id. Cost: 0.2 us, and 10 us for the first of a block."""
+        if self._used >= len(_TAILS) or time.monotonic() - self._made > 1:
+            self._used, self._made = 0, time.monotonic()
+            self._head = (
+                base32(int(time.time() * 1000), 9) + self._shard + base32(int.from_bytes(os.urandom(8), "big"), 12)
+            )
+        made = self._head + _TAILS[self._used]
+        self._used += 1
+        return made
+
+
+def born_ms(job_id: str) -> int:
+    """Return when an id was made, in ms since the epoch, by its maker's clock. Children have their parent's."""
+    value = 0
+    for letter in job_id[:9]:
+        value = value << 5 | _VALUE.get(letter, 0)
+    return value
+
+
+def is_id(text: str) -> bool:
+    """Return whether *text* has the form of an id (also of a child's)."""
+    head, dot, part = text.partition(".")
+    return len(head) == 26 and _VALUE.keys() >= set(head) and (not dot or (part.isascii() and part.isdigit()))
+
+
+def pack_call(task: str, args: tuple[Any, ...] | list[Any], kwargs: dict[str, Any]) -> bytes:
+    """Pack one call.
+
+    Raises:
+        BadParameters: an argument that MessagePack cannot carry.
+    """
+    try:
+        return _encode((task, args, kwargs))
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise BadParameters(f"the arguments of {task!r} cannot travel: {exc}") from exc
+
+
+def unpack_call(payload: bytes) -> tuple[str, list[Any], dict[str, Any]]:
+    """Unpack one call; any bytes give a call or `DecodeError`."""
+    try:
+        task, args, kwargs = _decode(payload)
+    except (msgspec.DecodeError, ValueError, TypeError, RecursionError, MemoryError) as exc:
+        raise DecodeError(f"the payload is no call: {exc}") from exc
+    if type(task) is not str or type(args) is not list or type(kwargs) is not dict:
+        raise DecodeError("the payload is no call: it must be [task, [arguments], {named arguments}]")
+    return task, args, kwargs
+
+
+def pack(value: Any) -> bytes:
+    """Pack any plain value.
+
+    Raises:
+        BadParameters: MessagePack cannot carry it.
+    """
+    try:
+        return _encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise BadParameters(f"this value cannot travel: {exc}") from exc
+
+
+def unpack(data: bytes) -> Any:
+    """Unpack a plain value; any bytes give a value or `DecodeError`."""
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, ValueError, TypeError, RecursionError, MemoryError) as exc:
+        raise DecodeError(f"these bytes are no value: {exc}") from exc
+
+
+def unpack_record(data: bytes) -> Record:
+    """Unpack how a job ended; empty bytes are an empty record."""
+    if not data:
+        return Record()
+    try:
+        return _decode_record(data)
+    except (msgspec.DecodeError, ValueError, TypeError, RecursionError, MemoryError) as exc:
+        raise DecodeError(f"these bytes are no record: {exc}") from exc

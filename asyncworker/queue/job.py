@@ -1,0 +1,230 @@
+"""The words of the queue: what travels between who asks and who works. Data only, ids instead of objects.
+
+A *task* is a registered function, a *job* one enqueued call of it. A job whose id is ``<parent>.<part>`` is a
+*child* of the job ``<parent>``: it lives while its parent lives, and the settle that ends the last child of a
+sealed parent releases the parent.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+ID_LENGTH = 26
+PRIORITIES = range(10)
+DEFAULT_PRIORITY = 5
+
+
+class State(StrEnum):
+    """Where a job is. The last four are terminal: exactly one of them is reached, once."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    BLOCKED = "blocked"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def terminal(self) -> bool:
+        return self in TERMINAL
+
+
+TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED})
+
+
+class Reason(StrEnum):
+    """Why a job is ``failed``."""
+
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    WORKER_LOST = "worker_lost"
+    BAD_PAYLOAD = "bad_payload"
+    DEPENDENCY = "dependency"
+    UNKNOWN_TASK = "unknown_task"
+
+
+class Job(msgspec.Struct, frozen=True, gc=False):
+    """A job on its way into the broker.
+
+    ``payload`` is `codec.pack_call`; ``options`` (task options that this one call overrides, by name) travel
+    with it. ``delay_s`` counts from the broker's clock, ``at_s`` is a date in seconds since the epoch; 0 is
+    now. ``hold`` names an epoch that has joined: the job is born running in its hands and sealed by it later
+    (`Op.SEAL`), which is how a map/reduce job takes children while it is still being cut.
+    """
+
+    id: str
+    queue: str
+    payload: bytes
+    priority: int = DEFAULT_PRIORITY
+    options: dict[str, Any] = {}
+    delay_s: float = 0.0
+    at_s: float = 0.0
+    hold: str = ""
+
+
+class Receipt(StrEnum):
+    """What became of a job handed to `Broker.enqueue`."""
+
+    ACCEPTED = "ok"
+    KNOWN = "known"  # this very id is there already (or its result is): nothing was added
+    CLOSED = "closed"  # its parent is over, or its holder's lease is: nothing was added
+
+
+class Delivery(msgspec.Struct, frozen=True, gc=False):
+    """A job handed to a worker, which owns it until it settles it or loses its lease.
+
+    ``attempt`` counts from 1; ``deliveries`` counts workers that died with this job in hand; ``put_back``
+    counts how often workers did not know its task. ``plain`` jobs need no per-job work in the broker.
+    """
+
+    id: str
+    queue: str
+    payload: bytes
+    priority: int = DEFAULT_PRIORITY
+    options: dict[str, Any] = {}
+    attempt: int = 1
+    deliveries: int = 0
+    put_back: int = 0
+    cancel_asked: bool = False
+    plain: bool = True
+
+
+class Op(StrEnum):
+    """What becomes of a delivered job; beside each, what ``number`` · ``value`` of `Settled` mean."""
+
+    SUCCEEDED = "s"  # result TTL in s (a child: units of work done) · the record
+    FAILED = "f"  # failure TTL in s · the record
+    CANCELLED = "c"  # TTL in s · the record
+    EXPIRED = "e"  # TTL in s · the record
+    RETRY = "r"  # delay in ms, an attempt is spent · the error's text
+    SNOOZE = "z"  # delay in ms, no attempt is spent · why
+    PUT_BACK = "p"  # delay in ms, no attempt is spent: nobody here knows the task · why
+    RELEASE = "u"  # never started: back to the head of its queue, nothing is spent
+    CHUNK = "v"  # a part of a child's result that is too large for one record: its number · the bytes
+    SEAL = "b"  # a held parent has all its children now: from here on it waits for them
+
+
+class Settled(msgspec.Struct, frozen=True, gc=False):
+    """What became of one delivery."""
+
+    id: str
+    op: Op
+    queue: str = ""
+    number: int = 0
+    value: bytes = b""
+    plain: bool = False  # Op.SUCCEEDED of a plain delivery: takes the path without per-job work
+
+
+class Claimed(msgspec.Struct, frozen=True, gc=False):
+    """The answer to one step.
+
+    ``now_ms`` is the broker's clock. ``next_due_ms`` is when the next delayed job of these queues is due, -1
+    where none is or jobs were claimed. ``held`` is None but after a lost reply: then it lists all that this
+    epoch holds, of which ``deliveries`` are those that the caller may never have heard of.
+    """
+
+    now_ms: int
+    next_due_ms: int
+    deliveries: list[Delivery]
+    held: frozenset[str] | None = None
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """How a job ended, as its worker wrote it. ``value`` is the result; the rest is about failures."""
+
+    task: str = ""
+    attempt: int = 0
+    started_s: float = 0.0
+    ended_s: float = 0.0
+    value: Any = None
+    reason: str = ""
+    error_type: str = ""
+    error_text: str = ""
+    detail: Any = None
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """A finished job: its terminal state, and its `Record` as bytes (empty where nobody wrote one)."""
+
+    state: State
+    record: bytes
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What the broker counts about a parent's children. ``total`` may still grow until ``sealed``."""
+
+    total: int
+    done: int
+    failed: int
+    units: int
+    sealed: bool
+    over: bool  # all children done, or one failed for good: the parent has been released
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What the broker knows about a job. Times are seconds since the epoch by the broker's clock, 0 = unknown."""
+
+    id: str
+    state: State
+    queue: str = ""
+    priority: int = DEFAULT_PRIORITY
+    attempt: int = 0
+    deliveries: int = 0
+    started_s: float = 0.0
+    due_s: float = 0.0
+    error: str = ""
+    payload: bytes = b""
+    record: bytes = b""
+    children: Progress | None = None
+
+
+class WorkerCard(msgspec.Struct, frozen=True):
+    """Who joins: for people to read, never to decide by. ``lease_s`` is how long its silence is forgiven."""
+
+    host: str
+    pid: int
+    queues: tuple[str, ...]
+    concurrency: int
+    lease_s: float
+    started_s: float
+    version: str = ""
+    role: str = "worker"  # or "feeder": holds a job that is still being cut, claims nothing
+
+
+class QueueDepth(msgspec.Struct, frozen=True):
+    """How much lies in one queue, and the broker's own counts of all that ever passed."""
+
+    queued: int = 0
+    scheduled: int = 0
+    oldest_s: float = 0.0  # how long the job at the head of its longest-waiting level has existed
+    enqueued: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    expired: int = 0
+    retried: int = 0
+    redelivered: int = 0
+
+
+class Depth(msgspec.Struct, frozen=True):
+    """A look at the whole broker: queues by name, running jobs by queue, live workers by epoch."""
+
+    queues: dict[str, QueueDepth]
+    running: int
+    workers: dict[str, WorkerCard]
+
+
+def parent_of(job_id: str) -> str | None:
+    """Return the parent's id of a child, None for any other job."""
+    return job_id[:ID_LENGTH] if len(job_id) > ID_LENGTH else None
+
+
+def child_id(parent: str, part: int) -> str:
+    """Return the id of a parent's child number *part* (0..2^31)."""
+    return f"{parent}.{part}"
