@@ -1,0 +1,157 @@
+"""What a worker knows about a task: the function, how it is called, and what becomes of its jobs."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from asyncworker.errors import BadParameters, SettingsError, UnknownName
+from asyncworker.queue.context import Context
+from asyncworker.queue.job import DEFAULT_PRIORITY, PRIORITIES
+from asyncworker.registry import find
+from asyncworker.work.executors.executor import Executor
+
+KEEP_S = 10 * 365 * 86400
+"""The TTL of what is kept "for ever" (a TTL of None)."""
+
+
+class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the jobs of a task are treated. Durations in seconds.
+
+    ``timeout`` is for one attempt (None: none). ``max_attempts`` counts the first; **any** exception runs the
+    job again unless ``retry_on``, ``no_retry_on`` or ``retry_when(attempt, error)`` say otherwise.
+    ``result_ttl`` and ``failure_ttl``: None keeps, 0 does not store. ``max_deliveries``: how many workers may
+    die with the job in hand before it fails as ``worker_lost``.
+    """
+
+    queue: str = "default"
+    priority: int = DEFAULT_PRIORITY
+    timeout: float | None = 300.0
+    max_attempts: int = 3
+    retry_backoff: float = 1.0
+    retry_backoff_max: float = 600.0
+    retry_jitter: bool = True
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    no_retry_on: tuple[type[BaseException], ...] = ()
+    retry_when: Callable[[int, BaseException], bool] | None = None
+    result_ttl: float | None = 3600.0
+    failure_ttl: float | None = 604800.0
+    max_deliveries: int = 3
+    executor: str = ""  # "": inline for coroutine functions, thread for plain ones
+
+    def __post_init__(self) -> None:
+        if not self.queue or len(self.queue.encode()) > 255 or ":" in self.queue:
+            raise BadParameters(f"queue must be a name of 1..255 bytes without ':', not {self.queue!r}")
+        if type(self.priority) is not int or self.priority not in PRIORITIES:
+            raise BadParameters(f"priority must be 0..9 (9 goes first), not {self.priority!r}")
+        if self.max_attempts < 1 or self.max_deliveries < 1:
+            raise BadParameters("max_attempts and max_deliveries must be at least 1")
+        for name in ("timeout", "retry_backoff", "retry_backoff_max", "result_ttl", "failure_ttl"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise BadParameters(f"{name} must be seconds, 0 or more, not {value!r}")
+
+
+PORTABLE = frozenset(
+    {
+        "timeout",
+        "max_attempts",
+        "retry_backoff",
+        "retry_backoff_max",
+        "retry_jitter",
+        "result_ttl",
+        "failure_ttl",
+        "max_deliveries",
+    }
+)
+"""Task options that one call may override and that then travel with the job."""
+
+
+def options_of(given: Mapping[str, Any], default: TaskOptions | None = None) -> TaskOptions:
+    """Return *default* (or the defaults) with what is *given* changed; an unknown name is an error."""
+    for name in given:
+        if name not in TaskOptions.__struct_fields__:
+            raise UnknownName("task option", name, TaskOptions.__struct_fields__)
+    try:
+        return msgspec.structs.replace(default or TaskOptions(), **given)
+    except TypeError as exc:
+        raise BadParameters(f"task options do not fit: {exc}") from exc
+
+
+class Definition(msgspec.Struct, frozen=True):
+    """A task as a worker runs it: ``call`` is awaited with the job's arguments, and its `Context` where ``wants``."""
+
+    name: str
+    call: Callable[..., Awaitable[Any]]
+    options: TaskOptions
+    context_name: str = ""
+
+    def overridden(self, given: Mapping[str, Any]) -> TaskOptions:
+        """Return the options of one job; names that may not travel are ignored."""
+        changed = {name: value for name, value in given.items() if name in PORTABLE}
+        return msgspec.structs.replace(self.options, **changed) if changed else self.options
+
+
+class Tasks(Mapping[str, Definition]):
+    """The tasks of one engine, by exact name; filled at start-up, never by a message."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Definition] = {}
+        self._executors: dict[str, Executor] = {}
+
+    def __getitem__(self, name: str) -> Definition:
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def add(self, name: str, function: Callable[..., Any], options: TaskOptions) -> Definition:
+        """Register a function.
+
+        Raises:
+            SettingsError: the name is taken by another function. UnknownName: there is no such executor.
+        """
+        taken = self._known.get(name)
+        if taken is not None:
+            raise SettingsError(f"task {name!r} is registered twice; give one of them name=")
+        coroutine = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 - the method itself is wanted, not whether it is there
+        )
+        executor = options.executor or ("inline" if coroutine else "thread")
+        if executor not in self._executors:
+            self._executors[executor] = find("executor", executor).open()
+        if coroutine and executor != "inline":
+            raise SettingsError(
+                f"task {name!r} is a coroutine function: it runs on the event loop, not in a {executor}"
+            )
+        if not coroutine and executor == "inline":
+            raise SettingsError(f"task {name!r} is no coroutine function: executor='inline' would block the event loop")
+        call = self._executors[executor].bind(function)
+        definition = Definition(name=name, call=call, options=options, context_name=_context_name(function))
+        self._known[name] = definition
+        return definition
+
+    def close(self) -> None:
+        """Close what runs tasks beside the event loop; it opens again when next used."""
+        for executor in self._executors.values():
+            executor.close()
+
+
+def _context_name(function: Callable[..., Any]) -> str:
+    """Return the name of the parameter annotated `Context`, or ``""``."""
+    target = function if inspect.isroutine(function) else type(function).__call__
+    try:
+        hints = typing.get_type_hints(target)
+    except (NameError, TypeError, AttributeError):  # a hint that cannot be resolved here: compare its text
+        hints = getattr(target, "__annotations__", {})
+    for name, hint in hints.items():
+        if name != "return" and (hint is Context or (isinstance(hint, str) and hint.rpartition(".")[2] == "Context")):
+            return name
+    return ""
