@@ -45,7 +45,11 @@ class JobsClaimed(Event, frozen=True):
 
 
 class JobEnd(msgspec.Struct, frozen=True, gc=False):
-    """One attempt that ended: *status* as in the job's state (``retrying`` where it will run again)."""
+    """One attempt that ended.
+
+    ``status``: the job's state, or ``snoozed``, ``unknown`` (put back, as its task is not known here). ``wait_s``
+    counts from when the job could have started; -1 for a later attempt.
+    """
 
     task: str
     queue: str

@@ -98,12 +98,15 @@ def pack(value: Any) -> bytes:
     """Pack any plain value.
 
     Raises:
-        BadParameters: MessagePack cannot carry it.
+        BadParameters: MessagePack cannot carry it, or it takes more than `MAX_PAYLOAD_BYTES`.
     """
     try:
-        return _encode(value)
+        data = _encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         raise BadParameters(f"this value cannot travel: {exc}") from exc
+    if len(data) > MAX_PAYLOAD_BYTES:
+        raise BadParameters(f"this value takes {len(data)} bytes; at most {MAX_PAYLOAD_BYTES} travel")
+    return data
 
 
 def unpack(data: bytes) -> Any:

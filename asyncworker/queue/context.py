@@ -3,16 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
-
-import msgspec
-
-
-class Counted(msgspec.Struct, frozen=True):
-    """A result together with how many units of work it stands for; a parent's progress adds them."""
-
-    value: Any
-    units: int
 
 
 class Context:

@@ -149,6 +149,13 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     detail: Any = None
 
 
+class Counted(msgspec.Struct, frozen=True):
+    """A result together with how many units of work it stands for; a parent's progress adds them."""
+
+    value: Any
+    units: int
+
+
 class Ended(msgspec.Struct, frozen=True):
     """A finished job: its terminal state, and its `Record` as bytes (empty where nobody wrote one)."""
 

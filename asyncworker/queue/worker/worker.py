@@ -1,0 +1,207 @@
+"""Worker: joins the broker, starts its loops in one TaskGroup, and leaves when it is told to.
+
+    fetcher    settles and claims, one round trip at a time
+    runner     runs what was claimed, and looks after deadlines
+    keeper     keeps the lease, from a thread
+    sweeper    gives back what the dead held
+    scheduler  enqueues what is due by the calendar
+
+A worker that loses its lease cancels what it runs, hands back what it can, and joins again as somebody new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+from collections.abc import Callable, Mapping, Sequence
+
+from asyncworker.clock import SYSTEM, Clock
+from asyncworker.errors import BrokerDown, LeaseLost
+from asyncworker.events import Bus, JobsEnded, LeaseEnded, WorkerStarted, WorkerStopped
+from asyncworker.queue.brokers.broker import Broker
+from asyncworker.queue.job import WorkerCard
+from asyncworker.queue.task import Definition
+from asyncworker.queue.worker.fetcher import MOST, Fetcher
+from asyncworker.queue.worker.keeper import Keeper
+from asyncworker.queue.worker.runner import Runner
+from asyncworker.queue.worker.scheduler import Schedule, Scheduler
+from asyncworker.queue.worker.sweeper import Sweeper
+
+STOP_PATIENCE_S = 2.0
+"""How long cancelled jobs get to clean up, after the grace period."""
+REJOIN_S = 2.0
+"""The longest pause between two tries to join again; drawn evenly, so that a fleet does not come all at once."""
+
+
+class Worker:
+    """Run jobs of some queues until stopped.
+
+    Args:
+        queues: names; asked in turn. concurrency: jobs at once. lease_s: how long silence is forgiven.
+        grace_s: how long a drain waits for what runs. burst: return when the queues are empty.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        tasks: Mapping[str, Definition],
+        *,
+        queues: Sequence[str],
+        concurrency: int,
+        lease_s: float = 10.0,
+        grace_s: float = 30.0,
+        burst: bool = False,
+        schedules: Sequence[Schedule] = (),
+        version: str = "",
+        bus: Bus | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self._broker = broker
+        self._queues = tuple(queues)
+        self._concurrency = concurrency
+        self._lease_s = lease_s
+        self._grace_s = grace_s
+        self._burst = burst
+        self._schedules = tuple(schedules)
+        self._version = version
+        self._bus = bus or Bus()
+        self._clock = clock
+        self._stop_by: float | None = None
+        self._hurry: Callable[[], None] | None = None
+        self._wake = asyncio.Event()
+        self._runner = Runner(tasks, self._wake, clock=clock, tell=self._bus.wants(JobsEnded))
+
+    def stop(self, *, now: bool = False) -> None:
+        """Claim no more and return when what runs has ended, or the grace period has; with *now*, at once.
+
+        Call it in the event loop; a second call may shorten what the first allowed.
+        """
+        by = self._clock.monotonic() + (0.0 if now else self._grace_s)
+        self._stop_by = by if self._stop_by is None else min(by, self._stop_by)
+        if self._hurry is not None:
+            self._hurry()
+
+    async def run(self) -> None:
+        """Work until stopped (or, in a burst, until there is nothing left).
+
+        Raises:
+            BrokerDown: it could not join. SettingsError: the broker may not be used.
+        """
+        epoch = await self._join()
+        while epoch:
+            try:
+                await self._live(epoch)
+                return
+            except* LeaseLost as group:
+                self._bus.emit(LeaseEnded(epoch=epoch, because=str(group.exceptions[0])))
+            epoch = await self._rejoin()
+
+    async def _join(self) -> str:
+        card = WorkerCard(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            queues=self._queues,
+            concurrency=self._concurrency,
+            lease_s=self._lease_s,
+            started_s=self._clock.now(),
+            version=self._version,
+        )
+        return await self._broker.join(card, self._notice)
+
+    async def _rejoin(self) -> str:
+        """Join as somebody new however long the broker is away; "" when told to stop meanwhile."""
+        while self._stop_by is None:
+            try:
+                return await self._join()
+            except BrokerDown:
+                await asyncio.sleep(REJOIN_S * random.random())
+        return ""
+
+    def _notice(self, job_id: str) -> None:
+        if job_id:
+            self._runner.cancel(job_id)
+        else:
+            self._wake.set()
+
+    async def _live(self, epoch: str) -> None:
+        runner, wake = self._runner, self._wake
+        fetcher = Fetcher(
+            self._broker,
+            epoch,
+            runner,
+            wake,
+            queues=self._queues,
+            concurrency=self._concurrency,
+            bus=self._bus,
+            burst=self._burst,
+        )
+        sweeper = Sweeper(self._broker, epoch, bus=self._bus, clock=self._clock)
+        lost = asyncio.get_running_loop().create_future()
+
+        def on_lost(because: str) -> None:
+            if not lost.done():
+                lost.set_exception(LeaseLost(because))
+
+        keeper = Keeper(self._broker, epoch, self._lease_s, on_lost=on_lost, on_beats=sweeper.look, clock=self._clock)
+        keeper.start()
+        self._bus.emit(WorkerStarted(epoch=epoch, queues=self._queues, concurrency=self._concurrency))
+        handed_back = 0
+        try:
+            async with asyncio.TaskGroup() as loops:
+                helpers = [
+                    loops.create_task(runner.run(), name="runner"),
+                    loops.create_task(sweeper.run(), name="sweeper"),
+                    loops.create_task(_raise(lost), name="keeper"),
+                ]
+                if self._schedules:
+                    scheduler = Scheduler(self._broker, self._schedules, clock=self._clock)
+                    helpers.append(loops.create_task(scheduler.run(), name="scheduler"))
+                work = loops.create_task(fetcher.run(), name="fetcher")
+                await self._until_stopped(work, fetcher)
+                if not work.done():
+                    handed_back = await runner.release(STOP_PATIENCE_S)
+                    await asyncio.wait([work], timeout=self._lease_s / 2)
+                    work.cancel()
+                for helper in helpers:
+                    helper.cancel()
+        finally:
+            self._hurry = None
+            await keeper.stop()
+            await self._leave(epoch, runner)
+        self._bus.emit(WorkerStopped(epoch=epoch, handed_back=handed_back))
+
+    async def _until_stopped(self, work: asyncio.Task[None], fetcher: Fetcher) -> None:
+        """Return when the work is over, or when it was told to stop and its time is."""
+        changed = asyncio.Event()
+        self._hurry = changed.set
+        work.add_done_callback(lambda _: changed.set())
+        while not work.done():
+            left = None
+            if self._stop_by is not None:
+                fetcher.drain()
+                left = self._stop_by - self._clock.monotonic()
+                if left <= 0:
+                    return
+            try:
+                async with asyncio.timeout(left):
+                    await changed.wait()
+            except TimeoutError:
+                return
+            changed.clear()
+
+    async def _leave(self, epoch: str, runner: Runner) -> None:
+        """Settle what has ended, hand the rest back, and end the epoch: what a lost lease still allows of it."""
+        await runner.release(STOP_PATIENCE_S)
+        try:
+            async with asyncio.timeout(max(STOP_PATIENCE_S, self._lease_s / 2)):
+                while settled := runner.take(MOST):
+                    await self._broker.step(epoch, settled, self._queues, 0)
+                await self._broker.reap(epoch, "", crashed=False)
+        except (LeaseLost, ConnectionError, TimeoutError):
+            return  # the sweepers of the fleet will do it when the lease ends
+
+
+async def _raise(lost: asyncio.Future[None]) -> None:
+    await lost
