@@ -1,0 +1,323 @@
+"""What people may set, each once: its name, type, default, a line of doc, and whether it is a secret.
+
+A value comes from the first of: a flag (``--grace-period``), a variable (``ASYNCWORKER_GRACE_PERIOD``), a TOML
+file (``grace_period = "30s"``; named by ``--config`` or ``ASYNCWORKER_CONFIG``, else ``asyncworker.toml`` here,
+if there is one), the default. Only the front reads settings; the floors below take plain arguments.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+from urllib.parse import quote
+
+import msgspec
+
+from asyncworker import registry
+from asyncworker.errors import SettingsError, UnknownName, nearest
+from asyncworker.secret import MASK, mask_url
+
+PREFIX = "ASYNCWORKER_"
+CONFIG = f"{PREFIX}CONFIG"
+CONFIG_FILE = Path("asyncworker.toml")
+
+Auto = Literal["auto"]
+
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]\s]*)(:(?P<port>[0-9]{1,5}))?")
+_BOOLEANS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """How a text becomes a value: ``parse`` raises ValueError where it does not fit, ``wanted`` says what would."""
+
+    wanted: str
+    parse: Callable[[str], Any]
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """What is known about one setting. A ``secret`` is never shown, of other texts only their passwords are not."""
+
+    kind: Kind
+    doc: str
+    secret: bool = False
+
+
+def text() -> Kind:
+    return Kind("a text", str)
+
+
+def number(low: int, high: int = 10**9) -> Kind:
+    def parse(value: str) -> int:
+        if not _NUMBER.fullmatch(value) or not low <= int(value) <= high:
+            raise ValueError
+        return int(value)
+
+    return Kind(f"a whole number from {low}" + (f" to {high}" if high < 10**9 else ""), parse)
+
+
+def seconds(low: float, high: float) -> Kind:
+    def parse(value: str) -> float:
+        found = _DURATION.fullmatch(value)
+        if not found or not low <= (length := float(found[1]) * _SECONDS[found[2]]) <= high:
+            raise ValueError
+        return length
+
+    return Kind(f"a duration from {low:g} s to {high:g} s, such as 250ms, 30s, 10m, 1h, or seconds", parse)
+
+
+def auto_or(kind: Kind) -> Kind:
+    return Kind(f"{kind.wanted}, or auto", lambda value: value if value == "auto" else kind.parse(value))
+
+
+def boolean() -> Kind:
+    def parse(value: str) -> bool:
+        if value.lower() not in _BOOLEANS:
+            raise ValueError
+        return _BOOLEANS[value.lower()]
+
+    return Kind("true or false", parse)
+
+
+def choice(*words: str) -> Kind:
+    def parse(value: str) -> str:
+        if value not in words:
+            raise ValueError
+        return value
+
+    return Kind("one of " + ", ".join(words), parse)
+
+
+def names() -> Kind:
+    def parse(value: str) -> tuple[str, ...]:
+        found = tuple(word.strip() for word in value.split(","))
+        if not all(word and ":" not in word for word in found):
+            raise ValueError
+        return found
+
+    return Kind("names with commas between them", parse)
+
+
+def url(*schemes: str, example: str) -> Kind:
+    def parse(value: str) -> str:
+        found = _URL.fullmatch(value)
+        if not found or (schemes and found[1] not in schemes):
+            raise ValueError
+        authority = re.split(r"[/?#]", found[2], maxsplit=1)[0]
+        for host in authority.rpartition("@")[2].split(","):
+            fits = _HOST.fullmatch(host)
+            if not fits or int(fits["port"] or 0) > 65535:
+                raise ValueError
+        return value
+
+    return Kind(f"a URL such as {example}", parse)
+
+
+def broker_url() -> Kind:
+    kind = url(example="redis://localhost:6379/0, memory:// or embedded://")
+
+    def parse(value: str) -> str:
+        scheme = kind.parse(value).partition("://")[0]
+        known = (*registry.names("broker"), *registry.ALIASES["broker"])
+        if scheme not in known:
+            raise UnknownName("broker", scheme, known)
+        return value
+
+    return Kind(kind.wanted, parse)
+
+
+def number_or_share(low: int) -> Kind:
+    """Return a kind that also takes a share: ``0.05`` or ``5%`` is the float 0.05."""
+    kind = number(low)
+
+    def parse(value: str) -> Any:
+        if found := re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)\s*%|([01]?\.[0-9]{1,9})", value):
+            share = float(found[1]) / 100 if found[1] else float(found[2])
+            if share > 1:
+                raise ValueError
+            return share
+        return kind.parse(value)
+
+    return Kind(f"{kind.wanted}, or a share such as 0.05 or 5%", parse)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All that may be set. None: not set, and the command that reads it says what that means."""
+
+    broker: Annotated[str | None, Setting(broker_url(), "Where jobs travel.")] = None
+    namespace: Annotated[str, Setting(text(), "Prefix of every key in the broker.")] = "asyncworker"
+    app: Annotated[str | None, Setting(text(), "Your engine, as module:attribute; its tasks and functions.")] = None
+    queues: Annotated[tuple[str, ...], Setting(names(), "Queues to work on, first ones first; else all known.")] = ()
+    concurrency: Annotated[int | Auto, Setting(auto_or(number(1, 10_000)), "Jobs in flight in one worker.")] = "auto"
+    workers: Annotated[
+        int | Auto | None, Setting(auto_or(number(0, 1024)), "Worker processes to start here, for this run.")
+    ] = None
+    lease: Annotated[
+        float, Setting(seconds(0.2, 3600), "Silence after which a worker counts as dead and its jobs go to others.")
+    ] = 10.0
+    grace_period: Annotated[float, Setting(seconds(0, 86_400), "How long running jobs may go on after a stop.")] = 30.0
+    burst: Annotated[bool, Setting(boolean(), "Stop when the queues are empty.")] = False
+    metrics_port: Annotated[
+        int | None, Setting(number(0, 65_535), "Serve /metrics on this port of 127.0.0.1 (0: any free one).")
+    ] = None
+    log_level: Annotated[str, Setting(choice("debug", "info", "warning", "error"), "What is worth a log line.")] = (
+        "info"
+    )
+    log_format: Annotated[str, Setting(choice("text", "json"), "Log lines for people or for machines.")] = "text"
+    function: Annotated[str | None, Setting(text(), "The processing function, by name.")] = None
+    params: Annotated[str | None, Setting(text(), "The function's parameters: a JSON file, or JSON.")] = None
+    to: Annotated[str | None, Setting(text(), "Where the result goes as well: a file or URL.")] = None
+    partition_size: Annotated[int | Auto, Setting(auto_or(number(1)), "Items in one partition.")] = "auto"
+    max_failures: Annotated[
+        int | float | None, Setting(number_or_share(0), "Failed items after which the job fails; else none does.")
+    ] = None
+    missing: Annotated[str | None, Setting(text(), "The text that stands for a missing value in a CSV file.")] = None
+    database: Annotated[
+        str | None,
+        Setting(url("postgresql", "postgres", example="postgresql://user@host/name"), "PostgreSQL for results."),
+    ] = None
+    db_host: Annotated[str | None, Setting(text(), "Host of the database, where no URL of it is given.")] = None
+    db_name: Annotated[str | None, Setting(text(), "Name of the database, where no URL of it is given.")] = None
+    db_user: Annotated[str | None, Setting(text(), "User of the database, where no URL of it is given.")] = None
+    db_password: Annotated[
+        str | None, Setting(text(), "Password of the database, where no URL of it is given.", secret=True)
+    ] = None
+    kwargs: Annotated[str | None, Setting(text(), "Named arguments of the task, as a JSON object.")] = None
+    wait: Annotated[bool, Setting(boolean(), "Wait until the job is over.")] = False
+    timeout: Annotated[float | None, Setting(seconds(0, 10**8), "How long to wait at most.")] = None
+    json: Annotated[bool, Setting(boolean(), "Print one JSON document on standard output.")] = False
+    no_color: Annotated[bool, Setting(boolean(), "No colours and no moving bars (also NO_COLOR).")] = False
+    debug: Annotated[bool, Setting(boolean(), "Show the traceback of an unexpected error.")] = False
+
+    def dsn(self) -> str | None:
+        """Return the database's URL: the one that was given, else one made of the ``db_*`` parts, else None."""
+        parts = (self.db_host, self.db_name, self.db_user, self.db_password)
+        if self.database or not any(parts):
+            return self.database
+        user = quote(self.db_user or "", safe="")
+        password = f":{quote(self.db_password, safe='')}" if self.db_password else ""
+        at = "@" if user or password else ""
+        return f"postgresql://{user}{password}{at}{self.db_host or 'localhost'}/{quote(self.db_name or '', safe='')}"
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={shown(name, getattr(self, name))}' for name in SETTINGS)})"
+
+
+SETTINGS: dict[str, Setting] = {
+    name: hint.__metadata__[0] for name, hint in get_type_hints(Settings, include_extras=True).items()
+}
+DEFAULTS = Settings()
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """Settings, and where each came from: a flag, a variable, a file, or ``default``."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def shown(name: str, value: Any) -> str:
+    """Return a setting's value as people may see it."""
+    if SETTINGS[name].secret and value is not None:
+        return MASK
+    return mask_url(value) if isinstance(value, str) else str(value)
+
+
+def load(flags: Mapping[str, str], environ: Mapping[str, str], folder: Path | None = None) -> Loaded:
+    """Read all settings.
+
+    Args:
+        flags: by a setting's name, as typed; ``config`` names the file.
+        environ: variables; those without our prefix are ignored, but ``NO_COLOR``.
+        folder: where ``asyncworker.toml`` is looked for; else the current one.
+
+    Raises:
+        SettingsError: a name that is none, a value that does not fit, a file that cannot be read. The message
+            names the flag, variable or key, and says what would fit.
+    """
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(SETTINGS, "default")
+    for name, origin, label, given in (
+        *_file(flags.get("config") or environ.get(CONFIG), folder or Path()),
+        *_variables(environ),
+        *((name, flag(name), flag(name), given) for name, given in flags.items() if name != "config"),
+    ):
+        values[name], origins[name] = _parse(name, label, given), origin
+    return Loaded(Settings(**values), origins)
+
+
+def _parse(name: str, label: str, given: str) -> Any:
+    setting = SETTINGS[name]
+    try:
+        return setting.kind.parse(given)
+    except (ValueError, UnknownName) as exc:
+        said = "" if setting.secret else f" {mask_url(given)!r}"
+        why = f"{exc}; " if isinstance(exc, UnknownName) else ""
+        raise SettingsError(f"{label}{said}: {why}want {setting.kind.wanted}") from exc
+
+
+def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
+    if environ.get("NO_COLOR"):
+        yield "no_color", "NO_COLOR", "NO_COLOR", "true"
+    known = {variable(name): name for name in SETTINGS}
+    for key in sorted(environ):
+        if key in known:
+            yield known[key], key, key, environ[key]
+        elif key.startswith(PREFIX) and key != CONFIG:
+            raise SettingsError(f"unknown variable {key}{_hint(key, known)}")
+
+
+def _file(path: str | None, folder: Path) -> Iterator[tuple[str, str, str, str]]:
+    if not path and not (folder / CONFIG_FILE).is_file():
+        return
+    file = Path(path) if path else folder / CONFIG_FILE
+    try:
+        table = msgspec.toml.decode(file.read_bytes())
+    except OSError as exc:
+        raise SettingsError(f"cannot read {str(file)!r}: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise SettingsError(f"{file}: no TOML: {exc}") from exc
+    for key, value in table.items():
+        if key not in SETTINGS:
+            raise SettingsError(f"{file}: unknown key {key!r}{_hint(key, SETTINGS)}")
+        yield key, str(file), f"{file}: {key}", _text(value)
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = nearest(name, known)
+    return f"; did you mean {close}?" if close else "; 'asyncworker settings' lists those that are known"
+
+
+def _text(value: Any) -> str:
+    """Return a value of a TOML file as it would be typed."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(map(_text, value))
+    return str(value)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return variables that give a process of ours these settings and no others, secrets out of its arguments."""
+    chosen = {
+        variable(name): ",".join(value) if isinstance(value, tuple) else _text(value)
+        for name in SETTINGS
+        if (value := getattr(settings, name)) != getattr(DEFAULTS, name)
+    }
+    return (
+        {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)} | {CONFIG: os.devnull} | chosen
+    )
