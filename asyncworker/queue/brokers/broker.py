@@ -42,18 +42,18 @@ class Broker(Protocol):
         ...
 
     async def step(
-        self, epoch: str, settled: Sequence[Settled], queues: Sequence[str], want: int, *, idle: bool = False
+        self, epoch: str, settled: Sequence[Settled], queues: Mapping[str, int], want: int, *, idle: bool = False
     ) -> Claimed:
         """Settle what ended and claim up to *want* jobs, in one round trip.
 
-        Queues are asked in the order given; within a queue priority 9 first and oldest first, but one step in
-        sixteen asks the lowest first, so that no level starves. With *idle*, and nothing to claim, the epoch
+        Queues are asked in the order given, each for no more than the number given with it; within a queue
+        priority 9 first and oldest first, but one step in sixteen asks the lowest first, so that no level starves. With *idle*, and nothing to claim, the epoch
         is noticed when work comes. Each ``settled`` is applied once, and only if this epoch still holds the
         job. Waits out an outage: repeats the same request until it is answered, and never loses nor doubles it.
         Calls of one epoch must not overlap.
 
         Args:
-            settled: at most 1,000. want: 0..1,000.
+            settled: at most 1,000. queues: name -> most to claim from it, 0..1,000. want: 0..1,000 in all.
 
         Raises:
             LeaseLost: this epoch was reaped; nothing was applied.

@@ -7,7 +7,7 @@ broker notices it, a delayed job is due, a job ends, or a second has gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.events import Bus, JobsClaimed, JobsEnded
@@ -23,6 +23,7 @@ NAP_S = 1.0
 class Fetcher:
     """Feed one runner from one epoch.
 
+    *queues* gives each queue's slots: how many of its jobs may run here at once, *concurrency* how many in all.
     ``drain()`` makes it claim no more; `run` then returns once all that runs has ended and is settled. With
     *burst* it drains by itself when there is nothing to claim, nothing running and nothing delayed.
     """
@@ -34,7 +35,7 @@ class Fetcher:
         runner: Runner,
         wake: asyncio.Event,
         *,
-        queues: Sequence[str],
+        queues: Mapping[str, int],
         concurrency: int,
         bus: Bus,
         burst: bool = False,
@@ -44,7 +45,7 @@ class Fetcher:
         self._epoch = epoch
         self._runner = runner
         self._wake = wake
-        self._queues = list(queues)
+        self._queues = list(queues.items())
         self._concurrency = concurrency
         self._bus = bus
         self._burst = burst
@@ -88,8 +89,10 @@ class Fetcher:
         runner, bus = self._runner, self._bus
         ends, runner.ends = runner.ends, []
         queues = self._queues
+        room = {name: min(want, slots - runner.running.get(name, 0)) for name, slots in queues}
+        room = {name: slots for name, slots in room.items() if slots > 0}
         try:
-            claimed = await self._broker.step(self._epoch, settled, queues, want, idle=want > 0)
+            claimed = await self._broker.step(self._epoch, settled, room, want, idle=want > 0)
         except BaseException:
             runner.untake(settled)
             raise

@@ -7,6 +7,7 @@ the two places where ``except Exception`` stands: around users' code.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,12 +67,14 @@ class Runner:
         self._chunks: list[tuple[int, asyncio.Future[None]]] = []
         self._busy = asyncio.Event()
         self.live: dict[str, Running] = {}
+        self.running: dict[str, int] = {}  # by queue
         self.ends: list[JobEnd] = []
 
     def start(self, delivery: Delivery) -> None:
         """Run one delivery; returns at once."""
         running = Running(delivery)
         self.live[delivery.id] = running
+        self.running[delivery.queue] = self.running.get(delivery.queue, 0) + 1
         running.task = asyncio.get_running_loop().create_task(self._run(running))
         if not self._busy.is_set():
             self._busy.set()
@@ -94,6 +97,14 @@ class Runner:
         """Put back what was taken when nobody knows whether the broker has it: settling twice is harmless."""
         self._outbox[:0] = taken
         self._taken -= len(taken)
+
+    def forget(self) -> None:
+        """Drop what waits for the fetcher: its epoch is over, and what it held belongs to others."""
+        self._outbox.clear()
+        self.ends.clear()
+        for _, waiting in self._chunks:
+            waiting.cancel()
+        self._chunks.clear()
 
     @property
     def settling(self) -> int:
@@ -125,7 +136,7 @@ class Runner:
         if left:
             await asyncio.wait([running.task for running in left if running.task], timeout=patience_s)
         for running in left:
-            if self.live.pop(running.delivery.id, None):  # it swallows cancellation: the queue does not wait for it
+            if self._over(running):  # it swallows cancellation: the queue does not wait for it
                 self._outbox.append(Settled(running.delivery.id, Op.RELEASE, running.delivery.queue))
         return len(left)
 
@@ -150,129 +161,62 @@ class Runner:
             running.task.cancel()
 
     async def _run(self, running: Running) -> None:
+        attempt = _Attempt(running.delivery, self._clock)
+        try:
+            settled = await self._settle(running, attempt)
+        finally:
+            still_ours = self._over(running)
+            self._wake.set()
+        if still_ours:
+            self._outbox.append(settled)
+            if self._tell and attempt.status:
+                self.ends.append(attempt.end(self._tasks))
+
+    def _over(self, running: Running) -> bool:
+        """Strike an attempt off; returns False for one that was struck off before, whose word no longer counts."""
         delivery = running.delivery
-        clock = self._clock
-        began, since = clock.now(), clock.monotonic()
-        name, status = "", "failed"
-        options = _DEFAULTS
+        if self.live.get(delivery.id) is not running:
+            return False
+        del self.live[delivery.id]
+        self.running[delivery.queue] -= 1
+        return True
+
+    async def _settle(self, running: Running, attempt: _Attempt) -> Settled:
+        """Run the attempt and return what becomes of its job. Never raises but for the process' own end."""
+        delivery = running.delivery
         try:
             if delivery.cancel_asked:
-                status = self._cancelled(delivery, name, began, "cancelled before it started")
-                return
-            name, args, kwargs = unpack_call(delivery.payload)
-            definition = self._tasks.get(name)
+                return attempt.cancelled("cancelled before it started")
+            attempt.task, args, kwargs = unpack_call(delivery.payload)
+            definition = self._tasks.get(attempt.task)
             if definition is None:
-                status = self._unknown(delivery, name, began)
-                return
+                return attempt.unknown()
             options = definition.options
             if delivery.options:
                 options = definition.overridden(delivery.options)
+            attempt.options = options
             if options.timeout is not None:
-                running.deadline = since + options.timeout
+                running.deadline = attempt.since + options.timeout
             if definition.context_name:
-                kwargs[definition.context_name] = self._context(delivery, name)
-            value = await definition.call(*args, **kwargs)
-            status = self._succeeded(delivery, options, name, began, value)
+                kwargs[definition.context_name] = self._context(delivery, attempt.task)
+            return attempt.succeeded(await definition.call(*args, **kwargs))
         except asyncio.CancelledError as exc:
-            status = self._interrupted(running, options, name, began, exc)
+            if running.why == "release":
+                return attempt.released()
+            if running.why == "cancel":
+                return attempt.cancelled("cancelled while it ran")
+            if running.why == "timeout":
+                late = TimeoutError(f"it ran longer than {attempt.options.timeout:g} s")
+                return attempt.erred(late, Reason.TIMEOUT)
+            return attempt.erred(exc)  # the task cancelled itself
         except DecodeError as exc:
-            self._failed(delivery, options, name, began, Reason.BAD_PAYLOAD, exc)
+            return attempt.failed(exc, Reason.BAD_PAYLOAD)
         except Snooze as exc:
-            self._later(delivery, Op.SNOOZE, exc.delay, exc)
-            status = "snoozed"
+            return attempt.later(Op.SNOOZE, "snoozed", exc.delay, exc)
         except Discard as exc:
-            status = self._cancelled(delivery, name, began, str(exc))
+            return attempt.cancelled(str(exc))
         except (Exception, SystemExit) as exc:
-            status = self._erred(delivery, options, name, began, Reason.ERROR, exc)
-        finally:
-            del self.live[delivery.id]
-            self._wake.set()
-            if self._tell and status:
-                known = name if name in self._tasks else "other"
-                waited = began - delivery.options.get("due_s", born_ms(delivery.id) / 1000)
-                lasted = clock.monotonic() - since
-                self.ends.append(
-                    JobEnd(known, delivery.queue, status, max(0.0, waited) if delivery.attempt == 1 else -1.0, lasted)
-                )
-
-    def _succeeded(self, delivery: Delivery, options: TaskOptions, name: str, began: float, value: Any) -> str:
-        units = 0
-        if type(value) is Counted:
-            units, value = value.units, value.value
-        number = units if len(delivery.id) > ID_LENGTH else _ttl(options.result_ttl)
-        record = b""
-        if number or len(delivery.id) > ID_LENGTH:
-            try:
-                record = pack((name, delivery.attempt, began, self._clock.now(), value))
-            except BadParameters as exc:  # running it again would not change that
-                self._failed(delivery, options, name, began, Reason.ERROR, exc)
-                return "failed"
-        self._outbox.append(Settled(delivery.id, Op.SUCCEEDED, delivery.queue, number, record, delivery.plain))
-        return "succeeded"
-
-    def _erred(
-        self, delivery: Delivery, options: TaskOptions, name: str, began: float, reason: Reason, exc: BaseException
-    ) -> str:
-        delay = again(options, delivery.attempt, exc)
-        if delay is None:
-            self._failed(delivery, options, name, began, reason, exc)
-            return "failed"
-        self._later(delivery, Op.RETRY, delay, exc)
-        return "retrying"
-
-    def _interrupted(
-        self, running: Running, options: TaskOptions, name: str, began: float, exc: asyncio.CancelledError
-    ) -> str:
-        delivery = running.delivery
-        if running.why == "release":
-            self._outbox.append(Settled(delivery.id, Op.RELEASE, delivery.queue))
-            return ""
-        if running.why == "cancel":
-            return self._cancelled(delivery, name, began, "cancelled while it ran")
-        if running.why == "timeout":
-            late = TimeoutError(f"it ran longer than {options.timeout:g} s")
-            return self._erred(delivery, options, name, began, Reason.TIMEOUT, late)
-        return self._erred(delivery, options, name, began, Reason.ERROR, exc)  # the task cancelled itself
-
-    def _failed(
-        self, delivery: Delivery, options: TaskOptions, name: str, began: float, reason: Reason, exc: BaseException
-    ) -> None:
-        record = Record(
-            task=name,
-            attempt=delivery.attempt,
-            started_s=began,
-            ended_s=self._clock.now(),
-            reason=reason,
-            error_type=type(exc).__name__,
-            error_text=str(exc)[:TEXT_CHARS],
-            detail=getattr(exc, "detail", None),
-        )
-        try:
-            packed = pack(record)
-        except BadParameters:  # an error's text or detail that cannot travel must not keep its job from ending
-            packed = pack(msgspec.structs.replace(record, error_text=ascii(record.error_text), detail=None))
-        self._outbox.append(Settled(delivery.id, Op.FAILED, delivery.queue, _ttl(options.failure_ttl), packed))
-
-    def _cancelled(self, delivery: Delivery, name: str, began: float, why: str) -> str:
-        ended = self._clock.now()
-        record = Record(
-            task=name, attempt=delivery.attempt, started_s=began, ended_s=ended, error_text=why[:TEXT_CHARS]
-        )
-        self._outbox.append(Settled(delivery.id, Op.CANCELLED, delivery.queue, CANCELLED_TTL_S, pack(record)))
-        return "cancelled"
-
-    def _unknown(self, delivery: Delivery, name: str, began: float) -> str:
-        delay = put_back_s(delivery.put_back)
-        error = LookupError(f"no worker of this queue knows the task {name[:200]!r}")
-        if delay is None:
-            self._failed(delivery, _DEFAULTS, name, began, Reason.UNKNOWN_TASK, error)
-            return "failed"
-        self._later(delivery, Op.PUT_BACK, delay, error)
-        return "unknown"
-
-    def _later(self, delivery: Delivery, op: Op, delay: float, exc: BaseException) -> None:
-        text = f"{type(exc).__name__}: {exc}"[:TEXT_CHARS].encode("utf-8", "backslashreplace")
-        self._outbox.append(Settled(delivery.id, op, delivery.queue, round(1000 * delay), text))
+            return attempt.erred(exc)
 
     def _context(self, delivery: Delivery, name: str) -> Context:
         async def send(number: int, data: bytes) -> None:
@@ -285,8 +229,100 @@ class Runner:
         return Context(delivery.id, name, delivery.queue, delivery.attempt, delivery.deliveries, send)
 
 
+class _Attempt:
+    """One attempt: what is known of it, and each way in which it can end."""
+
+    __slots__ = ("_clock", "began", "delivery", "options", "since", "status", "task")
+
+    def __init__(self, delivery: Delivery, clock: Clock) -> None:
+        self.delivery = delivery
+        self.options = _DEFAULTS
+        self.task = ""
+        self.status = ""
+        self._clock = clock
+        self.began, self.since = clock.now(), clock.monotonic()
+
+    def end(self, tasks: Mapping[str, Definition]) -> JobEnd:
+        """Return what listeners are told; tasks that are not known here share one name."""
+        delivery = self.delivery
+        waited = self.began - delivery.options.get("due_s", born_ms(delivery.id) / 1000)
+        return JobEnd(
+            task=self.task if self.task in tasks else "other",
+            queue=delivery.queue,
+            status=self.status,
+            wait_s=max(0.0, waited) if delivery.attempt == 1 else -1.0,
+            duration_s=self._clock.monotonic() - self.since,
+        )
+
+    def succeeded(self, value: Any) -> Settled:
+        delivery = self.delivery
+        child = len(delivery.id) > ID_LENGTH
+        units = 0
+        if type(value) is Counted:
+            units, value = value.units, value.value
+        number = units if child else _ttl(self.options.result_ttl)
+        record = b""
+        if number or child:
+            try:
+                record = pack((self.task, delivery.attempt, self.began, self._clock.now(), value))
+            except BadParameters as exc:  # running it again would not change that
+                return self.failed(exc, Reason.ERROR)
+        self.status = "succeeded"
+        return Settled(delivery.id, Op.SUCCEEDED, delivery.queue, number, record, delivery.plain)
+
+    def erred(self, exc: BaseException, reason: Reason = Reason.ERROR) -> Settled:
+        delay = again(self.options, self.delivery.attempt, exc)
+        if delay is None:
+            return self.failed(exc, reason)
+        return self.later(Op.RETRY, "retrying", delay, exc)
+
+    def failed(self, exc: BaseException, reason: Reason) -> Settled:
+        record = Record(
+            task=self.task,
+            attempt=self.delivery.attempt,
+            started_s=self.began,
+            ended_s=self._clock.now(),
+            reason=reason,
+            error_type=type(exc).__name__,
+            error_text=str(exc)[:TEXT_CHARS],
+            detail=getattr(exc, "detail", None),
+        )
+        try:
+            packed = pack(record)
+        except BadParameters:  # an error's text or detail that cannot travel must not keep its job from ending
+            packed = pack(msgspec.structs.replace(record, error_text=ascii(record.error_text), detail=None))
+        self.status = "failed"
+        return Settled(self.delivery.id, Op.FAILED, self.delivery.queue, _ttl(self.options.failure_ttl), packed)
+
+    def cancelled(self, why: str) -> Settled:
+        record = Record(
+            task=self.task,
+            attempt=self.delivery.attempt,
+            started_s=self.began,
+            ended_s=self._clock.now(),
+            error_text=ascii(why[:TEXT_CHARS]) if not why.isprintable() else why[:TEXT_CHARS],
+        )
+        self.status = "cancelled"
+        return Settled(self.delivery.id, Op.CANCELLED, self.delivery.queue, CANCELLED_TTL_S, pack(record))
+
+    def unknown(self) -> Settled:
+        delay = put_back_s(self.delivery.put_back)
+        error = LookupError(f"no worker of this queue knows the task {self.task[:200]!r}")
+        if delay is None:
+            return self.failed(error, Reason.UNKNOWN_TASK)
+        return self.later(Op.PUT_BACK, "unknown", delay, error)
+
+    def released(self) -> Settled:
+        return Settled(self.delivery.id, Op.RELEASE, self.delivery.queue)
+
+    def later(self, op: Op, status: str, delay: float, exc: BaseException) -> Settled:
+        text = f"{type(exc).__name__}: {exc}"[:TEXT_CHARS].encode("utf-8", "backslashreplace")
+        self.status = status
+        return Settled(self.delivery.id, op, self.delivery.queue, round(1000 * delay), text)
+
+
 _DEFAULTS = TaskOptions()
 
 
 def _ttl(seconds: float | None) -> int:
-    return KEEP_S if seconds is None else -int(-seconds // 1)
+    return KEEP_S if seconds is None else math.ceil(seconds)

@@ -39,7 +39,7 @@ class Worker:
     """Run jobs of some queues until stopped.
 
     Args:
-        queues: names; asked in turn. concurrency: jobs at once. lease_s: how long silence is forgiven.
+        queues: name -> how many of its jobs may run here at once. concurrency: how many jobs in all. lease_s: how long silence is forgiven.
         grace_s: how long a drain waits for what runs. burst: return when the queues are empty.
     """
 
@@ -48,7 +48,7 @@ class Worker:
         broker: Broker,
         tasks: Mapping[str, Definition],
         *,
-        queues: Sequence[str],
+        queues: Mapping[str, int],
         concurrency: int,
         lease_s: float = 10.0,
         grace_s: float = 30.0,
@@ -59,7 +59,7 @@ class Worker:
         clock: Clock = SYSTEM,
     ) -> None:
         self._broker = broker
-        self._queues = tuple(queues)
+        self._queues = dict(queues)
         self._concurrency = concurrency
         self._lease_s = lease_s
         self._grace_s = grace_s
@@ -102,7 +102,7 @@ class Worker:
         card = WorkerCard(
             host=socket.gethostname(),
             pid=os.getpid(),
-            queues=self._queues,
+            queues=tuple(self._queues),
             concurrency=self._concurrency,
             lease_s=self._lease_s,
             started_s=self._clock.now(),
@@ -146,7 +146,7 @@ class Worker:
 
         keeper = Keeper(self._broker, epoch, self._lease_s, on_lost=on_lost, on_beats=sweeper.look, clock=self._clock)
         keeper.start()
-        self._bus.emit(WorkerStarted(epoch=epoch, queues=self._queues, concurrency=self._concurrency))
+        self._bus.emit(WorkerStarted(epoch=epoch, queues=tuple(self._queues), concurrency=self._concurrency))
         handed_back = 0
         try:
             async with asyncio.TaskGroup() as loops:
@@ -197,10 +197,10 @@ class Worker:
         try:
             async with asyncio.timeout(max(STOP_PATIENCE_S, self._lease_s / 2)):
                 while settled := runner.take(MOST):
-                    await self._broker.step(epoch, settled, self._queues, 0)
+                    await self._broker.step(epoch, settled, {}, 0)
                 await self._broker.reap(epoch, "", crashed=False)
         except (LeaseLost, ConnectionError, TimeoutError):
-            return  # the sweepers of the fleet will do it when the lease ends
+            runner.forget()  # the sweepers of the fleet will give it back when the lease ends
 
 
 async def _raise(lost: asyncio.Future[None]) -> None:
