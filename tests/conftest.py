@@ -1,0 +1,127 @@
+"""Servers for those who ask, and a look at what each test leaves behind.
+
+| fixture               | scope   | gives                                                                      |
+|-----------------------|---------|----------------------------------------------------------------------------|
+| `redis_url`           | session | a Valkey of this test process                                              |
+| `debian_redis_url`    | session | Debian's Redis 7.0, or a skip                                              |
+| `each_redis_url`      | session | the test runs on both                                                      |
+| `fresh_redis_url`     | test    | `redis_url`, emptied                                                       |
+| `namespace`           | test    | a name that no other test has                                              |
+| `immortal_keys`       | test    | a function: names of Redis keys without expiry, ``(url, pattern)``         |
+| `postgres_dsn`        | module  | an empty database of the wheel's PostgreSQL 18; append ``?table=…``        |
+| `debian_postgres_dsn` | module  | the same on Debian's PostgreSQL 15, or a skip                              |
+| `each_postgres_dsn`   | module  | the test runs on both                                                      |
+
+With ``--long`` the tests that are marked so run too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+import redis
+
+from tests.support import leaks, servers
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the tests marked long, too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: takes long; runs with --long only")
+    config.addinivalue_line("markers", "leaks: leaves threads or processes behind on purpose")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
+redis_url = pytest.fixture(scope="session", name="redis_url")(servers.valkey)
+debian_redis_url = pytest.fixture(scope="session", name="debian_redis_url")(servers.debian_redis)
+postgres_server = pytest.fixture(scope="session", name="postgres_server")(servers.postgres)
+debian_postgres_server = pytest.fixture(scope="session", name="debian_postgres_server")(servers.debian_postgres)
+
+
+@pytest.fixture(scope="session", params=["redis_url", "debian_redis_url"], ids=["valkey", "debian-redis"])
+def each_redis_url(request: pytest.FixtureRequest) -> str:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def fresh_redis_url(redis_url: str) -> str:
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    return redis_url
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def immortal_keys() -> Callable[..., list[str]]:
+    return lambda url, pattern="*": sorted(leaks.immortal_keys(url, pattern))
+
+
+@pytest.fixture(scope="module")
+async def postgres_dsn(postgres_server: str) -> AsyncIterator[str]:
+    async with database(postgres_server) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="module")
+async def debian_postgres_dsn(debian_postgres_server: str) -> AsyncIterator[str]:
+    async with database(debian_postgres_server) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="module", params=["postgres_dsn", "debian_postgres_dsn"], ids=["wheel", "debian-postgres"])
+def each_postgres_dsn(request: pytest.FixtureRequest) -> str:
+    return request.getfixturevalue(request.param)
+
+
+@asynccontextmanager
+async def database(server: str) -> AsyncIterator[str]:
+    """Make an empty database and drop it afterwards, whoever is still connected."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    connection = await asyncpg.connect(f"{server}postgres")
+    try:
+        await connection.execute(f"CREATE DATABASE {name}")
+        yield f"{server}{name}"
+        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves asyncio tasks, threads or child processes behind."""
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("_no_tasks_left")
+    threads, processes = leaks.threads(), leaks.processes()
+    yield
+    if request.node.get_closest_marker("leaks"):
+        return
+    assert not (more := leaks.left(leaks.threads, threads)), f"threads left behind: {more}"
+    assert not (more := leaks.left(leaks.processes, processes)), f"child processes left behind: {more}"
+
+
+@pytest.fixture
+async def _no_tasks_left() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    more = await leaks.tasks_left(before)
+    assert not more, f"asyncio tasks left behind: {more}"
