@@ -33,8 +33,8 @@ class Work(Protocol):
         """Return two accumulators as one. Associative; *left* covers the earlier items."""
         ...
 
-    def finish(self, acc: Any) -> Any:
-        """Return the final result: plain values that JSON can carry."""
+    def finish(self, acc: Any, failed: int = 0) -> Any:
+        """Return the final result, plain values that JSON can carry; *failed* items were never folded in."""
         ...
 
 
