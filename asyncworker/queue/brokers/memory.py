@@ -182,7 +182,7 @@ class MemoryBroker:
         return [self._take(job) for job in jobs]
 
     async def step(
-        self, epoch: str, settled: Sequence[Settled], queues: Sequence[str], want: int, *, idle: bool = False
+        self, epoch: str, settled: Sequence[Settled], queues: Mapping[str, int], want: int, *, idle: bool = False
     ) -> Claimed:
         await asyncio.sleep(0)
         member = self._epochs.get(epoch)
@@ -369,24 +369,26 @@ class MemoryBroker:
         for _, _, entry in due:
             self._ready(entry)
 
-    def _claim(self, member: _Epoch, queues: Sequence[str], want: int, now_ms: int) -> list[Delivery]:
+    def _claim(self, member: _Epoch, queues: Mapping[str, int], want: int, now_ms: int) -> list[Delivery]:
         """Hand up to *want* ready jobs to *member*; children of a parent that needs them no more are dropped."""
         deliveries: list[Delivery] = []
         if not want:
             return deliveries
         member.claims += 1
         order = 1 if member.claims % LOWEST_FIRST == 0 else -1
-        for level in itertools.chain.from_iterable(self._queues[name].levels[::order] for name in queues):
-            while level and len(deliveries) < want:
-                entry = next(iter(level.values()))
-                family = self._family_of(entry.job.id)
-                if family and family.over:
-                    self._leave(entry, State.CANCELLED)
-                    del family.live[entry.job.id]
-                    continue
-                self._lift(entry)
-                self._hand(entry, member, now_ms)
-                deliveries.append(entry.delivery())
+        for name, most in queues.items():
+            top = min(want, len(deliveries) + most)
+            for level in self._queues[name].levels[::order]:
+                while level and len(deliveries) < top:
+                    entry = next(iter(level.values()))
+                    family = self._family_of(entry.job.id)
+                    if family and family.over:
+                        self._leave(entry, State.CANCELLED)
+                        del family.live[entry.job.id]
+                        continue
+                    self._lift(entry)
+                    self._hand(entry, member, now_ms)
+                    deliveries.append(entry.delivery())
         return deliveries
 
     def _give_back(self, entries: list[_Entry]) -> None:
