@@ -1,0 +1,59 @@
+"""dramatiq: a list of ids and a hash of messages, each verb a Lua script; threads.
+
+It has no bulk call: a `group` enqueues one by one as well, so the bulk way is the plain loop.
+"""
+
+from __future__ import annotations
+
+import dramatiq
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.cli import main as run_cli
+from dramatiq.cli import make_argument_parser
+from dramatiq.results import Results
+from dramatiq.results.backends import RedisBackend
+
+from bench.peers.peer import Marks, Run, main
+
+run = Run()
+marks = Marks(run)
+broker = RedisBroker(url=run.url)
+if run.results:
+    broker.add_middleware(Results(backend=RedisBackend(url=run.url), store_results=True))
+dramatiq.set_broker(broker)
+
+
+@dramatiq.actor(actor_name="noop")
+def noop():
+    if next(marks.calls) in marks.ends:
+        marks.mark()
+    return 1 if run.results else None
+
+
+class Dramatiq:
+    async def open(self):
+        broker.client.ping()
+
+    async def single(self, jobs):
+        for _ in range(jobs):
+            self.message = noop.send()
+
+    async def bulk(self, jobs):
+        await self.single(jobs)
+
+    async def left(self):
+        # The result is stored before the message is acknowledged, which takes it out of this hash.
+        return broker.client.hlen("dramatiq:default.msgs")
+
+    async def value(self):
+        return self.message.get_result()
+
+    async def close(self):
+        broker.client.close()
+
+
+def worker():
+    run_cli(make_argument_parser().parse_args(["bench.peers.dramatiq", "-p", "1", "-t", str(run.concurrency)]))
+
+
+if __name__ == "__main__":
+    main(Dramatiq, worker)

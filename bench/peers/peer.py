@@ -1,0 +1,118 @@
+"""What a peer's program is: a client that answers one JSON line with one JSON line, and a worker with one no-op task.
+
+``python -m bench.peers.arq client`` and ``… worker`` run in the peer's own environment, so this page needs
+nothing but the standard library. What a run is about comes in `Run`, through the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+CHUNK = 100
+"""How many single enqueues are gathered where a peer has no bulk call of its own."""
+
+
+class Run:
+    """What one run is about, as `bench/turn.py` says it."""
+
+    def __init__(self) -> None:
+        self.url = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
+        self.results = os.environ.get("BENCH_RESULTS") == "1"
+        self.jobs = int(os.environ.get("BENCH_JOBS", "0"))
+        self.concurrency = int(os.environ.get("BENCH_CONCURRENCY", "0"))
+        self.variant = os.environ.get("BENCH_VARIANT", "")
+        self.marks = Path(os.environ.get("BENCH_MARKS", os.devnull))
+
+
+class Marks:
+    """What the no-op leaves behind, from inside the worker: when its first and its last call began.
+
+    ``if next(calls) in ends: mark()`` is all the body does (50 ns a call, the same for everyone; `itertools.count`
+    is atomic, so threads may share it).
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.calls = itertools.count()
+        self.ends = (0, run.jobs - 1)
+        self._path = run.marks
+
+    def mark(self) -> None:
+        line = {"at": time.monotonic(), "pid": os.getpid(), "cpu_s": time.process_time()}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class Client(Protocol):
+    """Asks for jobs and watches them end, by the peer's own ways."""
+
+    async def open(self) -> None: ...
+
+    async def single(self, jobs: int) -> None:
+        """Enqueue one by one, each awaited before the next."""
+        ...
+
+    async def bulk(self, jobs: int) -> None:
+        """Enqueue in the best way the peer has."""
+        ...
+
+    async def left(self) -> int:
+        """Return how many jobs are not settled yet, or 0: **one** command to Redis, for the driver subtracts it."""
+        ...
+
+    async def value(self) -> Any:
+        """Return the result of the job that was enqueued last, read by the peer's own call."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+async def answer(client: Client, asked: dict[str, Any]) -> dict[str, Any]:
+    """Do one thing that was asked for, timed."""
+    match asked["do"]:
+        case "single" | "bulk" as way:
+            began, cpu = time.perf_counter(), time.process_time()
+            await getattr(client, way)(asked["jobs"])
+            return {"seconds": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
+        case "wait":
+            polls = 1
+            began = time.monotonic()
+            while await client.left():
+                # A poll may come late by its pause: half a percent of the time that it measures.
+                await asyncio.sleep(min(max(0.005 * (time.monotonic() - began), 0.001), 0.02))
+                polls += 1
+            return {"at": time.monotonic(), "polls": polls}
+        case "value":
+            return {"value": await client.value()}
+    raise ValueError(asked)
+
+
+async def serve(client: Client) -> None:
+    await client.open()
+    try:
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            print(json.dumps(await answer(client, json.loads(line))), flush=True)
+    finally:
+        await client.close()
+
+
+def main(client: Callable[[], Client], worker: Callable[[], None]) -> None:
+    """Be what the first argument says."""
+    if sys.argv[1:] == ["worker"]:
+        worker()
+    elif sys.argv[1:] == ["client"]:
+        try:
+            import uvloop  # noqa: PLC0415 - a peer's environment may lack it
+        except ImportError:
+            asyncio.run(serve(client()))
+        else:
+            uvloop.run(serve(client()))
+    else:
+        sys.exit(f"usage: python -m bench.peers.{Path(sys.argv[0]).stem} client|worker")

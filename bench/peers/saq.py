@@ -1,0 +1,62 @@
+"""SAQ: a list of ids, a key a job, a sorted set of what is incomplete.
+
+Results are switched off by a ``ttl`` of -1, which deletes the job's key where it would have been kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import uvloop
+from saq import Queue
+from saq.worker import start
+
+from bench.peers.peer import CHUNK, Marks, Run, main
+
+run = Run()
+marks = Marks(run)
+queue = Queue.from_url(run.url)
+
+
+async def noop(ctx):
+    if next(marks.calls) in marks.ends:
+        marks.mark()
+    return 1
+
+
+settings = {"queue": queue, "functions": [("noop", noop)], "concurrency": run.concurrency}
+
+
+class Saq:
+    async def open(self):
+        await queue.connect()
+        self.kept = {"ttl": 600 if run.results else -1}
+
+    async def single(self, jobs):
+        for _ in range(jobs):
+            self.job = await queue.enqueue("noop", **self.kept)
+
+    async def bulk(self, jobs):
+        for start_at in range(0, jobs, CHUNK):
+            chunk = range(min(CHUNK, jobs - start_at))
+            made = await asyncio.gather(*(queue.enqueue("noop", **self.kept) for _ in chunk))
+        self.job = made[-1]
+
+    async def left(self):
+        # _finish writes the result and takes the id out of this set in one MULTI.
+        return await queue.count("incomplete")
+
+    async def value(self):
+        return (await queue.job(self.job.key)).result
+
+    async def close(self):
+        await queue.disconnect()
+
+
+def worker():
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    start("bench.peers.saq.settings")
+
+
+if __name__ == "__main__":
+    main(Saq, worker)
