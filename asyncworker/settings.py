@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 from urllib.parse import quote
@@ -35,8 +35,12 @@ _BOOLEANS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0"
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """How a text becomes a value: ``parse`` raises ValueError where it does not fit, ``wanted`` says what would."""
+    """How a text becomes a value: ``parse`` raises ValueError where it does not fit, ``wanted`` says what would.
 
+    ``word`` stands for the value in a command's help.
+    """
+
+    word: str
     wanted: str
     parse: Callable[[str], Any]
 
@@ -49,8 +53,8 @@ class Setting(msgspec.Struct, frozen=True):
     secret: bool = False
 
 
-def text() -> Kind:
-    return Kind("a text", str)
+def text(word: str = "TEXT") -> Kind:
+    return Kind(word, "a text", str)
 
 
 def number(low: int, high: int = 10**9) -> Kind:
@@ -59,7 +63,7 @@ def number(low: int, high: int = 10**9) -> Kind:
             raise ValueError
         return int(value)
 
-    return Kind(f"a whole number from {low}" + (f" to {high}" if high < 10**9 else ""), parse)
+    return Kind("N", f"a whole number from {low}" + (f" to {high}" if high < 10**9 else ""), parse)
 
 
 def seconds(low: float, high: float) -> Kind:
@@ -69,11 +73,13 @@ def seconds(low: float, high: float) -> Kind:
             raise ValueError
         return length
 
-    return Kind(f"a duration from {low:g} s to {high:g} s, such as 250ms, 30s, 10m, 1h, or seconds", parse)
+    return Kind("DURATION", f"a duration from {low:g} s to {high:g} s, such as 250ms, 30s, 10m, 1h, or seconds", parse)
 
 
 def auto_or(kind: Kind) -> Kind:
-    return Kind(f"{kind.wanted}, or auto", lambda value: value if value == "auto" else kind.parse(value))
+    return Kind(
+        f"{kind.word}|auto", f"{kind.wanted}, or auto", lambda value: value if value == "auto" else kind.parse(value)
+    )
 
 
 def boolean() -> Kind:
@@ -82,7 +88,7 @@ def boolean() -> Kind:
             raise ValueError
         return _BOOLEANS[value.lower()]
 
-    return Kind("true or false", parse)
+    return Kind("", "true or false", parse)
 
 
 def choice(*words: str) -> Kind:
@@ -91,7 +97,7 @@ def choice(*words: str) -> Kind:
             raise ValueError
         return value
 
-    return Kind("one of " + ", ".join(words), parse)
+    return Kind("|".join(words), "one of " + ", ".join(words), parse)
 
 
 def names() -> Kind:
@@ -101,7 +107,7 @@ def names() -> Kind:
             raise ValueError
         return found
 
-    return Kind("names with commas between them", parse)
+    return Kind("NAME,NAME", "names with commas between them", parse)
 
 
 def url(*schemes: str, example: str) -> Kind:
@@ -116,7 +122,7 @@ def url(*schemes: str, example: str) -> Kind:
                 raise ValueError
         return value
 
-    return Kind(f"a URL such as {example}", parse)
+    return Kind("URL", f"a URL such as {example}", parse)
 
 
 def broker_url() -> Kind:
@@ -129,7 +135,7 @@ def broker_url() -> Kind:
             raise UnknownName("broker", scheme, known)
         return value
 
-    return Kind(kind.wanted, parse)
+    return Kind(kind.word, kind.wanted, parse)
 
 
 def number_or_share(low: int) -> Kind:
@@ -144,7 +150,7 @@ def number_or_share(low: int) -> Kind:
             return share
         return kind.parse(value)
 
-    return Kind(f"{kind.wanted}, or a share such as 0.05 or 5%", parse)
+    return Kind("N|SHARE", f"{kind.wanted}, or a share such as 0.05 or 5%", parse)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,7 +158,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     broker: Annotated[str | None, Setting(broker_url(), "Where jobs travel.")] = None
     namespace: Annotated[str, Setting(text(), "Prefix of every key in the broker.")] = "asyncworker"
-    app: Annotated[str | None, Setting(text(), "Your engine, as module:attribute; its tasks and functions.")] = None
+    app: Annotated[
+        str | None, Setting(text("MODULE:NAME"), "Your engine, as module:attribute; its tasks and functions.")
+    ] = None
     queues: Annotated[tuple[str, ...], Setting(names(), "Queues to work on, first ones first; else all known.")] = ()
     concurrency: Annotated[int | Auto, Setting(auto_or(number(1, 10_000)), "Jobs in flight in one worker.")] = "auto"
     workers: Annotated[
@@ -170,9 +178,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "info"
     )
     log_format: Annotated[str, Setting(choice("text", "json"), "Log lines for people or for machines.")] = "text"
-    function: Annotated[str | None, Setting(text(), "The processing function, by name.")] = None
-    params: Annotated[str | None, Setting(text(), "The function's parameters: a JSON file, or JSON.")] = None
-    to: Annotated[str | None, Setting(text(), "Where the result goes as well: a file or URL.")] = None
+    function: Annotated[str | None, Setting(text("NAME"), "The processing function, by name.")] = None
+    params: Annotated[str | None, Setting(text("FILE|JSON"), "The function's parameters: a JSON file, or JSON.")] = None
+    to: Annotated[str | None, Setting(text("SINK"), "Where the result goes as well: a file or URL.")] = None
     partition_size: Annotated[int | Auto, Setting(auto_or(number(1)), "Items in one partition.")] = "auto"
     max_failures: Annotated[
         int | float | None, Setting(number_or_share(0), "Failed items after which the job fails; else none does.")
@@ -188,11 +196,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     db_password: Annotated[
         str | None, Setting(text(), "Password of the database, where no URL of it is given.", secret=True)
     ] = None
-    kwargs: Annotated[str | None, Setting(text(), "Named arguments of the task, as a JSON object.")] = None
+    kwargs: Annotated[str | None, Setting(text("JSON"), "Named arguments of the task, as a JSON object.")] = None
     wait: Annotated[bool, Setting(boolean(), "Wait until the job is over.")] = False
     timeout: Annotated[float | None, Setting(seconds(0, 10**8), "How long to wait at most.")] = None
     json: Annotated[bool, Setting(boolean(), "Print one JSON document on standard output.")] = False
-    no_color: Annotated[bool, Setting(boolean(), "No colours and no moving bars (also NO_COLOR).")] = False
+    no_color: Annotated[bool, Setting(boolean(), "No colours, as NO_COLOR says, too.")] = False
     debug: Annotated[bool, Setting(boolean(), "Show the traceback of an unexpected error.")] = False
 
     def dsn(self) -> str | None:
@@ -278,7 +286,8 @@ def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]
         if key in known:
             yield known[key], key, key, environ[key]
         elif key.startswith(PREFIX) and key != CONFIG:
-            raise SettingsError(f"unknown variable {key}{_hint(key, known)}")
+            close = nearest(key.removeprefix(PREFIX).lower(), SETTINGS)
+            raise SettingsError(f"unknown variable {key}{_hint(close and variable(close))}")
 
 
 def _file(path: str | None, folder: Path) -> Iterator[tuple[str, str, str, str]]:
@@ -293,13 +302,12 @@ def _file(path: str | None, folder: Path) -> Iterator[tuple[str, str, str, str]]
         raise SettingsError(f"{file}: no TOML: {exc}") from exc
     for key, value in table.items():
         if key not in SETTINGS:
-            raise SettingsError(f"{file}: unknown key {key!r}{_hint(key, SETTINGS)}")
+            raise SettingsError(f"{file}: unknown key {key!r}{_hint(nearest(key, SETTINGS))}")
         yield key, str(file), f"{file}: {key}", _text(value)
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = nearest(name, known)
-    return f"; did you mean {close}?" if close else "; 'asyncworker settings' lists those that are known"
+def _hint(close: str | None) -> str:
+    return f"; did you mean {close}?" if close else "; 'asyncworker settings --help' lists those that are known"
 
 
 def _text(value: Any) -> str:

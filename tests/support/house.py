@@ -56,6 +56,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 """A library and the files that may import it."""
 
 LAZY: dict[str, str] = {
+    "cli.progress": "as cli.table",
     "cli.table": "rich takes 0.2 s to import and is needed by those who look at tables alone",
 }
 """Files that may import a third-party library inside a function."""

@@ -138,7 +138,7 @@ def test_a_file_named_by_a_flag_goes_before_the_variable_and_the_one_found_here(
     ("text", "said"),
     [
         ("brokr = 'memory://'", "unknown key 'brokr'; did you mean broker?"),
-        ("zzz = 1", "unknown key 'zzz'; 'asyncworker settings' lists those that are known"),
+        ("zzz = 1", "unknown key 'zzz'; 'asyncworker settings --help' lists those that are known"),
         ("concurrency = 'ten'", "concurrency 'ten': want a whole number from 1 to 10000, or auto"),
         ("concurrency = true", "concurrency 'true': want a whole number"),
         ("[broker]\nurl = 'memory://'", "want a URL such as"),

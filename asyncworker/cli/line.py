@@ -1,0 +1,24 @@
+"""Words for people: texts that stay on one line, and numbers that can be read at a glance."""
+
+from __future__ import annotations
+
+
+def one_line(text: str) -> str:
+    """Return *text* with what is not printable escaped: line ends, colours of a terminal, marks that turn the writing."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def count(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Return ``0.25 s``, ``12 s``, ``3:20 min`` or ``2:05 h``."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02} min"
+    return f"{minutes // 60}:{minutes % 60:02} h"

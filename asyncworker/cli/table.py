@@ -1,0 +1,51 @@
+"""Tables: drawn with `rich` on a terminal, columns of plain text in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from asyncworker.cli.command import Call
+from asyncworker.cli.line import one_line
+from asyncworker.secret import mask_text
+
+
+def show_table(call: Call, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
+    """Print *rows* on standard output. Numbers stand right, texts left; every cell stays on one line."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    right = [bool(rows) and all(isinstance(row[at], (int, float)) for row in rows) for at in range(len(columns))]
+    if call.drawn:
+        _draw(call, columns, cells, right, title)
+        return
+    if title:
+        call.show(title)
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for line in (columns, *cells):
+        padded = (
+            text.rjust(width) if at_right else text.ljust(width)
+            for text, width, at_right in zip(line, widths, right, strict=True)
+        )
+        call.show("  ".join(padded).rstrip())
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return "" if value is None else str(value).lower()
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.6g}" if isinstance(value, float) else one_line(mask_text(str(value)))
+
+
+def _draw(
+    call: Call, columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool], title: str
+) -> None:
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - slow to import, and most calls draw nothing
+    from rich.console import Console  # noqa: PLC0415 - as above
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    table = Table(box=SIMPLE_HEAD, title=Text(title) if title else None, title_justify="left", pad_edge=False)
+    for name, at_right in zip(columns, right, strict=True):
+        table.add_column(name, justify="right" if at_right else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    Console(file=call.out, no_color=not call.colour).print(table)
