@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -59,10 +59,18 @@ class Schedule(msgspec.Struct, frozen=True):
 class Scheduler:
     """Fire schedules; one a worker."""
 
-    def __init__(self, broker: Broker, schedules: Sequence[Schedule], *, clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        schedules: Sequence[Schedule],
+        *,
+        clock: Clock = SYSTEM,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._broker = broker
         self._schedules = schedules
         self._clock = clock
+        self._sleep = sleep
 
     async def run(self) -> None:
         """Enqueue each tick when it is due, until cancelled. What an outage delays is enqueued when it ends."""
@@ -72,7 +80,7 @@ class Scheduler:
         while True:
             wait = min(due.values()) - self._clock.now()
             if wait > 0:
-                await asyncio.sleep(min(wait, LONGEST_NAP_S))
+                await self._sleep(min(wait, LONGEST_NAP_S))
                 continue
             for schedule, tick in due.items():
                 if tick > self._clock.now():
@@ -80,6 +88,6 @@ class Scheduler:
                 try:
                     await self._broker.enqueue([schedule.job(tick)])
                 except BrokerError:
-                    await asyncio.sleep(1.0)
+                    await self._sleep(1.0)
                     break
                 due[schedule] = next(calendars[schedule])
