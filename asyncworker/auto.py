@@ -1,0 +1,33 @@
+"""What "auto" means until a tuner decides it: plain rules, each a number and its reason.
+
+| what        | rule                                              | why                                                    |
+|-------------|---------------------------------------------------|--------------------------------------------------------|
+| concurrency | 100 jobs a worker process                         | waiting is cheap; most tasks wait                      |
+| partitions  | 2 at once a worker process                        | one is read while the other is computed                |
+| workers     | one process a usable processor                    | a process uses one                                     |
+| partition   | 10,000 items                                      | the seed's: some 10 ms to 1 s of work, under 1 MB text |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+
+CONCURRENCY = 100
+PARTITION_QUEUE = "cpu_intensive"
+PARTITIONS_AT_ONCE = 2
+PARTITION_SIZE = 10_000
+
+
+def workers() -> int:
+    """Return how many processors this process may use: its affinity, which a container's CPU set narrows."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def slots(queues: Iterable[str] | Mapping[str, int], concurrency: int) -> dict[str, int]:
+    """Return queue -> how many of its jobs may run at once in one worker process."""
+    if isinstance(queues, Mapping):
+        return dict(queues)
+    return {name: min(concurrency, PARTITIONS_AT_ONCE) if name == PARTITION_QUEUE else concurrency for name in queues}

@@ -1,0 +1,341 @@
+"""Engine: the front door that carries work. It joins the floors and has no logic of its own.
+
+enqueue → broker → worker → task → result
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from asyncworker import __version__
+from asyncworker.auto import CONCURRENCY, PARTITION_QUEUE, PARTITION_SIZE, PARTITIONS_AT_ONCE, slots
+from asyncworker.clock import SYSTEM, Clock
+from asyncworker.errors import BadParameters, JobFailed, SettingsError, UnknownName
+from asyncworker.events import Bus
+from asyncworker.job import JobHandle
+from asyncworker.mapreduce.catalogue import Catalogue
+from asyncworker.mapreduce.feeder import submit
+from asyncworker.mapreduce.job import MAP_TASK, REDUCE_TASK, Summary
+from asyncworker.mapreduce.mapper import Mapper
+from asyncworker.mapreduce.reducer import Reducer
+from asyncworker.queue.brokers.broker import Broker
+from asyncworker.queue.codec import Ids, pack_call
+from asyncworker.queue.job import DEFAULT_PRIORITY, Job
+from asyncworker.queue.task import Definition, Tasks, TaskOptions, options_of
+from asyncworker.queue.worker.scheduler import Schedule
+from asyncworker.queue.worker.worker import Worker
+from asyncworker.registry import find
+from asyncworker.secret import mask_text, mask_url
+from asyncworker.task import Call, Decorator, Task, name_of
+from asyncworker.work.stream import Outcome, stream
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+QUEUES = ("priority", "default", "io_intensive", "cpu_intensive", "scheduled")
+"""What a worker serves unless told otherwise, in this order."""
+A_ROUND_TRIP = 1000
+Auto = Literal["auto"]
+
+
+class Engine:
+    """Carry work: register tasks, enqueue calls of them, and run them.
+
+    Args:
+        broker: a URL. ``memory://`` is this process and works its own queue while open; on the others only
+            `run`, `lifespan` and ``asyncworker worker`` work.
+        namespace: keeps engines that share a server apart.
+        queues: what this engine's worker serves: names, or name -> how many of its jobs may run at once.
+        concurrency: how many jobs at once in a worker process.
+        routes: task name pattern (as in a shell) -> queue, for tasks that name none; first match wins.
+        lease: seconds of silence after which a worker is dead and its jobs are given back.
+        grace_period: seconds that a drain waits for running jobs.
+        database: a PostgreSQL DSN for datasets given by id and for result rows.
+
+    Use as an async context manager to be a client. Several engines may live in one event loop.
+    """
+
+    def __init__(
+        self,
+        broker: str = "memory://",
+        *,
+        namespace: str = "asyncworker",
+        queues: Iterable[str] | Mapping[str, int] = QUEUES,
+        concurrency: int | Auto = "auto",
+        routes: Mapping[str, str] | None = None,
+        lease: float = 10.0,
+        grace_period: float = 30.0,
+        database: str | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self.bus = Bus()
+        self.tasks = Tasks()
+        self.functions = Catalogue()
+        self.url = broker
+        self.database = database
+        self._clock = clock
+        self._concurrency = concurrency
+        self._queues = queues
+        self._routes = dict(routes or {})
+        self._lease_s = lease
+        self._grace_s = grace_period
+        self._schedules: list[Schedule] = []
+        self._ids = Ids()
+        self._users = 0
+        self._own: set[asyncio.Task[None]] = set()
+        self._workers: set[Worker] = set()
+        scheme = urlsplit(broker).scheme
+        if not scheme or "://" not in broker:
+            raise SettingsError(f"the broker must be a URL such as redis://localhost:6379/0, not {mask_url(broker)!r}")
+        if lease <= 0 or grace_period < 0:
+            raise SettingsError("lease must be more than 0 seconds, grace_period 0 or more")
+        self.broker: Broker = find("broker", scheme).open(broker, namespace=namespace, bus=self.bus, clock=clock)
+        self._works_alone = scheme == "memory"
+        mapper = Mapper(self.broker, self.functions.find)
+        reducer = Reducer(self.broker, self.functions.find)
+        once = TaskOptions(queue=PARTITION_QUEUE, timeout=None, max_deliveries=10)
+        self.tasks.add(MAP_TASK, mapper, once)
+        self.tasks.add(REDUCE_TASK, reducer, msgspec.structs.replace(once, max_attempts=5, no_retry_on=(JobFailed,)))
+
+    def __repr__(self) -> str:
+        return f"<engine {mask_url(self.url)} {'open' if self._users else 'closed'}>"
+
+    # --- what can be asked for -----------------------------------------------------------------------------
+
+    def task(self, *, name: str | None = None, **options: Any) -> Decorator:
+        """Register a function as a task; the decorated function can be called as before, and enqueued.
+
+        A coroutine function runs on the event loop, a plain one in a thread. ``options``: `TaskOptions`.
+
+        Raises:
+            UnknownName: no such option. BadParameters: a value that does not fit. SettingsError: name taken.
+        """
+
+        def register(function: Callable[..., Any]) -> Task[Any, Any]:
+            known_as = name or name_of(function)
+            given = dict(options)
+            if "queue" not in given:
+                route = next((queue for pattern, queue in self._routes.items() if fnmatchcase(known_as, pattern)), None)
+                given |= {"queue": route} if route else {}
+            return Task(function, self.tasks.add(known_as, function, options_of(given)), self)
+
+        return register
+
+    def mapper(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Register ``async def m(item, params) -> value`` for `map_reduce`, by its name."""
+        self.functions.add_mapper(name_of(function), function)
+        return function
+
+    def reducer(self, kind: type[T]) -> type[T]:
+        """Register a class with ``initial``, ``fold``, ``merge`` and ``finish`` for `map_reduce`, by its name."""
+        self.functions.add_reducer(kind.__name__, kind)
+        return kind
+
+    def cron(self, expression: str, *, tz: str = "UTC", name: str | None = None, **options: Any) -> Decorator:
+        """Register a task and enqueue it at each tick of a crontab expression; each tick fires once in the fleet.
+
+        Raises:
+            SettingsError: the expression or the time zone cannot be read.
+        """
+
+        def register(function: Callable[..., Any]) -> Task[Any, Any]:
+            given = {"queue": "scheduled", **options}
+            made: Task[Any, Any] = self.task(name=name, **given)(function)
+            settled = made.definition.options
+            call = pack_call(made.name, (), {})
+            schedule = Schedule(made.name, expression, tz, settled.queue, settled.priority, call)
+            next(schedule.ticks(self._clock.now()))
+            self._schedules.append(schedule)
+            return made
+
+        return register
+
+    # --- asking ---------------------------------------------------------------------------------------------
+
+    async def enqueue(self, task: str, /, *args: Any, **kwargs: Any) -> JobHandle[Any]:
+        """Enqueue one call by the task's name; its code need not be imported here.
+
+        Raises:
+            BadParameters: arguments that cannot travel. BrokerDown, QueueFull, JobTooBig.
+        """
+        definition = self.tasks.get(task)
+        if definition is None:
+            route = next((queue for pattern, queue in self._routes.items() if fnmatchcase(task, pattern)), "default")
+            definition = Definition(name=task, call=_elsewhere, options=TaskOptions(queue=route))
+        return (await self.send(definition, [(args, kwargs)], Call()))[0]
+
+    async def send(
+        self, definition: Definition, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], call: Call
+    ) -> list[JobHandle[Any]]:
+        """Enqueue calls of one task; see `Task.enqueue_many`."""
+        queue = call.queue or definition.options.queue
+        priority = definition.options.priority if call.priority is None else call.priority
+        options, at_s = dict(call.options), call.at_s
+        if call.delay or at_s:
+            options["due_s"] = at_s or self._clock.now() + call.delay
+        name, ids = definition.name, self._ids
+        jobs = [
+            Job(ids(), queue, pack_call(name, args, kwargs), priority, options, call.delay, at_s)
+            for args, kwargs in calls
+        ]
+        for start in range(0, len(jobs), A_ROUND_TRIP):
+            await self.broker.enqueue(jobs[start : start + A_ROUND_TRIP])
+        return [JobHandle(self.broker, job.id, queue) for job in jobs]
+
+    def job(self, job_id: str) -> JobHandle[Any]:
+        """Return a handle by id; nothing is asked yet."""
+        return JobHandle(self.broker, job_id)
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        items: Any,
+        *,
+        concurrency: int | Auto = "auto",
+        ordered: bool = False,
+        on_error: Literal["raise", "collect", "skip"] = "raise",
+    ) -> AsyncIterator[Any | Outcome]:
+        """Run a coroutine function over items in this process; see `asyncworker.work.stream`."""
+        at_once = CONCURRENCY if concurrency == "auto" else concurrency
+        return stream(function, items, concurrency=at_once, ordered=ordered, on_error=on_error)
+
+    async def map_reduce(
+        self,
+        source: Any,
+        function: str | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        map: str | Callable[..., Any] | None = None,
+        reduce: str | type[Any] | None = None,
+        partition_size: int | Auto = "auto",
+        workers: int | Auto = "auto",
+        max_failures: float | None = None,
+        to: str | None = None,
+        database: str | None = None,
+        priority: int = DEFAULT_PRIORITY,
+    ) -> JobHandle[Summary]:
+        """Map and reduce a dataset in a durable job on the broker; returns when its plan has been checked.
+
+        Args:
+            source: a URL, a path, an iterable (shipped by this process), or a dataset id of *database*.
+            function: a built-in's name; else *map* and *reduce* name users' own, registered ones.
+            partition_size: items a partition. workers: how many partitions may be under way at once; "auto" is as
+                many as the workers have room for.
+            max_failures: failed items that fail the job: a count (int), a share of all (float, 0..1), None: none do.
+            to: where rows go, a URL or path.
+
+        Raises:
+            UnknownName, BadParameters, SourceError, EmptyDataset, BrokerDown: and no job is left behind.
+        """
+        name = self.functions.name(function, map, reduce)
+        job_id, feeding = await submit(
+            self.broker,
+            source,
+            self.functions.find(name),
+            params or {},
+            partition_size=PARTITION_SIZE if partition_size == "auto" else partition_size,
+            max_failures=max_failures,
+            to=to,
+            database=database or self.database,
+            queue=PARTITION_QUEUE,
+            priority=priority,
+            ahead=PARTITIONS_AT_ONCE * max(1, await self._live_workers()),
+            in_flight=None if workers == "auto" else workers,
+            lease_s=self._lease_s,
+        )
+        self._adopt(feeding)
+        return JobHandle(self.broker, job_id, PARTITION_QUEUE)
+
+    async def _live_workers(self) -> int:
+        cards = (await self.broker.depth([])).workers.values()
+        return sum(1 for card in cards if PARTITION_QUEUE in card.queues)
+
+    # --- working --------------------------------------------------------------------------------------------
+
+    async def run(self, *, concurrency: int | Auto | None = None, burst: bool = False) -> None:
+        """Be a worker: run jobs until `stop`; with *burst*, until the queues are empty.
+
+        Raises:
+            BrokerDown: the broker cannot be reached at the start. SettingsError: it may not be used.
+        """
+        wanted = self._concurrency if concurrency is None else concurrency
+        at_once = CONCURRENCY if wanted == "auto" else wanted
+        if at_once < 1:
+            raise BadParameters(f"concurrency must be at least 1, not {at_once}")
+        worker = Worker(
+            self.broker,
+            self.tasks,
+            queues=slots(self._queues, at_once),
+            concurrency=at_once,
+            lease_s=self._lease_s,
+            grace_s=self._grace_s,
+            burst=burst,
+            schedules=self._schedules,
+            version=__version__,
+            bus=self.bus,
+            clock=self._clock,
+        )
+        self._workers.add(worker)
+        try:
+            await worker.run()
+        finally:
+            self._workers.discard(worker)
+
+    def stop(self, *, now: bool = False) -> None:
+        """Make `run` drain within the grace period and return; with *now*, hand running jobs back at once."""
+        for worker in self._workers:
+            worker.stop(now=now)
+
+    async def __aenter__(self) -> Self:
+        self._users += 1
+        if self._users == 1 and self._works_alone:
+            self._adopt(asyncio.get_running_loop().create_task(self.run(), name="memory worker"))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._users -= 1
+        if self._users == 0:
+            await self.close()
+
+    async def close(self) -> None:
+        """Stop what this engine runs here, and give back what it opened."""
+        self.stop(now=True)
+        for task in self._own:
+            if task.get_name() != "memory worker":
+                task.cancel()
+        await asyncio.gather(*self._own, return_exceptions=True)
+        self.tasks.close()
+        await self.broker.close()
+
+    async def lifespan(self, app: object) -> AsyncGenerator[None, None]:
+        """Be client and worker beside a web application: ``app.cleanup_ctx.append(engine.lifespan)``."""
+        async with self:
+            if not self._works_alone:
+                self._adopt(asyncio.get_running_loop().create_task(self.run(), name="worker"))
+            yield
+            self.stop()
+            await asyncio.gather(*self._own, return_exceptions=True)
+
+    def _adopt(self, task: asyncio.Task[None]) -> None:
+        """Own a background task: it is stopped when the engine closes, and its error is logged."""
+        self._own.add(task)
+        task.add_done_callback(self._bury)
+
+    def _bury(self, task: asyncio.Task[None]) -> None:
+        self._own.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s ended: %s", task.get_name(), mask_text(str(error)))
+
+
+async def _elsewhere(*args: Any, **kwargs: Any) -> Any:
+    raise UnknownName("task", "only known elsewhere")

@@ -1,0 +1,211 @@
+"""What `enqueue` gives back: a handle by which a job is awaited, looked at and cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from asyncworker.errors import (
+    JobCancelled,
+    JobFailed,
+    JobNotFound,
+    ResultExpired,
+    TaskCancelled,
+    TaskExpired,
+    TaskFailed,
+    TaskTimeout,
+)
+from asyncworker.mapreduce.job import REDUCE_TASK
+from asyncworker.mapreduce.progress import Progress, watch
+from asyncworker.queue.brokers.broker import Broker
+from asyncworker.queue.codec import born_ms, is_id, unpack_call, unpack_record
+from asyncworker.queue.job import Ended, Found, Reason, Record, State
+
+R = TypeVar("R")
+log = logging.getLogger(__name__)
+
+NOBODY_S = 2.0
+"""After this long without a result, somebody looks whether any worker reads the queue at all."""
+
+
+class JobStatus(msgspec.Struct, frozen=True):
+    """Where a job is. Dates in seconds since the epoch, None where it has not come to that.
+
+    ``reason`` of a failed job: error, timeout, worker_lost, bad_payload, dependency, unknown_task. ``error`` is
+    the last attempt's, also of a job that will be tried again. ``deliveries``: workers that died with it in hand.
+    """
+
+    id: str
+    state: State
+    reason: str | None
+    task: str
+    queue: str
+    priority: int
+    attempt: int
+    deliveries: int
+    error: str | None
+    enqueued_at: float
+    due_at: float | None
+    started_at: float | None
+    ended_at: float | None
+    partitions_done: int | None = None
+    partitions_total: int | None = None
+
+
+class JobHandle(Generic[R]):
+    """One job, by its id. Cheap: it holds no state of its own.
+
+    Args:
+        queue: where the job went, if known: then a wait warns once when no live worker reads it.
+    """
+
+    __slots__ = ("_broker", "_queue", "id")
+
+    _warned: set[int] = set()  # noqa: RUF012 - brokers whose users were told, for the life of the process
+
+    def __init__(self, broker: Broker, id: str, queue: str = "") -> None:
+        self.id = id
+        self._broker = broker
+        self._queue = queue
+
+    def __repr__(self) -> str:
+        return f"<job {self.id}>"
+
+    async def result(self, timeout: float | None = None) -> R:
+        """Wait for the job's end and return its value.
+
+        Raises:
+            TaskFailed, TaskTimeout, JobFailed: it failed for good. TaskCancelled, JobCancelled, TaskExpired.
+            TimeoutError: the wait is over; the job goes on. JobNotFound: nobody knows the id. ResultExpired: it
+            is over and its result is no longer kept, or never was (``result_ttl=0``).
+
+        Cost: one round trip where it is over already, else two; no polling.
+        """
+        ended = await self._ended(timeout)
+        if ended is None:
+            raise TimeoutError(f"job {self.id} is not over after {timeout:g} s; it goes on")
+        record = unpack_record(ended.record)
+        if ended.state is State.SUCCEEDED:
+            if not ended.record:
+                raise ResultExpired(f"job {self.id} succeeded; its task keeps no results (result_ttl=0)")
+            value: R = record.value
+            return value
+        raise _error(self.id, ended.state, record)
+
+    async def _ended(self, timeout: float | None) -> Ended | None:
+        try:
+            if self._queue and (timeout is None or timeout > NOBODY_S):
+                (ended,) = await self._broker.wait([self.id], NOBODY_S)
+                if ended is not None:
+                    return ended
+                await self._warn()
+                timeout = None if timeout is None else timeout - NOBODY_S
+            return (await self._broker.wait([self.id], timeout))[0]
+        except JobNotFound:
+            if not self._queue:
+                raise
+            raise ResultExpired(f"job {self.id} is over and its result is no longer kept") from None
+
+    async def _warn(self) -> None:
+        if id(self._broker) in self._warned:
+            return
+        workers = (await self._broker.depth([])).workers.values()
+        if not any(card.role == "worker" and self._queue in card.queues for card in workers):
+            self._warned.add(id(self._broker))
+            log.warning("no live worker reads the queue %r; start one with: asyncworker worker", self._queue)
+
+    async def status(self) -> JobStatus:
+        """Look where the job is.
+
+        Raises:
+            JobNotFound: nobody knows the id, or no longer.
+
+        Cost: one round trip.
+        """
+        return _status(await self._found())
+
+    async def cancel(self) -> bool:
+        """Cancel the job: at once where it waits, by asking its worker where it runs; children go with it.
+
+        Returns:
+            False when it was over already.
+
+        Raises:
+            JobNotFound: nobody knows the id.
+        """
+        state = await self._broker.cancel(self.id) if is_id(self.id) else None
+        if state is None:
+            raise JobNotFound(f"nobody knows a job {self.id!r}")
+        return not state.terminal
+
+    async def progress(self, every: float = 1.0) -> AsyncIterator[Progress]:
+        """Yield how far a map/reduce job is: at once, then each *every* seconds, last of all when it is over.
+
+        Raises:
+            JobNotFound: nobody knows the id, or it is no map/reduce job.
+        """
+        async for now in watch(self._broker, self.id, every):
+            yield now
+
+    async def _found(self) -> Found:
+        found = (await self._broker.find([self.id]))[0] if is_id(self.id) else None
+        if found is None:
+            raise JobNotFound(f"nobody knows a job {self.id!r}")
+        return found
+
+
+def _status(found: Found) -> JobStatus:
+    record = unpack_record(found.record)
+    error = found.error or (f"{record.error_type}: {record.error_text}" if record.error_type else record.error_text)
+    children = found.children
+    return JobStatus(
+        id=found.id,
+        state=found.state,
+        reason=record.reason or None,
+        task=record.task or (unpack_call(found.payload)[0] if found.payload else ""),
+        queue=found.queue,
+        priority=found.priority,
+        attempt=record.attempt or found.attempt,
+        deliveries=found.deliveries,
+        error=error or None,
+        enqueued_at=born_ms(found.id) / 1000,
+        due_at=found.due_s or None,
+        started_at=record.started_s or found.started_s or None,
+        ended_at=record.ended_s or None,
+        partitions_done=children.done if children else None,
+        partitions_total=children.total if children else None,
+    )
+
+
+def _error(job_id: str, state: State, record: Record) -> Exception:
+    """Return the error that tells how a job ended. Types are chosen here, never named by the record."""
+    text = f"{record.error_type}: {record.error_text}" if record.error_type else record.error_text
+    parent = record.task == REDUCE_TASK
+    if state is State.CANCELLED:
+        why = f"job {job_id} was cancelled" + (f": {text}" if text else "")
+        return JobCancelled(why) if parent else TaskCancelled(why)
+    if state is State.EXPIRED:
+        return TaskExpired(f"job {job_id} was not started before it expired")
+    about = {
+        "job_id": job_id,
+        "reason": record.reason,
+        "error_type": record.error_type,
+        "error_text": record.error_text,
+    }
+    message = f"job {job_id} failed ({record.reason or Reason.ERROR}): {text}"
+    if parent:
+        detail: dict[str, Any] = record.detail if isinstance(record.detail, dict) else {}
+        failures = detail.get("failures") or ()
+        return JobFailed(message, partial=detail.get("partial"), failures=failures, **about)
+    return (TaskTimeout if record.reason == Reason.TIMEOUT else TaskFailed)(message, **about)
+
+
+async def gather(handles: list[JobHandle[R]], timeout: float | None = None) -> list[R]:
+    """Return many results in order; the first error ends the wait and is raised. The jobs go on."""
+    async with asyncio.timeout(timeout), asyncio.TaskGroup() as waits:
+        tasks = [waits.create_task(handle.result()) for handle in handles]
+    return [task.result() for task in tasks]

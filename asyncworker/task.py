@@ -1,0 +1,138 @@
+"""What ``@engine.task`` makes of a function: it is still called like the function, and can be enqueued."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+import msgspec
+
+from asyncworker.errors import BadParameters, UnknownName
+from asyncworker.job import JobHandle
+from asyncworker.queue.job import PRIORITIES
+from asyncworker.queue.task import PORTABLE, Definition
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Call(msgspec.Struct, frozen=True):
+    """How one call, or each of some calls, is enqueued: what it says otherwise than its task does.
+
+    ``delay`` in seconds from now, ``at`` a date (naive ones are local time); one of both at most. ``options``
+    are the task options that travel with the job.
+    """
+
+    queue: str | None = None
+    priority: int | None = None
+    delay: float = 0.0
+    at: datetime | None = None
+    options: dict[str, Any] = {}
+
+    def changed(self, given: Mapping[str, Any]) -> Call:
+        """Return this with what is *given* changed; an unknown name is an error that names the nearest."""
+        own = {name: value for name, value in given.items() if name in CALL_FIELDS}
+        rest = {name: value for name, value in given.items() if name not in CALL_FIELDS}
+        for name in rest:
+            if name not in PORTABLE:
+                raise UnknownName("call option", name, (*CALL_FIELDS, *PORTABLE))
+        call = msgspec.structs.replace(self, **own, options={**self.options, **rest})
+        if call.delay and call.at is not None:
+            raise BadParameters("give delay= or at=, not both")
+        if not 0 <= call.delay < float("inf"):
+            raise BadParameters(f"delay must be seconds, 0 or more, not {call.delay!r}")
+        if call.priority is not None and (type(call.priority) is not int or call.priority not in PRIORITIES):
+            raise BadParameters(f"priority must be 0..9 (9 goes first), not {call.priority!r}")
+        return call
+
+    @property
+    def at_s(self) -> float:
+        """The date as seconds since the epoch, 0 for now."""
+        return 0.0 if self.at is None else self.at.astimezone(UTC).timestamp()
+
+
+CALL_FIELDS = ("queue", "priority", "delay", "at")
+NOW = Call()
+
+
+class Sender(Protocol):
+    """What a task needs of its engine."""
+
+    async def send(
+        self, definition: Definition, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], call: Call
+    ) -> list[JobHandle[Any]]:
+        """Enqueue calls and return their handles, in order."""
+        ...
+
+
+class Task(Generic[P, R]):
+    """A registered function. A plain call runs it here, now; `enqueue` runs it on a worker.
+
+    Attributes: ``name``, ``definition``, and ``__wrapped__``, the function.
+    """
+
+    def __init__(self, function: Callable[P, Any], definition: Definition, sender: Sender, call: Call = NOW) -> None:
+        functools.update_wrapper(self, function)
+        self.__wrapped__ = function
+        self.name = definition.name
+        self.definition = definition
+        self._sender = sender
+        self._call = call
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return self.__wrapped__(*args, **kwargs)
+
+    def with_options(self, **given: Any) -> Task[P, R]:
+        """Return this task with other options for the calls made through it.
+
+        ``delay`` (s) or ``at`` (datetime), ``queue``, ``priority``; ``timeout``, ``max_attempts``, ``retry_*``,
+        ``result_ttl``, ``failure_ttl``, ``max_deliveries``.
+
+        Raises:
+            UnknownName: no such option. BadParameters: a value that does not fit.
+        """
+        return Task(self.__wrapped__, self.definition, self._sender, self._call.changed(given))
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
+        """Enqueue one call. Calls made at the same time share round trips.
+
+        Raises:
+            BadParameters: arguments that cannot travel. BrokerDown, QueueFull, JobTooBig.
+        """
+        return (await self._sender.send(self.definition, [(args, kwargs)], self._call))[0]
+
+    async def enqueue_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> list[JobHandle[R]]:
+        """Enqueue many calls, each a tuple of arguments or a mapping of named ones; one round trip per thousand.
+
+        Raises:
+            BadParameters: a call that is neither, or arguments that cannot travel; none is enqueued then.
+            BrokerDown, QueueFull, JobTooBig: the thousands before the one that was refused are enqueued.
+        """
+        return await self._sender.send(self.definition, map(_split, calls), self._call)
+
+
+def _split(call: tuple[Any, ...] | Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(call, tuple):
+        return call, {}
+    if isinstance(call, Mapping):
+        return (), dict(call)
+    raise BadParameters(f"a call is a tuple of arguments or a mapping of named ones, not {type(call).__name__}")
+
+
+class Decorator(Protocol):
+    """``@engine.task()``: types a function as a `Task` with the same parameters and result."""
+
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]]) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R]) -> Task[P, R]: ...
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name a function is registered by unless told otherwise: its own."""
+    return getattr(function, "__name__", type(function).__name__)
