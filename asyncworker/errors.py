@@ -118,6 +118,11 @@ class JobFailed(TaskFailed):
         super().__init__(message, **about)
         self.partial, self.failures = partial, failures
 
+    @property
+    def detail(self) -> dict[str, object]:
+        """What travels with the job's record beside the message."""
+        return {"partial": self.partial, "failures": self.failures}
+
 
 class TaskCancelled(AsyncWorkerError):
     """The job was cancelled."""
