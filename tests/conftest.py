@@ -3,13 +3,13 @@
 | fixture               | scope   | gives                                                                      |
 |-----------------------|---------|----------------------------------------------------------------------------|
 | `redis_url`           | session | a Valkey of this test process                                              |
-| `debian_redis_url`    | session | Debian's Redis 7.0, or a skip                                              |
+| `debian_redis_url`    | session | Debian's Redis, or a skip                                                  |
 | `each_redis_url`      | session | the test runs on both                                                      |
 | `fresh_redis_url`     | test    | `redis_url`, emptied                                                       |
 | `namespace`           | test    | a name that no other test has                                              |
 | `immortal_keys`       | test    | a function: names of Redis keys without expiry, ``(url, pattern)``         |
 | `postgres_dsn`        | module  | an empty database of the wheel's PostgreSQL 18; append ``?table=…``        |
-| `debian_postgres_dsn` | module  | the same on Debian's PostgreSQL 15, or a skip                              |
+| `debian_postgres_dsn` | module  | the same on Debian's PostgreSQL, or a skip                                 |
 | `each_postgres_dsn`   | module  | the test runs on both                                                      |
 
 With ``--long`` the tests that are marked so run too.

@@ -27,7 +27,7 @@ from asyncworker.lifeline import Child
 from asyncworker.queue import server
 
 DEBIAN_REDIS = "/usr/bin/redis-server"
-DEBIAN_POSTGRES = Path("/usr/lib/postgresql/15/bin")
+DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 
 LONG_LIVED: set[int] = set()
 """Pids of servers that outlive a test: the leak checks pass them over."""
@@ -39,7 +39,7 @@ def valkey() -> Iterator[str]:
 
 
 def debian_redis() -> Iterator[str]:
-    """Yield the URL of Debian's Redis, the oldest that is supported."""
+    """Yield the URL of Debian's Redis, which is older than the wheel's."""
     if not os.access(DEBIAN_REDIS, os.X_OK):
         pytest.skip(f"no {DEBIAN_REDIS}: apt-get install redis-server")
     yield from _redis(DEBIAN_REDIS)
@@ -60,10 +60,11 @@ def postgres() -> Iterator[str]:
 
 
 def debian_postgres() -> Iterator[str]:
-    """Yield the DSN of Debian's PostgreSQL, without a database's name."""
-    if not os.access(DEBIAN_POSTGRES / "postgres", os.X_OK):
-        pytest.skip(f"no {DEBIAN_POSTGRES}/postgres: apt-get install postgresql")
-    yield from _postgres(DEBIAN_POSTGRES)
+    """Yield the DSN of Debian's PostgreSQL, the oldest there is, without a database's name."""
+    found = sorted(DEBIAN_POSTGRES.glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    if not found:
+        pytest.skip(f"nothing in {DEBIAN_POSTGRES}: apt-get install postgresql")
+    yield from _postgres(found[0].parent)
 
 
 def _postgres(binaries: Path) -> Iterator[str]:
