@@ -9,7 +9,8 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
-from types import TracebackType
+from functools import cached_property
+from types import ModuleType, TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -29,7 +30,7 @@ from asyncworker.mapreduce.reducer import Reducer
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import Ids, pack_call
 from asyncworker.queue.job import DEFAULT_PRIORITY, Job
-from asyncworker.queue.task import Definition, Tasks, TaskOptions, options_of
+from asyncworker.queue.task import Definition, TaskOptions, Tasks, options_of
 from asyncworker.queue.worker.scheduler import Schedule
 from asyncworker.queue.worker.worker import Worker
 from asyncworker.registry import find
@@ -60,7 +61,8 @@ class Engine:
         grace_period: seconds that a drain waits for running jobs.
         database: a PostgreSQL DSN for datasets given by id and for result rows.
 
-    Use as an async context manager to be a client. Several engines may live in one event loop.
+    The arguments of the same name are attributes (``broker`` is ``url``), which may be changed until the engine is
+    first used. Use as an async context manager to be a client. Several engines may live in one event loop.
     """
 
     def __init__(
@@ -80,30 +82,44 @@ class Engine:
         self.tasks = Tasks()
         self.functions = Catalogue()
         self.url = broker
+        self.namespace = namespace
+        self.queues = queues
+        self.concurrency = concurrency
+        self.lease = lease
+        self.grace_period = grace_period
         self.database = database
         self._clock = clock
-        self._concurrency = concurrency
-        self._queues = queues
         self._routes = dict(routes or {})
-        self._lease_s = lease
-        self._grace_s = grace_period
         self._schedules: list[Schedule] = []
         self._ids = Ids()
         self._users = 0
         self._own: set[asyncio.Task[None]] = set()
         self._workers: set[Worker] = set()
-        scheme = urlsplit(broker).scheme
-        if not scheme or "://" not in broker:
-            raise SettingsError(f"the broker must be a URL such as redis://localhost:6379/0, not {mask_url(broker)!r}")
-        if lease <= 0 or grace_period < 0:
-            raise SettingsError("lease must be more than 0 seconds, grace_period 0 or more")
-        self.broker: Broker = find("broker", scheme).open(broker, namespace=namespace, bus=self.bus, clock=clock)
-        self._works_alone = scheme == "memory"
-        mapper = Mapper(self.broker, self.functions.find)
-        reducer = Reducer(self.broker, self.functions.find)
+        self._room()
+
+    @cached_property
+    def broker(self) -> Broker:
+        """The broker, opened when first asked for; until then the attributes above may be changed."""
+        broker: Broker = self._room().open(self.url, namespace=self.namespace, bus=self.bus, clock=self._clock)
         once = TaskOptions(queue=PARTITION_QUEUE, timeout=None, max_deliveries=10)
-        self.tasks.add(MAP_TASK, mapper, once)
-        self.tasks.add(REDUCE_TASK, reducer, msgspec.structs.replace(once, max_attempts=5, no_retry_on=(JobFailed,)))
+        reduce = msgspec.structs.replace(once, max_attempts=5, no_retry_on=(JobFailed,))
+        self.tasks.add(MAP_TASK, Mapper(broker, self.functions.find), once)
+        self.tasks.add(REDUCE_TASK, Reducer(broker, self.functions.find), reduce)
+        return broker
+
+    def _room(self) -> ModuleType:
+        """Check what was given, and return what opens the broker."""
+        scheme = urlsplit(self.url).scheme
+        if not scheme or "://" not in self.url:
+            raise SettingsError(
+                f"the broker must be a URL such as redis://localhost:6379/0, not {mask_url(self.url)!r}"
+            )
+        if self.lease <= 0 or self.grace_period < 0:
+            raise SettingsError("lease must be more than 0 seconds, grace_period 0 or more")
+        return find("broker", scheme)
+
+    def _works_alone(self) -> bool:
+        return self.url.startswith("memory://")
 
     def __repr__(self) -> str:
         return f"<engine {mask_url(self.url)} {'open' if self._users else 'closed'}>"
@@ -249,7 +265,7 @@ class Engine:
             priority=priority,
             ahead=PARTITIONS_AT_ONCE * max(1, await self._live_workers()),
             in_flight=None if workers == "auto" else workers,
-            lease_s=self._lease_s,
+            lease_s=self.lease,
         )
         self._adopt(feeding)
         return JobHandle(self.broker, job_id, PARTITION_QUEUE)
@@ -266,17 +282,17 @@ class Engine:
         Raises:
             BrokerDown: the broker cannot be reached at the start. SettingsError: it may not be used.
         """
-        wanted = self._concurrency if concurrency is None else concurrency
+        wanted = self.concurrency if concurrency is None else concurrency
         at_once = CONCURRENCY if wanted == "auto" else wanted
         if at_once < 1:
             raise BadParameters(f"concurrency must be at least 1, not {at_once}")
         worker = Worker(
             self.broker,
             self.tasks,
-            queues=slots(self._queues, at_once),
+            queues=slots(self.queues, at_once),
             concurrency=at_once,
-            lease_s=self._lease_s,
-            grace_s=self._grace_s,
+            lease_s=self.lease,
+            grace_s=self.grace_period,
             burst=burst,
             schedules=self._schedules,
             version=__version__,
@@ -296,7 +312,7 @@ class Engine:
 
     async def __aenter__(self) -> Self:
         self._users += 1
-        if self._users == 1 and self._works_alone:
+        if self._users == 1 and self._works_alone():
             self._adopt(asyncio.get_running_loop().create_task(self.run(), name="memory worker"))
         return self
 
@@ -315,12 +331,13 @@ class Engine:
                 task.cancel()
         await asyncio.gather(*self._own, return_exceptions=True)
         self.tasks.close()
-        await self.broker.close()
+        if "broker" in self.__dict__:
+            await self.broker.close()
 
     async def lifespan(self, app: object) -> AsyncGenerator[None, None]:
         """Be client and worker beside a web application: ``app.cleanup_ctx.append(engine.lifespan)``."""
         async with self:
-            if not self._works_alone:
+            if not self._works_alone():
                 self._adopt(asyncio.get_running_loop().create_task(self.run(), name="worker"))
             yield
             self.stop()
