@@ -3,9 +3,9 @@
 Each `open` is a world of its own: two engines share nothing. All verbs run in one event loop; `beat` alone may
 be called from another thread, and touches only what the lock guards.
 
-Where a job lies says what state it is in: in a level of its queue, among its queue's delayed jobs, in the hands
-of an epoch, or nowhere (blocked). ``_lift`` takes it from where it is, ``_ready``, ``_later`` and ``_hand`` lay it
-down, and each job ends through ``_leave``. Nothing is searched: every step costs O(jobs moved).
+Where a job lies says in what state it is: in a level of its queue, among its queue's delayed jobs, in the hands
+of an epoch, or nowhere (blocked). `_lift` takes it from where it is, `_ready`, `_later` and `_hand` lay it down,
+and `_leave` is the one way out. Nothing is searched for: each verb costs what it moves.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from asyncworker.queue.job import (
     parent_of,
 )
 
-CANCELLED_TTL = 3600
-FAILED_TTL = 7 * 86400
-LOWEST_FIRST = 16
-_ENDS = {
+CANCELLED_TTL_S = 3600
+LOST_TTL_S = 7 * 86400
+LOWEST_FIRST_EVERY = 16
+ENDS = {
     Op.SUCCEEDED: State.SUCCEEDED,
     Op.FAILED: State.FAILED,
     Op.CANCELLED: State.CANCELLED,
@@ -56,102 +56,8 @@ _ENDS = {
 }
 
 
-@dataclass(slots=True, eq=False)
-class _Family:
-    """A parent's children: those not over by id, what is counted of the others, and what they left."""
-
-    live: dict[str, _Entry] = field(default_factory=dict)
-    kept: dict[str, Found] = field(default_factory=dict)
-    total: int = 0
-    done: int = 0
-    failed: int = 0
-    units: int = 0
-    sealed: bool = False
-    over: bool = False
-
-    def progress(self) -> Progress:
-        return Progress(self.total, self.done, self.failed, self.units, self.sealed, self.over)
-
-
-@dataclass(slots=True, eq=False)
-class _Epoch:
-    """One member of the fleet."""
-
-    card: WorkerCard
-    notice: Notice
-    held: dict[str, _Entry] = field(default_factory=dict)
-    claims: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """A job that is not over."""
-
-    job: Job
-    order: int
-    born_ms: int
-    state: State = State.QUEUED
-    holder: _Epoch | None = None
-    started_ms: int = 0
-    due_ms: int = 0
-    spent: int = 0
-    deliveries: int = 0
-    put_back: int = 0
-    cancel_asked: bool = False
-    error: str = ""
-    family: _Family | None = None
-
-    def found(self, state: State, record: bytes = b"") -> Found:
-        return Found(
-            id=self.job.id,
-            state=state,
-            queue=self.job.queue,
-            priority=self.job.priority,
-            attempt=self.spent + (self.holder is not None),
-            deliveries=self.deliveries,
-            started_s=self.started_ms / 1000,
-            due_s=self.due_ms / 1000,
-            error=self.error,
-            payload=b"" if state.terminal else self.job.payload,
-            record=record,
-            children=self.family.progress() if self.family else None,
-        )
-
-    def delivery(self) -> Delivery:
-        return Delivery(
-            id=self.job.id,
-            queue=self.job.queue,
-            payload=self.job.payload,
-            priority=self.job.priority,
-            options=self.job.options,
-            attempt=self.spent + 1,
-            deliveries=self.deliveries,
-            put_back=self.put_back,
-            cancel_asked=self.cancel_asked,
-            plain=parent_of(self.job.id) is None and self.family is None,
-        )
-
-
-class _Queue:
-    """The waiting jobs of one queue: ten levels oldest first, and the delayed ones by due time."""
-
-    def __init__(self) -> None:
-        self.levels: tuple[OrderedDict[str, _Entry], ...] = tuple(OrderedDict() for _ in PRIORITIES)
-        self.delayed: list[tuple[int, int, _Entry]] = []
-        self.counts: Counter[str] = Counter()
-
-    def depth(self, now_ms: int) -> QueueDepth:
-        oldest = [next(iter(level.values())).born_ms for level in self.levels if level]
-        return QueueDepth(
-            queued=sum(map(len, self.levels)),
-            scheduled=len(self.delayed),
-            oldest_s=(now_ms - min(oldest, default=now_ms)) / 1000,
-            **self.counts,
-        )
-
-
 class MemoryBroker:
-    """Carry jobs inside one process; see `Broker` for what each verb promises."""
+    """Carry jobs inside one process; `Broker` says what each verb promises."""
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
         self._clock = clock
@@ -159,12 +65,11 @@ class MemoryBroker:
         self._queues: defaultdict[str, _Queue] = defaultdict(_Queue)
         self._jobs: dict[str, _Entry] = {}
         self._over: dict[str, Found] = {}
-        self._expiry: list[tuple[float, str]] = []
+        self._expiry: list[tuple[float, str]] = []  # a heap: what of _over is forgotten next
         self._epochs: dict[str, _Epoch] = {}
-        self._idle: dict[str, frozenset[str]] = {}
-        self._waiters: defaultdict[str, set[asyncio.Future[Ended | None]]] = defaultdict(set)
-        self._beats: dict[str, tuple[int, int]] = {}
-        self._lock = threading.Lock()  # guards _beats, the only thing that beat touches
+        self._idle: dict[str, set[str]] = {}  # who sleeps, and the queues it watches
+        self._beats: dict[str, tuple[int, int]] = {}  # how many, and the lease in ms
+        self._lock = threading.Lock()  # for _beats
         self._closed = False
 
     async def join(self, card: WorkerCard, notice: Notice) -> str:
@@ -175,10 +80,10 @@ class MemoryBroker:
         return epoch
 
     async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt]:
-        await asyncio.sleep(0)  # a producer that never pauses must not starve its own process's workers
+        await asyncio.sleep(0)  # who enqueues without a pause must not starve the workers of its own process
         for job in jobs:
             if len(job.payload) > MAX_PAYLOAD_BYTES:
-                raise JobTooBig(f"job {job.id} has {len(job.payload)} bytes of {MAX_PAYLOAD_BYTES}")
+                raise JobTooBig(f"job {job.id} has {len(job.payload)} bytes; {MAX_PAYLOAD_BYTES} may be carried")
         return [self._take(job) for job in jobs]
 
     async def step(
@@ -197,16 +102,16 @@ class MemoryBroker:
         now_ms = self._now_ms()
         for name in queues:
             self._promote(self._queues[name], now_ms)
-        deliveries = self._claim(member, queues, want, now_ms)
+        deliveries = self._claim(member, queues, want, now_ms) if want else []
         for name in queues:
             if any(self._queues[name].levels):
-                self._wake(name)  # who was noticed may have had no room for all that came
+                self._wake(name)  # perhaps a notice for more than one had room for
         if deliveries:
             return Claimed(now_ms, -1, deliveries)
-        if idle:
-            self._idle[epoch] = frozenset(queues)
+        if idle and want:
+            self._idle[epoch] = {name for name, most in queues.items() if most}
         dues = [self._queues[name].delayed[0][0] for name in queues if self._queues[name].delayed]
-        return Claimed(now_ms, min(dues, default=-1), deliveries)
+        return Claimed(now_ms, min(dues, default=-1), [])
 
     def beat(self, epoch: str) -> Mapping[str, str] | None:
         with self._lock:
@@ -214,72 +119,55 @@ class MemoryBroker:
                 raise LeaseLost
             count, lease_ms = self._beats[epoch]
             self._beats[epoch] = count + 1, lease_ms
-            return {name: self._beat_text(name) for name in self._beats}  # one process: all are its sweepers
+            return {name: f"{count}:{lease_ms}" for name, (count, lease_ms) in self._beats.items()}
 
     async def reap(self, epoch: str, seen: str, *, crashed: bool, max_deliveries: int = 3) -> int:
         with self._lock:
-            if epoch not in self._beats or seen not in {"", self._beat_text(epoch)}:
+            beat = self._beats.get(epoch)
+            if beat is None or seen not in {"", "{}:{}".format(*beat)}:
                 return -1
             del self._beats[epoch]
         member = self._epochs.pop(epoch)
         self._idle.pop(epoch, None)
         held = list(member.held.values())
         for entry in held:
-            entry.deliveries += crashed
             if entry.holder is not member:
-                continue  # it went with its parent, or was released by its child, in this very loop
+                continue  # it went with its parent, or its child released it, in this very loop
+            entry.deliveries += crashed
             if entry.cancel_asked:
-                self._end(entry, State.CANCELLED, CANCELLED_TTL)
+                self._end(entry, State.CANCELLED, CANCELLED_TTL_S)
             elif crashed and entry.deliveries >= entry.job.options.get("max_deliveries", max_deliveries):
                 text = f"{entry.deliveries} workers died with this job in hand"
                 record = Record(attempt=entry.spent + 1, reason=Reason.WORKER_LOST, error_text=text)
-                self._end(entry, State.FAILED, FAILED_TTL, pack(record))
+                self._end(entry, State.FAILED, LOST_TTL_S, pack(record))
             else:
                 self._queues[entry.job.queue].counts["redelivered"] += crashed
         self._give_back(list(member.held.values()))
         for name in set().union(*self._idle.values()):
-            self._wake(name)  # the dead may have taken a notice with them
+            self._wake(name)  # it may have taken a notice with it
         return len(held)
 
     async def wait(self, ids: Sequence[str], timeout: float | None) -> list[Ended | None]:
-        await asyncio.sleep(0)
-        over = {job_id: self._ended(job_id) for job_id in ids}
-        for job_id, found in over.items():
-            if found is None and job_id not in self._jobs:
-                raise JobNotFound(f"no job has the id {job_id}")
-        answers = {job_id: Ended(found.state, found.record) if found else None for job_id, found in over.items()}
-        if timeout == 0 or None not in answers.values():
-            return [answers[job_id] for job_id in ids]
-        loop = asyncio.get_running_loop()
-        waiting = {job_id: loop.create_future() for job_id, answer in answers.items() if answer is None}
-        for job_id, future in waiting.items():
-            self._waiters[job_id].add(future)
-        try:
-            await asyncio.wait(waiting.values(), timeout=timeout)
-        finally:
-            for job_id, future in waiting.items():
-                self._waiters[job_id].discard(future)
-                if not self._waiters[job_id]:
-                    del self._waiters[job_id]
+        told = [self._told(job_id) for job_id in ids]
+        if told:
+            await asyncio.wait(set(told), timeout=timeout)
         if self._closed:
             raise BrokerDown("the broker was closed")
-        answers.update((job_id, future.result()) for job_id, future in waiting.items() if future.done())
-        return [answers[job_id] for job_id in ids]
+        return [future.result() if future.done() else None for future in told]
 
     async def find(self, ids: Sequence[str]) -> list[Found | None]:
-        return [
-            entry.found(entry.state) if (entry := self._jobs.get(job_id)) else self._ended(job_id) for job_id in ids
-        ]
+        entries = map(self._jobs.get, ids)
+        return [entry.found() if entry else self._ended(job_id) for job_id, entry in zip(ids, entries, strict=True)]
 
     async def cancel(self, job_id: str) -> State | None:
         entry = self._jobs.get(job_id)
         if entry is None:
             found = self._ended(job_id)
             return found.state if found else None
-        state, holder, family = entry.state, entry.holder, entry.family
+        state, holder = entry.state, entry.holder
         entry.cancel_asked = True
-        if holder is None or (family and not family.over):
-            self._end(entry, State.CANCELLED, CANCELLED_TTL)
+        if holder is None or (entry.family and not entry.family.over):
+            self._end(entry, State.CANCELLED, CANCELLED_TTL_S)
         if holder:
             holder.notice(job_id)
         return state
@@ -287,71 +175,63 @@ class MemoryBroker:
     async def depth(self, queues: Sequence[str]) -> Depth:
         now_ms = self._now_ms()
         return Depth(
-            queues={
-                name: self._queues[name].depth(now_ms) if name in self._queues else QueueDepth() for name in queues
-            },
+            queues={name: self._queues.get(name, _Queue()).depth(now_ms) for name in queues},
             running=sum(len(member.held) for member in self._epochs.values()),
             workers={epoch: member.card for epoch, member in self._epochs.items()},
         )
 
     async def close(self) -> None:
         self._closed = True
-        for future in itertools.chain(*self._waiters.values()):
-            future.set_result(None)
+        for entry in self._jobs.values():
+            if entry.told:
+                entry.told.set_result(None)
         with self._lock:
             self._beats.clear()
-        for table in (self._queues, self._jobs, self._over, self._epochs, self._idle, self._waiters):
+        for table in (self._queues, self._jobs, self._over, self._expiry, self._epochs, self._idle):
             table.clear()
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1000)
 
-    def _beat_text(self, epoch: str) -> str:
-        count, lease_ms = self._beats[epoch]
-        return f"{count}:{lease_ms}"
+    # ── the life of a job ──
 
     def _take(self, job: Job) -> Receipt:
-        """Take one job in: a parent into its feeder's hands, all others to wait."""
+        """Take one job in: a parent into its feeder's hands, any other to wait."""
         if job.id in self._jobs or self._ended(job.id):
             return Receipt.KNOWN
-        now_ms = self._now_ms()
-        entry = _Entry(job, next(self._order), now_ms)
-        family, feeder = self._family_of(job.id), self._epochs.get(job.hold)
-        if (parent_of(job.id) and (family is None or family.over)) or (job.hold and feeder is None):
+        family, feeder = self._family(job.id), self._epochs.get(job.hold)
+        if (job.hold and not feeder) or (parent_of(job.id) and (family is None or family.over)):
             return Receipt.CLOSED
-        self._jobs[job.id] = entry
+        now_ms = self._now_ms()
+        entry = self._jobs[job.id] = _Entry(job, next(self._order), now_ms)
         self._queues[job.queue].counts["enqueued"] += 1
         if family:
             family.live[job.id] = entry
             family.total += 1
-        due_ms = max(now_ms + round(job.delay_s * 1000), round(job.at_s * 1000))
         if feeder:
             entry.family = _Family()
             self._hand(entry, feeder, now_ms)
-        elif due_ms > now_ms:
-            self._later(entry, due_ms)
         else:
-            self._ready(entry)
+            self._later(entry, max(now_ms + round(job.delay_s * 1000), round(job.at_s * 1000)), now_ms)
         return Receipt.ACCEPTED
 
     def _settle(self, entry: _Entry, one: Settled, released: list[_Entry]) -> None:
         """Apply one settlement; what goes back to the head of its queue is added to *released*."""
-        family = entry.family
         match one.op:
             case Op.CHUNK:
-                if home := self._family_of(one.id):
+                if family := self._family(one.id):
                     chunk = f"{one.id}:{one.number}"
-                    home.kept[chunk] = Found(chunk, State.SUCCEEDED, record=one.value)
+                    family.kept[chunk] = Found(chunk, State.SUCCEEDED, record=one.value)
             case Op.SEAL:
-                if family and not family.over:
-                    family.sealed = True
+                if entry.family and not entry.family.over:
+                    entry.family.sealed = True
                     self._lift(entry)
                     entry.state = State.BLOCKED
-                    self._release_if_over(entry, family)
+                    self._release_if_over(entry, entry.family)
             case Op.SUCCEEDED | Op.FAILED | Op.CANCELLED | Op.EXPIRED:
-                self._end(entry, _ENDS[one.op], one.number, one.value)
+                self._end(entry, ENDS[one.op], one.number, one.value)
             case _ if entry.cancel_asked:
-                self._end(entry, State.CANCELLED, CANCELLED_TTL)
+                self._end(entry, State.CANCELLED, CANCELLED_TTL_S)
             case Op.RELEASE:
                 released.append(entry)
             case _:
@@ -360,63 +240,64 @@ class MemoryBroker:
                 entry.error = one.value.decode(errors="replace")
                 self._queues[entry.job.queue].counts["retried"] += one.op is Op.RETRY
                 self._lift(entry)
-                self._later(entry, self._now_ms() + one.number)
+                now_ms = self._now_ms()
+                self._later(entry, now_ms + one.number, now_ms)
 
     def _promote(self, queue: _Queue, now_ms: int) -> None:
         """Move what is due to the ends of its levels, in the order in which it became due."""
-        count = bisect_left(queue.delayed, now_ms + 1, key=lambda item: item[0])
-        due, queue.delayed = queue.delayed[:count], queue.delayed[count:] if count else queue.delayed
-        for _, _, entry in due:
+        count = bisect_left(queue.delayed, (now_ms + 1,))
+        due = queue.delayed[:count]
+        del queue.delayed[:count]
+        for *_, entry in due:
             self._ready(entry)
 
     def _claim(self, member: _Epoch, queues: Mapping[str, int], want: int, now_ms: int) -> list[Delivery]:
-        """Hand up to *want* ready jobs to *member*; children of a parent that needs them no more are dropped."""
+        """Hand up to *want* ready jobs to *member*; children that their parent no longer needs are dropped."""
         deliveries: list[Delivery] = []
-        if not want:
-            return deliveries
         member.claims += 1
-        order = 1 if member.claims % LOWEST_FIRST == 0 else -1
+        way = -1 if member.claims % LOWEST_FIRST_EVERY else 1  # levels are numbered from the lowest
         for name, most in queues.items():
             top = min(want, len(deliveries) + most)
-            for level in self._queues[name].levels[::order]:
+            for level in self._queues[name].levels[::way]:
                 while level and len(deliveries) < top:
                     entry = next(iter(level.values()))
-                    family = self._family_of(entry.job.id)
+                    family = self._family(entry.job.id)
                     if family and family.over:
                         self._leave(entry, State.CANCELLED)
                         del family.live[entry.job.id]
-                        continue
-                    self._lift(entry)
-                    self._hand(entry, member, now_ms)
-                    deliveries.append(entry.delivery())
+                    else:
+                        self._lift(entry)
+                        self._hand(entry, member, now_ms)
+                        deliveries.append(entry.delivery())
         return deliveries
 
     def _give_back(self, entries: list[_Entry]) -> None:
-        """Put jobs back at the heads of their levels, the first of them foremost. A feeder's job will now run."""
+        """Put jobs back at the heads of their levels, the first of them foremost."""
         for entry in reversed(entries):
-            if entry.family:
-                entry.family.over = True
             self._lift(entry)
-            self._ready(entry, head=True)
+            self._ready(entry)
+            self._queues[entry.job.queue].levels[entry.job.priority].move_to_end(entry.job.id, last=False)
 
     def _hand(self, entry: _Entry, member: _Epoch, now_ms: int) -> None:
         entry.state, entry.holder, entry.started_ms = State.RUNNING, member, now_ms
         member.held[entry.job.id] = entry
 
-    def _ready(self, entry: _Entry, *, head: bool = False) -> None:
+    def _ready(self, entry: _Entry) -> None:
         entry.state, entry.due_ms = State.QUEUED, 0
-        level = self._queues[entry.job.queue].levels[entry.job.priority]
-        level[entry.job.id] = entry
-        if head:
-            level.move_to_end(entry.job.id, last=False)
+        if entry.family:
+            entry.family.over = True  # the feeder has gone, or all children have
+        self._queues[entry.job.queue].levels[entry.job.priority][entry.job.id] = entry
         self._wake(entry.job.queue)
 
-    def _later(self, entry: _Entry, due_ms: int) -> None:
+    def _later(self, entry: _Entry, due_ms: int, now_ms: int) -> None:
+        if due_ms <= now_ms:
+            return self._ready(entry)
         entry.state, entry.due_ms = State.RETRYING if entry.spent else State.SCHEDULED, due_ms
         delayed = self._queues[entry.job.queue].delayed
         insort(delayed, (due_ms, entry.order, entry))
         if delayed[0][2] is entry:
             self._wake(entry.job.queue)
+        return None
 
     def _lift(self, entry: _Entry) -> None:
         """Take a job away from where it lies."""
@@ -430,54 +311,53 @@ class MemoryBroker:
             del queue.delayed[bisect_left(queue.delayed, (entry.due_ms, entry.order))]
 
     def _leave(self, entry: _Entry, state: State, record: bytes = b"") -> Found:
-        """Let a job be over: the one way out. What becomes of its children and its result is the caller's."""
+        """Let a job be over. What becomes of its children and of its result is the caller's."""
         found = entry.found(state, record)
         self._lift(entry)
         del self._jobs[entry.job.id]
         self._queues[entry.job.queue].counts[state] += 1
-        for future in self._waiters.get(entry.job.id, ()):
-            if not future.done():
-                future.set_result(Ended(state, record))
+        if entry.told:
+            entry.told.set_result(Ended(state, record))
         return found
 
     def _end(self, entry: _Entry, state: State, number: int, record: bytes = b"") -> None:
-        """End a job. A child's result lies with its parent; others' for *number* seconds."""
+        """End a job. A child's result stays with its parent, any other for *number* seconds."""
         found = self._leave(entry, state, record)
-        job_id = entry.job.id
-        if parent := self._jobs.get(parent_of(job_id) or ""):
-            assert parent.family is not None, "only a parent has children"
-            home = parent.family
-            del home.live[job_id]
-            home.kept[job_id] = found
-            home.done += 1
-            home.failed += state is not State.SUCCEEDED
-            home.units += number if state is State.SUCCEEDED else 0
-            self._release_if_over(parent, home)
+        parent = self._jobs.get(parent_of(found.id) or "")
+        if parent and parent.family:
+            family = parent.family
+            del family.live[found.id]
+            family.kept[found.id] = found
+            family.done += 1
+            family.failed += state is not State.SUCCEEDED
+            family.units += number if state is State.SUCCEEDED else 0
+            self._release_if_over(parent, family)
         elif number > 0:
             self._forget_expired()
-            self._over[job_id] = found
-            heappush(self._expiry, (self._clock.monotonic() + number, job_id))
+            self._over[found.id] = found
+            heappush(self._expiry, (self._clock.monotonic() + number, found.id))
         if entry.family:
-            children = entry.family.live.values()
-            holders = {id(child.holder): child.holder for child in children if child.holder}
-            for child in children:
+            holders = {id(child.holder): child.holder for child in entry.family.live.values()}
+            for child in entry.family.live.values():
                 self._leave(child, State.CANCELLED)
-            for holder in holders.values():
-                holder.notice(job_id)
+            for holder in filter(None, holders.values()):
+                holder.notice(found.id)
 
     def _release_if_over(self, parent: _Entry, family: _Family) -> None:
         if not family.over and (family.failed or (family.sealed and family.done == family.total)):
-            family.over = True
             self._lift(parent)
             self._ready(parent)
 
-    def _family_of(self, job_id: str) -> _Family | None:
+    def _family(self, job_id: str) -> _Family | None:
+        """Return the family in which a child, or its chunk, is."""
         parent = self._jobs.get(parent_of(job_id) or "")
         return parent.family if parent else None
 
+    # ── what is left of it, and who is told ──
+
     def _ended(self, job_id: str) -> Found | None:
         self._forget_expired()
-        family = self._family_of(job_id)
+        family = self._family(job_id)
         return family.kept.get(job_id) if family else self._over.get(job_id)
 
     def _forget_expired(self) -> None:
@@ -485,18 +365,122 @@ class MemoryBroker:
         while self._expiry and self._expiry[0][0] <= now:
             del self._over[heappop(self._expiry)[1]]
 
+    def _told(self, job_id: str) -> asyncio.Future[Ended | None]:
+        """Return the future that all who wait for a job share."""
+        entry, found = self._jobs.get(job_id), self._ended(job_id)
+        if entry is None and found is None:
+            raise JobNotFound(f"no job has the id {job_id}")
+        if entry and entry.told:
+            return entry.told
+        told = asyncio.get_running_loop().create_future()
+        if entry:
+            entry.told = told
+        elif found:
+            told.set_result(Ended(found.state, found.record))
+        return told
+
     def _wake(self, queue: str) -> None:
-        """Notice one idle epoch that watches *queue*; it passes the notice on when it cannot take all."""
+        """Notice one idle epoch that watches *queue*; what it has no room for, it passes on in its next step."""
         for epoch, watched in self._idle.items():
             if queue in watched:
                 del self._idle[epoch]
-                self._epochs[epoch].notice("")
-                return
+                return self._epochs[epoch].notice("")
+        return None
 
 
-def open(  # the room's word, as in `registry`
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A job that is not over."""
+
+    job: Job
+    order: int
+    born_ms: int
+    state: State = State.QUEUED
+    holder: _Epoch | None = None
+    family: _Family | None = None
+    told: asyncio.Future[Ended | None] | None = None
+    started_ms: int = 0
+    due_ms: int = 0
+    spent: int = 0
+    deliveries: int = 0
+    put_back: int = 0
+    cancel_asked: bool = False
+    error: str = ""
+
+    def found(self, end: State | None = None, record: bytes = b"") -> Found:
+        return Found(
+            id=self.job.id,
+            state=end or self.state,
+            queue=self.job.queue,
+            priority=self.job.priority,
+            attempt=self.spent + (self.holder is not None),
+            deliveries=self.deliveries,
+            started_s=self.started_ms / 1000,
+            due_s=self.due_ms / 1000,
+            error=self.error,
+            payload=b"" if end else self.job.payload,
+            record=record,
+            children=self.family.progress() if self.family else None,
+        )
+
+    def delivery(self) -> Delivery:
+        return Delivery(
+            id=self.job.id,
+            queue=self.job.queue,
+            payload=self.job.payload,
+            priority=self.job.priority,
+            options=self.job.options,
+            attempt=self.spent + 1,
+            deliveries=self.deliveries,
+            put_back=self.put_back,
+            plain=not (self.family or parent_of(self.job.id)),
+        )
+
+
+@dataclass(slots=True, eq=False)
+class _Epoch:
+    """One member of the fleet, and what it holds in the order in which it was handed out."""
+
+    card: WorkerCard
+    notice: Notice
+    held: dict[str, _Entry] = field(default_factory=dict)
+    claims: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Family:
+    """A parent's children: those not over, what the others left (chunks too), and the broker's counts."""
+
+    live: dict[str, _Entry] = field(default_factory=dict)
+    kept: dict[str, Found] = field(default_factory=dict)
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    units: int = 0
+    sealed: bool = False
+    over: bool = False
+
+    def progress(self) -> Progress:
+        return Progress(self.total, self.done, self.failed, self.units, self.sealed, self.over)
+
+
+class _Queue:
+    """The waiting jobs of one queue: ten levels, oldest first, and the delayed ones by due time."""
+
+    def __init__(self) -> None:
+        self.levels: tuple[OrderedDict[str, _Entry], ...] = tuple(OrderedDict() for _ in PRIORITIES)
+        self.delayed: list[tuple[int, int, _Entry]] = []
+        self.counts: Counter[str] = Counter()
+
+    def depth(self, now_ms: int) -> QueueDepth:
+        born = [next(iter(level.values())).born_ms for level in self.levels if level]
+        oldest_s = (now_ms - min(born, default=now_ms)) / 1000
+        return QueueDepth(sum(map(len, self.levels)), len(self.delayed), oldest_s, **self.counts)
+
+
+def open(
     url: str = "memory://", *, namespace: str = "asyncworker", bus: Bus | None = None, clock: Clock = SYSTEM
 ) -> MemoryBroker:
-    """Return a broker that only this process sees, and only through this object."""
-    del url, namespace, bus  # nothing to reach, nobody to be told apart from, no connection to be disrupted
+    """Return a broker that lives as long as this object."""
+    del url, namespace, bus  # nothing to reach or to be told apart from, no connection that could break
     return MemoryBroker(clock)
