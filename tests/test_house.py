@@ -9,14 +9,17 @@ import ast
 import doctest
 import importlib
 import json
+import pkgutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 
+import click
 import pytest
 
 import asyncworker
+from asyncworker import cli
 from tests.support import house
 from tests.support.house import RULES, Module
 
@@ -125,6 +128,27 @@ def test_s33_every_module_imports(name: str) -> None:
     module = importlib.import_module(name)
     for word in getattr(module, "__all__", ()):
         getattr(module, word)
+
+
+def test_s33_every_entry_point_answers_help(capsys: pytest.CaptureFixture[str]) -> None:
+    scripts = tomllib.loads((house.ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    for target in scripts.values():
+        main = pkgutil.resolve_name(target)
+        asked = list(_commands(cli.commands, ()))
+        for path in asked:
+            assert main([*path, "--help"]) == 0, path
+            assert "Usage: asyncworker" in capsys.readouterr().out
+        assert {("run",), ("worker",), ("demo",)} <= set(asked)
+
+
+def _commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    yield path
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None, name
+            yield from _commands(child, (*path, name))
 
 
 def test_the_examples_in_docstrings_are_true() -> None:
