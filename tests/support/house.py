@@ -34,7 +34,8 @@ SHARED = {"asyncworker.tune.actuators.limiter", "asyncworker.mapreduce.functions
 BY_NAME = {
     "asyncworker": "its names are imported when first used",
     "asyncworker.registry": "opens implementations by their names",
-    "asyncworker.cli": "loads the command that was asked for, and the user's module:engine",
+    "asyncworker.cli": "loads the command that was asked for",
+    "asyncworker.cli.target": "loads the module:engine that the user typed",
 }
 """Where modules are imported by name."""
 
@@ -47,7 +48,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "msgspec": ("*",),
     "prometheus_client": ("daemon.*",),
     "psutil": ("tune.sensors.*",),
-    "re2": ("mapreduce.functions.expression",),
+    "re2": ("mapreduce.pattern",),
     "redis": ("queue.brokers.redis",),
     "rich": ("cli.*",),
     "simpleeval": ("mapreduce.functions.expression",),
@@ -66,6 +67,7 @@ BROAD = {
     "mapreduce.mapper": "a user's function may raise anything, item by item",
     "events": "a listener may not disturb the work",
     "cli": "the last one before the user: what nobody foresaw is told in one line",
+    "cli.target": "the user's module may raise anything while it is imported",
 }
 """Files that may catch Exception."""
 
