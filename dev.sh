@@ -111,6 +111,7 @@ case $command in
     "$venv/bin/python" -m ruff check
     "$venv/bin/python" -m ruff format --check
     "$venv/bin/python" -m mypy
+    "$venv/bin/python" -m mypy tests/typing/api.py
     exec "$venv/bin/python" -m pytest -q tests/test_house.py
     ;;
   bench)

@@ -7,7 +7,7 @@ that a plain ``import asyncworker`` costs next to nothing.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -51,13 +51,50 @@ _WHERE = {
 __all__ = [*sorted(_WHERE), "__version__"]  # noqa: PLE0604 - names from the table above
 
 
-def __getattr__(name: str) -> Any:
-    where = _WHERE.get(name)
-    if where is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{where}"), name)
-    globals()[name] = value
-    return value
+if TYPE_CHECKING:  # the same names for type checkers, which see no table; a test keeps both equal
+    from asyncworker.engine import Engine as Engine
+    from asyncworker.errors import AsyncWorkerError as AsyncWorkerError
+    from asyncworker.errors import BadParameters as BadParameters
+    from asyncworker.errors import BrokerDown as BrokerDown
+    from asyncworker.errors import BrokerError as BrokerError
+    from asyncworker.errors import DecodeError as DecodeError
+    from asyncworker.errors import Discard as Discard
+    from asyncworker.errors import EmptyDataset as EmptyDataset
+    from asyncworker.errors import JobCancelled as JobCancelled
+    from asyncworker.errors import JobFailed as JobFailed
+    from asyncworker.errors import JobNotFound as JobNotFound
+    from asyncworker.errors import JobTooBig as JobTooBig
+    from asyncworker.errors import LeaseLost as LeaseLost
+    from asyncworker.errors import QueueFull as QueueFull
+    from asyncworker.errors import ResultExpired as ResultExpired
+    from asyncworker.errors import Retry as Retry
+    from asyncworker.errors import SettingsError as SettingsError
+    from asyncworker.errors import Snooze as Snooze
+    from asyncworker.errors import SourceError as SourceError
+    from asyncworker.errors import TaskCancelled as TaskCancelled
+    from asyncworker.errors import TaskExpired as TaskExpired
+    from asyncworker.errors import TaskFailed as TaskFailed
+    from asyncworker.errors import TaskTimeout as TaskTimeout
+    from asyncworker.errors import UnknownName as UnknownName
+    from asyncworker.job import JobHandle as JobHandle
+    from asyncworker.job import JobStatus as JobStatus
+    from asyncworker.mapreduce.job import ProcessingJob as ProcessingJob
+    from asyncworker.mapreduce.job import ProcessingPartition as ProcessingPartition
+    from asyncworker.mapreduce.processor import DistributedProcessor as DistributedProcessor
+    from asyncworker.mapreduce.progress import Progress as Progress
+    from asyncworker.queue.context import Context as Context
+    from asyncworker.queue.job import State as State
+    from asyncworker.task import Task as Task
+    from asyncworker.work.stream import Outcome as Outcome
+else:
+
+    def __getattr__(name: str) -> Any:
+        where = _WHERE.get(name)
+        if where is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{__name__}.{where}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

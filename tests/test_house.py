@@ -166,6 +166,12 @@ def test_public_names_are_sorted_and_there() -> None:
         _ = asyncworker.Nothing
 
 
+def test_type_checkers_see_the_public_names() -> None:
+    (front,) = [module for module in MODULES if module.name == "asyncworker"]
+    seen = {found.target for found in front.imports if found.place == "TYPE_CHECKING"}
+    assert seen == {f"asyncworker.{where}.{name}" for name, where in asyncworker._WHERE.items()}
+
+
 def test_a_plain_import_brings_in_nothing_heavy() -> None:
     code = "import asyncworker, sys, json; print(json.dumps(sorted({n.partition('.')[0] for n in sys.modules})))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=house.ROOT)

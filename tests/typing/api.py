@@ -1,0 +1,57 @@
+"""What a type checker tells those who use asyncworker: `mypy --strict` reads this file; nobody runs it.
+
+An ignored error is an error that must stay one: mypy complains of an ignore that is not needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+from asyncworker import Engine, JobFailed, JobHandle, JobStatus, Retry, TaskFailed
+
+engine = Engine("redis://localhost:6379/0")
+
+
+@engine.task(queue="io_intensive", timeout=30, max_attempts=5)
+async def fetch(url: str, retries: int = 3) -> int:
+    raise Retry(url, delay=retries)
+
+
+@engine.task()
+def shout(text: str) -> str:
+    return text.upper()
+
+
+@engine.cron("*/5 * * * *", tz="Europe/Berlin")
+async def report() -> None: ...
+
+
+async def use() -> None:
+    job = await fetch.enqueue("https://example.org", retries=1)
+    assert_type(job, JobHandle[int])
+    assert_type(await job.result(timeout=5), int)
+    assert_type(await job.status(), JobStatus)
+    assert_type(await job.cancel(), bool)
+    assert_type(await fetch.enqueue_many([("a",), {"url": "b"}]), list[JobHandle[int]])
+    assert_type(await fetch.with_options(delay=10, priority=9).enqueue("a"), JobHandle[int])
+    assert_type(await (await shout.enqueue("a")).result(), str)
+    assert_type(await report.enqueue(), JobHandle[None])
+    assert_type(await engine.enqueue("fetch", "https://example.org"), JobHandle[Any])
+
+    await fetch.enqueue(1)  # type: ignore[arg-type]
+    await fetch.enqueue("a", retry=1)  # type: ignore[call-arg]
+    await shout.enqueue()  # type: ignore[call-arg]
+
+
+async def map_and_reduce() -> None:
+    async with engine as opened:
+        assert_type(opened, Engine)
+        job = await opened.map_reduce("flights.csv", "data_validation", params={"validation_rules": {}})
+        async for now in job.progress(every=1.0):
+            assert_type(now.items, int)
+        try:
+            await job.result()
+        except JobFailed as exc:
+            assert_type(exc.partial, object)
+        except TaskFailed as exc:
+            assert_type(exc.job_id, str)
