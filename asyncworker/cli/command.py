@@ -1,17 +1,18 @@
 """What a command is: a function, its arguments, and the settings that are its flags.
 
 Every other file here that has ``COMMAND`` is one. A flag is a setting by its name, so that each can come from
-a variable or a file as well; none has a default of its own.
+a variable or a file as well; none has a default of its own. An argument may be a setting, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import click
 import msgspec
@@ -52,6 +53,7 @@ class Call:
         click.echo(data.decode(), file=self.out)
 
 
+T = TypeVar("T")
 Body = Callable[..., Coroutine[Any, Any, int | None] | int | None]
 
 
@@ -95,4 +97,26 @@ def _run(body: Body, **given: Any) -> int | None:
     typed = {name: given.pop(name) for name in ("config", *SETTINGS) if name in given}
     flags = {name: "true" if value is True else value for name, value in typed.items() if value is not None}
     done = body(Call(load(flags, os.environ), sys.stdout, sys.stderr), **given)
-    return asyncio.run(done) if isinstance(done, Coroutine) else done
+    if not isinstance(done, Coroutine):
+        return done
+    with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
+        try:
+            return runner.run(_interruptible(done))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+
+
+async def _interruptible(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Treat SIGTERM like Ctrl-C: cancel, so that what was opened is closed."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await coroutine
+
+
+def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415 - not on each platform
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 
 def one_line(text: str) -> str:
     """Return *text* with what is not printable escaped: line ends, colours of a terminal, marks that turn the writing."""
@@ -22,3 +24,8 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes}:{rest:02} min"
     return f"{minutes // 60}:{minutes % 60:02} h"
+
+
+def date(seconds: float) -> str:
+    """Return a date in this machine's time zone, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(" ", "seconds")

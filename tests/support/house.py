@@ -44,19 +44,21 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "asyncpg": ("mapreduce.sources.postgresql",),
     "click": ("cli", "cli.*"),
     "cronsim": ("queue.worker.scheduler",),
+    "hiredis": ("queue.wire",),
     "jinja2": ("daemon.*",),
     "msgspec": ("*",),
     "prometheus_client": ("daemon.*",),
     "psutil": ("tune.sensors.*",),
     "re2": ("mapreduce.pattern",),
-    "redis": ("queue.brokers.redis",),
+    "redis": ("queue.brokers.redis", "queue.wire"),
     "rich": ("cli.*",),
     "simpleeval": ("mapreduce.functions.expression",),
-    "uvloop": ("engine",),
+    "uvloop": ("cli.command",),
 }
 """A library and the files that may import it."""
 
 LAZY: dict[str, str] = {
+    "cli.command": "uvloop is not on each platform",
     "cli.progress": "as cli.table",
     "cli.table": "rich takes 0.2 s to import and is needed by those who look at tables alone",
 }

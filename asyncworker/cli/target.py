@@ -1,0 +1,102 @@
+"""The engine a command works with: the user's own (``module:name``) or a plain one, with what was set put in."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from asyncworker.cli.command import Call
+from asyncworker.engine import Engine
+from asyncworker.errors import SettingsError, nearest
+
+ATTRIBUTE = "engine"
+"""The name that is meant where none is given."""
+
+
+def engine_for(call: Call, *, broker: str | None = None) -> Engine:
+    """Return an engine that has not been used yet. What was set goes before what the engine says itself.
+
+    Args:
+        broker: the URL, whatever was set; for a command that has its own.
+
+    Raises:
+        SettingsError: there is no such engine, or it cannot be imported.
+    """
+    settings = call.settings
+    engine = load(settings.app) if settings.app else Engine()
+    for name in ("namespace", "concurrency", "lease", "grace_period"):
+        if call.origins[name] != "default":
+            setattr(engine, name, getattr(settings, name))
+    engine.url = broker or settings.broker or engine.url
+    engine.database = settings.dsn() or engine.database
+    if settings.queues:
+        slots = engine.queues if isinstance(engine.queues, Mapping) else {}
+        known = all(name in slots for name in settings.queues)
+        engine.queues = {name: slots[name] for name in settings.queues} if known else settings.queues
+    return engine
+
+
+def client_for(call: Call) -> Engine:
+    """Return an engine whose broker others can reach, too.
+
+    Raises:
+        SettingsError: no such broker was given.
+    """
+    engine = engine_for(call)
+    if engine.url in ("memory://", "embedded://"):
+        said = "" if call.settings.app or call.settings.broker else "no broker is set; "
+        raise SettingsError(
+            f"{said}{engine.url} lives in one process alone: give --broker or ASYNCWORKER_BROKER,"
+            " such as redis://localhost:6379/0"
+        )
+    return engine
+
+
+def load(target: str) -> Engine:
+    """Import ``module:name``; the name may be a function without arguments that makes the engine.
+
+    Raises:
+        SettingsError: says what is missing, or what the user's own code raised and where.
+    """
+    module_name, _, path = target.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    with _users_code(target):
+        found: Any = importlib.import_module(module_name)
+    for name in (path or ATTRIBUTE).split("."):
+        if not hasattr(found, name):
+            close = nearest(name, vars(found))
+            hint = f"; did you mean {close!r}?" if close else ""
+            raise SettingsError(f"{target!r}: {module_name} has no {name!r}{hint}")
+        found = getattr(found, name)
+    if callable(found):
+        with _users_code(target):
+            found = found()
+    if not isinstance(found, Engine):
+        raise SettingsError(f"{target!r} is of type {type(found).__name__}, not an Engine")
+    return found
+
+
+@contextmanager
+def _users_code(target: str) -> Iterator[None]:
+    """Turn whatever the user's own code raises into one line that says where."""
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        if exc.name and f"{target}.".replace(":", ".").startswith(f"{exc.name}."):
+            raise SettingsError(f"{target!r}: there is no module {exc.name!r} in {Path.cwd()} nor installed") from exc
+        raise SettingsError(f"{target!r} cannot be used: {exc}{_place(exc)}") from exc
+    except Exception as exc:
+        raise SettingsError(f"{target!r} cannot be used: {type(exc).__name__}: {exc}{_place(exc)}") from exc
+
+
+def _place(exc: BaseException) -> str:
+    """Return where an error came up."""
+    frame = traceback.extract_tb(exc.__traceback__)[-1]
+    return f" ({Path(frame.filename).name}, line {frame.lineno})"

@@ -1,0 +1,119 @@
+"""``asyncworker worker``: run jobs until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import click
+
+from asyncworker import __version__, auto
+from asyncworker.cli.command import Call, command
+from asyncworker.cli.line import duration
+from asyncworker.cli.log import log, start_logging, tell
+from asyncworker.cli.target import engine_for
+from asyncworker.daemon.metrics import MetricsServer, WorkerMetrics
+from asyncworker.engine import Engine
+from asyncworker.secret import mask_url
+from asyncworker.tune.sensors.jobs import JobsSensor
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+async def body(call: Call) -> None:
+    """Run the jobs of an engine, until SIGTERM or Ctrl-C; with --burst, until there are none.
+
+    TARGET is your engine as module:name (a function without arguments may make it). Without one, the worker
+    serves the built-in map/reduce functions.
+
+    The first signal stops claiming and waits for running jobs, for the grace period; the second hands them
+    back at once. Keep the grace period shorter than what your supervisor allows (Kubernetes: 30 s).
+    """
+    settings = call.settings
+    start_logging(settings.log_level, settings.log_format, call.err)
+    engine = engine_for(call)
+    tell(engine.bus)
+    with ExitStack() as opened:
+        try:
+            broker = engine.broker
+            notes = []
+            if settings.metrics_port is not None:
+                sensor = JobsSensor(engine.bus, engine.tasks, frozenset(engine.queues))
+                metrics = WorkerMetrics(broker, list(engine.queues), sensor, asyncio.get_running_loop())
+                server = MetricsServer(metrics, settings.metrics_port)
+                opened.callback(server.close)
+                notes.append(server.url)
+            log.info("%s", banner(engine, notes))
+            opened.enter_context(stopping(engine))
+            await engine.run(burst=settings.burst)
+        finally:
+            await engine.close()
+
+
+def banner(engine: Engine, notes: Iterable[str] = ()) -> str:
+    """Return the line that says what this worker is and does."""
+    own = sorted(name for name in engine.tasks if not name.startswith("asyncworker."))
+    concurrency = auto.CONCURRENCY if engine.concurrency == "auto" else engine.concurrency
+    told = [
+        f"asyncworker {__version__}: worker on {mask_url(engine.url)}",
+        f"queues {', '.join(engine.queues)}",
+        f"tasks {', '.join(own)} and the built-ins" if own else "tasks: the built-ins",
+        f"concurrency {concurrency}",
+        f"lease {duration(engine.lease)}",
+        f"grace period {duration(engine.grace_period)}",
+        *notes,
+    ]
+    if engine.url == "memory://":
+        told.append("memory:// lives in this process: nobody else will see its jobs")
+    return "; ".join(told)
+
+
+@contextmanager
+def stopping(engine: Engine) -> Iterator[None]:
+    """Let the first signal drain the engine's worker, and the second stop it at once."""
+    loop = asyncio.get_running_loop()
+    asked = 0
+
+    def stop(sign: signal.Signals) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            log.info("%s: draining, for %s at most", sign.name, duration(engine.grace_period))
+        else:
+            log.warning("%s again: handing running jobs back", sign.name)
+        engine.stop(now=asked > 1)
+
+    for sign in SIGNALS:
+        loop.add_signal_handler(sign, stop, sign)
+    try:
+        yield
+    finally:
+        for sign in SIGNALS:
+            loop.remove_signal_handler(sign)
+
+
+COMMAND = command(
+    "worker",
+    body,
+    click.Argument(["app"], required=False, metavar="[TARGET]"),
+    flags=(
+        "broker",
+        "namespace",
+        "queues",
+        "concurrency",
+        "lease",
+        "grace_period",
+        "burst",
+        "metrics_port",
+        "database",
+        "log_level",
+        "log_format",
+    ),
+    examples="""
+  asyncworker worker shop:engine
+  asyncworker worker shop:engine --queues mail --concurrency 20 --metrics-port 9191
+  asyncworker worker --broker redis://localhost:6379/0     the built-in functions alone
+  ASYNCWORKER_APP=shop:engine asyncworker worker --burst""",
+)
