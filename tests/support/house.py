@@ -69,6 +69,7 @@ BROAD = {
     "mapreduce.mapper": "a user's function may raise anything, item by item",
     "events": "a listener may not disturb the work",
     "cli": "the last one before the user: what nobody foresaw is told in one line",
+    "work.stream": "a user's function may raise anything, item by item",
     "cli.target": "the user's module may raise anything while it is imported",
 }
 """Files that may catch Exception."""
