@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ _TAILS = [a + b for a in ALPHABET for b in ALPHABET]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
+_decode_call = msgspec.msgpack.Decoder(tuple[str, list[Any], dict[str, Any]]).decode
 _decode_record = msgspec.msgpack.Decoder(Record).decode
 
 MAX_PAYLOAD_BYTES = 16 * 2**20
@@ -37,24 +39,26 @@ def base32(value: int, digits: int) -> str:
 
 
 class Ids:
-    """Make ids, 1,024 to a random block; a block is given up after a second, so that its time stays true."""
+    """Make ids, 1,024 to a random block; a block is given up after a second, so that its time stays true.
+
+    Threads may share a maker; a forked child begins a block of its own.
+    """
 
     def __init__(self, shard: int = 0) -> None:
         self._shard = base32(shard, 3)
-        self._head = ""
-        self._used = len(_TAILS)
-        self._made = 0.0
+        self._block: Iterator[str] = iter(())
+        self._until = 0.0
+        self._pid = 0
 
     def __call__(self) -> str:
-        """Return one id. Cost: 0.2 us, and 10 us for the first of a block."""
-        if self._used >= len(_TAILS) or time.monotonic() - self._made > 1:
-            self._used, self._made = 0, time.monotonic()
-            self._head = (
-                base32(int(time.time() * 1000), 9) + self._shard + base32(int.from_bytes(os.urandom(8), "big"), 12)
-            )
-        made = self._head + _TAILS[self._used]
-        self._used += 1
-        return made
+        """Return one id. Cost: 0.4 us, and 10 us for the first of a block."""
+        while True:
+            fresh = time.monotonic() < self._until and os.getpid() == self._pid
+            if fresh and (made := next(self._block, "")):
+                return made
+            head = base32(int(time.time() * 1000), 9) + self._shard + base32(int.from_bytes(os.urandom(8), "big"), 12)
+            self._block = map(head.__add__, _TAILS)
+            self._until, self._pid = time.monotonic() + 1, os.getpid()
 
 
 def born_ms(job_id: str) -> int:
@@ -86,12 +90,9 @@ def pack_call(task: str, args: tuple[Any, ...] | list[Any], kwargs: dict[str, An
 def unpack_call(payload: bytes) -> tuple[str, list[Any], dict[str, Any]]:
     """Unpack one call; any bytes give a call or `DecodeError`."""
     try:
-        task, args, kwargs = _decode(payload)
+        return _decode_call(payload)
     except (msgspec.DecodeError, ValueError, TypeError, RecursionError, MemoryError) as exc:
         raise DecodeError(f"the payload is no call: {exc}") from exc
-    if type(task) is not str or type(args) is not list or type(kwargs) is not dict:
-        raise DecodeError("the payload is no call: it must be [task, [arguments], {named arguments}]")
-    return task, args, kwargs
 
 
 def pack(value: Any) -> bytes:
