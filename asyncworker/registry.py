@@ -36,6 +36,7 @@ def names(room: str) -> tuple[str, ...]:
     return tuple(sorted(files | outsiders))
 
 
+@cache
 def find(room: str, name: str) -> ModuleType:
     """Return the module that implements *name*.
 
