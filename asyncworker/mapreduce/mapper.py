@@ -18,9 +18,10 @@ from types import CoroutineType
 from typing import Any, cast
 
 from asyncworker.errors import Discard, JobFailed, SourceError
+from asyncworker.mapreduce.dataset import open_source
 from asyncworker.mapreduce.functions.function import Function, Work
 from asyncworker.mapreduce.job import CHUNK_BYTES, ERROR_CHARS, FAILURES_KEPT, Failure, Partial, Plan, read, read_call
-from asyncworker.mapreduce.sources.source import BadItem, Key, Partition, Source
+from asyncworker.mapreduce.sources.source import BadItem, Key, Partition
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import pack
 from asyncworker.queue.context import Context
@@ -42,7 +43,6 @@ class Mapper:
 
     Args:
         find_function: gives the function of a name, or raises `UnknownName`.
-        open_source: opens the source that a URL names.
         concurrency: how many items of one partition are awaited at once, where the map is a coroutine.
     """
 
@@ -50,18 +50,16 @@ class Mapper:
         self,
         broker: Broker,
         find_function: Callable[[str], Function],
-        open_source: Callable[[str], Source],
         *,
         concurrency: int = 32,
     ) -> None:
         self._broker = broker
         self._find_function = find_function
-        self._open_source = open_source
         self._concurrency = concurrency
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
         self._plans: dict[str, Plan] = {}
 
-    async def __call__(self, ctx: Context, spec: dict[str, Any]) -> Counted:
+    async def __call__(self, spec: dict[str, Any], ctx: Context) -> Counted:
         """Process the partition *spec*; a large accumulator is sent ahead in chunks.
 
         Raises:
@@ -74,7 +72,7 @@ class Mapper:
         work = self._find_function(plan.function).prepare(plan.params)
         limit = plan.max_failures if type(plan.max_failures) is int else None
         folding = Folding(work, limit, self._concurrency)
-        source = self._open_source(plan.source)
+        source = open_source(plan.source)
         try:
             async with aclosing(cast("AsyncGenerator[list[Pair], None]", source.read(partition))) as lists:
                 async for pairs in lists:

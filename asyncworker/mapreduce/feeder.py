@@ -1,0 +1,262 @@
+"""Feeder: submits a map/reduce job. Checks it all, cuts the source, ships its partitions, and seals the job.
+
+The feeder joins the broker like a worker and holds the job while it is being cut, so that a job whose submitter
+died is known as such: its lease ends, and the job fails instead of waiting for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from asyncworker.clock import SYSTEM, Clock
+from asyncworker.errors import BadParameters, BrokerDown, BrokerError, JobNotFound, QueueFull
+from asyncworker.mapreduce.dataset import open_sink, open_source
+from asyncworker.mapreduce.functions.function import Function
+from asyncworker.mapreduce.job import ERROR_CHARS, MAP_TASK, REDUCE_TASK, Plan
+from asyncworker.mapreduce.sources.source import Partition, Source
+from asyncworker.queue.brokers.broker import Broker
+from asyncworker.queue.codec import Ids, pack, pack_call
+from asyncworker.queue.job import (
+    DEFAULT_PRIORITY,
+    Job,
+    Op,
+    Reason,
+    Receipt,
+    Record,
+    Settled,
+    WorkerCard,
+    child_id,
+)
+from asyncworker.queue.worker.keeper import BEATS_A_LEASE, Keeper
+from asyncworker.secret import mask_text
+
+A_ROUND_TRIP = 1000
+FLUSH_S = 0.05
+"""How long a partition that has been cut waits for others to travel with; many a source is cut in less."""
+FULL_PAUSE_S = 0.5
+PATIENCE_S = 5.0
+"""How long a feeder that failed tries to say so; after that its lease does."""
+FAILED_TTL_S, CANCELLED_TTL_S = 604_800, 3_600
+MAP_OPTIONS = {"max_deliveries": 10}
+"""A partition is not to blame for each worker that dies with it in hand: a large job sees many come and go."""
+
+
+async def submit(
+    broker: Broker,
+    source: Any,
+    function: Function,
+    params: Mapping[str, Any],
+    *,
+    partition_size: int,
+    max_failures: float | None = None,
+    to: str | None = None,
+    database: str | None = None,
+    queue: str = "default",
+    priority: int = DEFAULT_PRIORITY,
+    ahead: int = 2,
+    in_flight: int | None = None,
+    lease_s: float = 10.0,
+    clock: Clock = SYSTEM,
+) -> tuple[str, asyncio.Task[None]]:
+    """Submit a job; return its id as soon as it exists, and the task that feeds it, which the caller then owns.
+
+    Args:
+        source: a URL, a path, an iterable, or a dataset id of *database*.
+        max_failures: None, a count of items (int) or a share of them (float, 0..1).
+        to: where rows go. database: a PostgreSQL DSN for datasets by id, and for the result row.
+        ahead: how many partitions may be shipped and not yet over, where they carry their data.
+        in_flight: how many partitions may not yet be over, whatever the source; None: no bound.
+
+    Returns:
+        the task ends when the job is sealed or over. If feeding fails, the job fails for the same reason, which the
+        task raises; a task that is cancelled cancels the job.
+
+    Raises:
+        BadParameters, SourceError, EmptyDataset, BrokerDown, QueueFull, JobTooBig: there is no job then.
+    """
+    _check(partition_size, max_failures, ahead, in_flight)
+    function.prepare(params)
+    opened = open_source(source, database)
+    try:
+        plan = Plan(
+            source=opened.url,
+            dataset_id=opened.label,
+            function=function.name,
+            params=dict(params),
+            partition_size=partition_size,
+            max_failures=max_failures,
+            to=None if to is None else _reachable(to),
+        )
+        partitions = opened.partitions(partition_size)
+        first = await anext(partitions, None)  # what cannot be read at all is said before there is a job
+        parent = Job(Ids()(), queue, pack_call(REDUCE_TASK, (plan,), {}), priority)
+        most = in_flight if in_flight or opened.portable else ahead
+        feeder = Feeder(broker, parent, most, lease_s, clock)
+        await feeder.begin()
+    except BaseException:
+        await opened.close()
+        raise
+    feeding = asyncio.create_task(feeder.run(opened, first, partitions), name=f"feeder of {parent.id}")
+    await asyncio.sleep(0)  # whoever cancels it from here on finds it begun, and it can clean up
+    return parent.id, feeding
+
+
+class Feeder:
+    """Hold one job, ship its partitions, and let it go.
+
+    Args:
+        most: how many partitions may not yet be over; None: no bound.
+    """
+
+    def __init__(self, broker: Broker, parent: Job, most: int | None, lease_s: float, clock: Clock) -> None:
+        self._broker = broker
+        self._parent = parent
+        self._most = most
+        self._lease_s = lease_s
+        self._clock = clock
+        self._waits: set[asyncio.Task[None]] = set()
+
+    async def begin(self) -> None:
+        """Join, and enqueue the job into one's own hands.
+
+        Raises:
+            BrokerDown, QueueFull, JobTooBig: there is no job.
+        """
+        card = WorkerCard(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            queues=(),
+            concurrency=0,
+            lease_s=self._lease_s,
+            started_s=self._clock.now(),
+            role="feeder",
+        )
+        self._epoch = await self._broker.join(card, self._notice)
+        self._keeper = Keeper(self._broker, self._epoch, self._lease_s, on_lost=_lost, clock=self._clock)
+        soon = self._lease_s / BEATS_A_LEASE
+        self._first_beat = asyncio.get_running_loop().call_later(soon, self._keeper.start)  # most are sealed by then
+        try:
+            await self._broker.enqueue([msgspec.structs.replace(self._parent, hold=self._epoch)])
+        except BaseException as exc:
+            await self._end(exc)  # an answer may have been lost, and the job be there
+            await self._leave()
+            raise
+
+    async def run(self, source: Source, first: Partition | None, rest: AsyncIterator[Partition]) -> None:
+        """Ship all partitions and seal the job; see `submit`."""
+        try:
+            if await self._ship(first, rest):
+                await self._settle(Op.SEAL)
+        except BaseException as exc:
+            await self._end(exc)
+            raise
+        finally:
+            self._notice(self._parent.id)
+            await self._leave()
+            await source.close()
+
+    async def _ship(self, first: Partition | None, rest: AsyncIterator[Partition]) -> bool:
+        """Enqueue partitions as they are cut; returns False when the job is over before all were."""
+        batch: list[Job] = []
+        partition, flushed = first, self._clock.monotonic()
+        while partition is not None:
+            name = child_id(self._parent.id, partition.index)
+            call = pack_call(MAP_TASK, (partition,), {})
+            batch.append(Job(name, self._parent.queue, call, self._parent.priority, MAP_OPTIONS))
+            now = self._clock.monotonic()
+            if self._most or partition.data or len(batch) >= A_ROUND_TRIP or now - flushed >= FLUSH_S:
+                if not await self._enqueue(batch):
+                    return False
+                batch, flushed = [], self._clock.monotonic()
+            partition = await anext(rest, None)
+        return not batch or await self._enqueue(batch)
+
+    async def _enqueue(self, jobs: Sequence[Job]) -> bool:
+        while self._most and len(self._waits) >= self._most:
+            _, self._waits = await asyncio.wait(self._waits, return_when=asyncio.FIRST_COMPLETED)
+        while True:
+            try:
+                receipts = await self._broker.enqueue(jobs)
+                break
+            except BrokerDown:
+                await self._broker.step(self._epoch, (), {}, 0)  # waits until the outage is over
+            except QueueFull:
+                await asyncio.sleep(FULL_PAUSE_S)
+        if self._most:
+            self._waits |= {asyncio.create_task(self._over(job.id)) for job in jobs}
+        return Receipt.CLOSED not in receipts
+
+    async def _over(self, child: str) -> None:
+        """Return when a partition is over, or has gone with its job."""
+        while True:
+            try:
+                await self._broker.wait([child], None)
+                return
+            except JobNotFound:
+                return
+            except BrokerDown:
+                await asyncio.sleep(FULL_PAUSE_S)
+
+    def _notice(self, job_id: str) -> None:
+        """Hear that the job was cancelled: wait for no partition any more, so that the next one finds it closed."""
+        if job_id:
+            for wait in self._waits:
+                wait.cancel()
+
+    async def _settle(self, op: Op, ttl_s: int = 0, record: bytes = b"") -> None:
+        await self._broker.step(self._epoch, [Settled(self._parent.id, op, self._parent.queue, ttl_s, record)], {}, 0)
+
+    async def _end(self, error: BaseException) -> None:
+        """End the job as failed because of *error*, or as cancelled where that is what it is."""
+        cancelled = isinstance(error, asyncio.CancelledError)
+        record = Record(
+            task=REDUCE_TASK,
+            ended_s=self._clock.now(),
+            reason="" if cancelled else Reason.ERROR,
+            error_type="" if cancelled else type(error).__name__,
+            error_text="its submission was interrupted" if cancelled else mask_text(str(error))[:ERROR_CHARS],
+        )
+        op, ttl_s = (Op.CANCELLED, CANCELLED_TTL_S) if cancelled else (Op.FAILED, FAILED_TTL_S)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self._settle(op, ttl_s, pack(record))
+        except (BrokerError, TimeoutError):
+            return  # the lease will end, and the job with it
+
+    async def _leave(self) -> None:
+        self._first_beat.cancel()
+        await self._keeper.stop()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self._broker.reap(self._epoch, "", crashed=False)
+        except (BrokerError, TimeoutError):
+            return  # the sweepers of the fleet will do it when the lease ends
+
+
+def _lost(because: str) -> None:
+    """Let a lost lease be: what is enqueued from now on finds the job closed, and the job says why it failed."""
+
+
+def _reachable(to: str) -> str:
+    """Return where rows go as a worker elsewhere must name it; its form is checked, nothing is touched."""
+    to = to if "://" in to else str(Path(to).absolute())
+    open_sink(to)
+    return to
+
+
+def _check(partition_size: int, max_failures: float | None, ahead: int, in_flight: int | None) -> None:
+    for name, value in (("partition_size", partition_size), ("ahead", ahead), ("in_flight", in_flight)):
+        if value is not None and (type(value) is not int or value < 1):
+            raise BadParameters(f"{name} must be a whole number from 1 on, not {value!r}")
+    if max_failures is None:
+        return
+    count = type(max_failures) is int and max_failures >= 0
+    if not count and not (type(max_failures) is float and 0 <= max_failures <= 1):
+        raise BadParameters(f"max_failures must be a count (0 or more) or a share (0.0 to 1.0), not {max_failures!r}")

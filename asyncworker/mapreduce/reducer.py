@@ -1,0 +1,189 @@
+"""Reducer: the job's own end. Merges what the partitions left, in their order, finishes, saves, and sums up.
+
+It runs once the broker has counted all partitions over, or one failed for good; it may run again after a crash,
+and then comes to the same end: partials stay with the job until it is over, and a sink replaces what it wrote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from asyncworker.clock import SYSTEM, Clock
+from asyncworker.errors import BadParameters, JobFailed
+from asyncworker.mapreduce.dataset import open_sink
+from asyncworker.mapreduce.functions.function import Function, Work
+from asyncworker.mapreduce.job import CHUNK_BYTES, FAILURES_KEPT, Failure, Partial, Plan, Summary, read
+from asyncworker.queue.brokers.broker import Broker
+from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, born_ms, pack, unpack, unpack_record
+from asyncworker.queue.context import Context
+from asyncworker.queue.job import Found, Progress, State, child_id
+
+SLICE = 16
+"""How many partials (or chunks of one) are held at once, besides what they are merged into."""
+ROWS = 1000
+RESULT_BYTES = MAX_PAYLOAD_BYTES - 2**16
+"""The largest summary that a job's record can carry, its failure's detail included."""
+
+
+class Reducer:
+    """The task ``asyncworker.reduce``.
+
+    Args:
+        find_function: gives the function of a name, or raises `UnknownName`.
+    """
+
+    def __init__(self, broker: Broker, find_function: Callable[[str], Function], *, clock: Clock = SYSTEM) -> None:
+        self._broker = broker
+        self._find_function = find_function
+        self._clock = clock
+
+    async def __call__(self, spec: dict[str, Any], ctx: Context) -> Summary:
+        """Reduce the job *spec*.
+
+        Raises:
+            JobFailed: its submitter died, a partition failed for good, too many items did, or its result is too
+            large; with the summary over what did succeed.
+        """
+        plan = read(Plan, spec)
+        found = (await self._broker.find([ctx.id]))[0]
+        children = found.children if found else None
+        if children is None:
+            raise JobFailed("the job has lost its partitions")
+        tally = Tally(self._find_function(plan.function).prepare(plan.params))
+        for start in range(0, children.total, SLICE):
+            ids = [child_id(ctx.id, part) for part in range(start, min(start + SLICE, children.total))]
+            for child, ended in zip(ids, await self._broker.find(ids), strict=True):
+                await self._add(tally, child, ended)
+        because = _because(plan, children, tally)
+        result = await asyncio.to_thread(tally.work.finish, tally.acc, tally.failed)
+        summary = tally.summary(plan, ctx.id, result, self._clock.now())
+        if because:
+            partial = summary if _size(summary) <= RESULT_BYTES else {**summary, "final_result": None}
+            raise JobFailed(because, partial=partial, failures=summary["failures"])
+        saved = await _save(plan.to, ctx.id, result) if plan.to else None
+        if (size := _size(summary)) > (CHUNK_BYTES if saved else RESULT_BYTES):
+            if saved is None:
+                raise JobFailed(
+                    f"the result takes {size:,} bytes, more than a broker carries ({RESULT_BYTES:,}): "
+                    "name a file or table for its rows with to=",
+                    partial={**summary, "final_result": None},
+                    failures=summary["failures"],
+                )
+            summary["final_result"] = saved
+        return summary
+
+    async def _add(self, tally: Tally, child: str, ended: Found | None) -> None:
+        """Merge one partition in, or note that it did not succeed."""
+        if ended is None or not ended.state.terminal:
+            return  # dropped, or still under way, because the job is over
+        record = unpack_record(ended.record)
+        if ended.state is not State.SUCCEEDED:
+            tally.refuse(child, f"{record.error_type}: {record.error_text}" if record.error_type else record.error_text)
+            return
+        partial = read(Partial, record.value)
+        pieces = [partial.acc]
+        for start in range(0, partial.chunks, SLICE):
+            numbers = range(start, min(start + SLICE, partial.chunks))
+            chunks = await self._broker.wait([f"{child}:{number}" for number in numbers], 0)
+            pieces += [chunk.record for chunk in chunks if chunk]
+        tally.add(partial, unpack(b"".join(pieces)))
+        await asyncio.sleep(0)
+
+
+class Tally:
+    """What the partitions came to so far."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.acc = work.initial()
+        self.items = self.succeeded = self.failed = 0
+        self.partitions = 0
+        self.refused: list[str] = []
+        self.failures: list[Failure] = []
+        self.seconds = self.longest = 0.0
+
+    def add(self, partial: Partial, acc: Any) -> None:
+        self.acc = self.work.merge(self.acc, acc)
+        self.partitions += 1
+        self.items += partial.items
+        self.succeeded += partial.succeeded
+        self.failed += partial.failed
+        self.failures += partial.failures[: FAILURES_KEPT - len(self.failures)]
+        self.seconds += partial.seconds
+        self.longest = max(self.longest, partial.seconds)
+
+    def refuse(self, child: str, error: str) -> None:
+        self.refused.append(f"partition {child.rpartition('.')[2]}: {error}")
+
+    def summary(self, plan: Plan, job_id: str, result: Any, now_s: float) -> Summary:
+        wall_s = max(now_s - born_ms(job_id) / 1000, self.longest, 1e-6)
+        return {
+            "job_id": job_id,
+            "dataset_id": plan.dataset_id,
+            "processing_function": plan.function,
+            "total_processed": self.items,
+            "total_successful": self.succeeded,
+            "total_failed": self.failed,
+            "success_rate": 100 * self.succeeded / self.items if self.items else 0.0,
+            "final_result": result,
+            "partitions_processed": self.partitions,
+            "partitions_failed": len(self.refused),
+            "processing_stats": {
+                "partitions_processed": self.partitions,
+                "partitions_failed": len(self.refused),
+                "total_processing_time": self.seconds,
+                "wall_time": wall_s,
+                "average_items_per_second": round(self.items / wall_s, 2),
+            },
+            "failures": [msgspec.to_builtins(failure) for failure in self.failures],
+            "completed_at": now_s,
+        }
+
+
+def _because(plan: Plan, children: Progress, tally: Tally) -> str:
+    """Return why the job fails, "" where it does not."""
+    if tally.refused:
+        refused, total = len(tally.refused), children.total
+        return f"{refused} of {total} partitions failed for good; {tally.refused[0]}"
+    if not children.sealed:
+        return f"the submitter died: of its source only {children.total} partitions were shipped"
+    if tally.partitions < children.total:
+        return f"the results of {children.total - tally.partitions} partitions are gone"
+    limit = plan.max_failures
+    if limit is None or tally.failed <= (limit * tally.items if type(limit) is float else limit):
+        return ""
+    allowed = f"{limit:.3%}" if type(limit) is float else str(limit)
+    return f"{tally.failed} of {tally.items} items failed, more than {allowed}"
+
+
+async def _save(to: str, job_id: str, result: Any) -> dict[str, Any]:
+    """Write a result's rows; returns where they went."""
+    rows = _rows(result)
+    sink = open_sink(to, job_id=job_id)
+    try:
+        for start in range(0, len(rows), ROWS):
+            await sink.write(rows[start : start + ROWS])
+        await sink.commit()
+    except BaseException:
+        await sink.abort()
+        raise
+    return {"saved_to": sink.label, "rows": len(rows)}
+
+
+def _rows(result: Any) -> Sequence[Any]:
+    """Return the rows of a result: its list, the one list in it, or itself as the only row."""
+    if isinstance(result, list):
+        return result
+    lists = [value for value in result.values() if isinstance(value, list)] if isinstance(result, dict) else []
+    return lists[0] if len(lists) == 1 else [result]
+
+
+def _size(summary: Summary) -> int:
+    try:
+        return len(pack(summary))
+    except BadParameters as exc:
+        raise JobFailed(f"the result is no plain value: {exc}") from exc
