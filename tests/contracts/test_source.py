@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -83,8 +85,7 @@ async def test_another_process_reads_the_same(kind: str, tmp_path: Path):
     partitions = await all_partitions(source, 20)
     if not source.portable:
         assert all(partition.data is not None for partition in partitions)
-        for file in tmp_path.iterdir():
-            file.unlink()  # what carries its data needs no file
+        shutil.rmtree(tmp_path)  # what carries its data needs no file
     message = msgspec.msgpack.encode((source.url, partitions))
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", READER, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
@@ -108,7 +109,7 @@ async def test_partitions_are_read_side_by_side(kind: str, tmp_path: Path):
     thing, pairs = await sample(kind, tmp_path, 1200)
     source = open_source(thing)
     parts = await asyncio.gather(*(all_pairs(source, [part]) for part in await all_partitions(source, 100)))
-    assert sum(parts, []) == pairs
+    assert [pair for part in parts for pair in part] == pairs
     await source.close()
 
 
@@ -155,7 +156,7 @@ async def test_nothing_is_seen_before_commit_nor_after_abort(target: Target, tmp
     assert await target.rows() == values(10)
     await sink.abort()
     assert await target.rows() == values(10)
-    assert len(list(tmp_path.iterdir())) <= 1, "something was left beside"
+    assert len(list(os.scandir(tmp_path))) <= 1, "something was left beside"
 
 
 async def test_no_rows_are_an_empty_result(target: Target):

@@ -1,8 +1,8 @@
 """What a source and a sink are: where items come from, and where rows go.
 
-Every other file in this folder is named after a URL scheme or a suffix and has ``open(url, **options)``,
-which checks the URL's form and touches nothing yet; ``writer(url)``, where the room can be written to,
-returns a `Sink`. `tests/contracts/test_source.py` runs over every file.
+Every other file in this folder is named after a URL scheme or a suffix and has ``open(url)``, which checks the
+URL's form and touches nothing yet; ``writer(url, *, job_id="")``, where the room can be written to, returns a
+`Sink`. `tests/contracts/test_source.py` runs over every file.
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from typing import Any, Protocol
 import msgspec
 
 Key = int | str
+
+LIST_ITEMS = 1000
+"""How many items `Source.read` yields at once, at most."""
+DATA_BYTES = 4 * 2**20
+"""A partition that carries its data is closed at this size, so that it can travel (`codec.MAX_PAYLOAD_BYTES`)."""
 
 
 class BadItem(msgspec.Struct, frozen=True):
@@ -46,9 +51,10 @@ class Source(Protocol):
     """Whether a worker elsewhere can open `url`; else partitions carry their data."""
 
     def partitions(self, size: int) -> AsyncIterator[Partition]:
-        """Cut the source into partitions of *size* items (the last may be smaller), all from one snapshot.
+        """Cut the source into partitions of *size* items, all from one snapshot.
 
-        Holds no more than one partition's data at a time. An empty source gives none.
+        The last may be smaller, and so may one that carries its data (`DATA_BYTES`). Holds no more than one
+        partition's data at a time. An empty source gives none.
 
         Raises:
             SourceError: it cannot be opened or read. EmptyDataset: a dataset id with no row at all.
@@ -56,7 +62,7 @@ class Source(Protocol):
         ...
 
     def read(self, partition: Partition) -> AsyncIterator[list[tuple[Key, Any]]]:
-        """Yield a partition's items in order, in lists of at most 1,000 pairs of key and value.
+        """Yield a partition's items in order, in lists of at most `LIST_ITEMS` pairs of key and value.
 
         A value that could not be read is a `BadItem`. Callable on a source that was opened from `url` in another
         process; does not ask for the file when the partition carries its data.

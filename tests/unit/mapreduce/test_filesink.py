@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from asyncworker.errors import SourceError
+from asyncworker.mapreduce.dataset import open_sink
+
+
+async def test_a_file_has_the_users_usual_permissions(tmp_path: Path):
+    (tmp_path / "usual").touch()
+    sink = open_sink(tmp_path / "out.jsonl")
+    await sink.write([1])
+    await sink.commit()
+    assert len({stat.S_IMODE(file.stat().st_mode) for file in os.scandir(tmp_path)}) == 1
+
+
+async def test_the_file_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path):
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "real.jsonl")
+    sink = open_sink(tmp_path / "link.jsonl")
+    await sink.write([1, 2])
+    await sink.commit()
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert (tmp_path / "real.jsonl").read_text() == "1\n2\n"
+
+
+async def test_equal_rows_pack_to_equal_bytes(tmp_path: Path):
+    for name in ("a.jsonl.gz", "b.jsonl.gz"):
+        sink = open_sink(tmp_path / name)
+        await sink.write([{"a": 1}] * 1000)
+        await sink.commit()
+    assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("path", "match"),
+    [("none/out.jsonl", "there is no folder"), ("file/out.csv", "cannot be written"), ("folder.csv", "is a directory")],
+)
+async def test_what_cannot_be_written_is_told(tmp_path: Path, path: str, match: str):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.csv").mkdir()
+    sink = open_sink(tmp_path / path)
+    with pytest.raises(SourceError, match=match):
+        await sink.write([{"a": 1}])
+    await sink.abort()
+
+
+def test_standard_output_is_no_sink():
+    with pytest.raises(SourceError, match="name a file"):
+        open_sink("-")
