@@ -63,6 +63,8 @@ BROKEN: list[tuple[str, str, str]] = [
     ("broad_excepts_stand_in_named_places", "queue.x", "try:\n    f()\nexcept (OSError, BaseException) as e:\n    g()"),
     ("broad_excepts_stand_in_named_places", "queue.x", "try:\n    f()\nexcept:\n    pass"),
     ("broad_excepts_stand_in_named_places", "queue.x", "with suppress(Exception):\n    f()"),
+    ("cancellation_is_not_swallowed", "queue.x", "try:\n    f()\nexcept (OSError, CancelledError):\n    pass"),
+    ("cancellation_is_not_swallowed", "queue.x", "with contextlib.suppress(asyncio.CancelledError):\n    f()"),
     ("nothing_prints", "queue.x", "print('hello')"),
     ("nothing_prints", "queue.x", "import sys\nsys.stderr.write('hello')"),
     ("long_files_have_a_reason", "queue.x", "\n" * 400),

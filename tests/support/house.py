@@ -74,6 +74,11 @@ BROAD = {
 }
 """Files that may catch Exception."""
 
+LAST_STOPS = {
+    "queue.worker.runner": "cancelling a job's own asyncio task is how the worker ends the job",
+}
+"""Files in which a cancellation ends, each with its reason."""
+
 LONG: dict[str, str] = {
     "queue.brokers.memory": "one broker's whole state machine; redis.py has the same in its scripts",
 }
@@ -241,12 +246,19 @@ def broad_excepts_stand_in_named_places(module: Module) -> Iterator[str]:
     """``except Exception`` stands around users' code alone; elsewhere what is caught so is raised again."""
     if module.short in BROAD:
         return
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.ExceptHandler) and _is_broad(node.type) and not _raises(node):
+    for node, raises in _caught(module.tree, {"Exception", "BaseException"}):
+        if raises != "last":
             yield f"line {node.lineno}: catches everything"
-        suppresses = isinstance(node, ast.Call) and _dotted(node.func) in {"suppress", "contextlib.suppress"}
-        if suppresses and any(_is_broad(kind) for kind in node.args):
-            yield f"line {node.lineno}: suppresses everything"
+
+
+@rule
+def cancellation_is_not_swallowed(module: Module) -> Iterator[str]:
+    """Who catches a cancellation raises it, at least where it was meant for this task."""
+    if module.short in LAST_STOPS:
+        return
+    for node, raises in _caught(module.tree, {"CancelledError", "asyncio.CancelledError"}):
+        if not raises:
+            yield f"line {node.lineno}: swallows a cancellation"
 
 
 @rule
@@ -372,13 +384,17 @@ def _dotted(node: ast.AST) -> str:
     return ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute) else ""
 
 
-def _is_broad(kind: ast.expr | None) -> bool:
-    if kind is None:
-        return True
-    if isinstance(kind, ast.Tuple):
-        return any(_is_broad(one) for one in kind.elts)
-    return _dotted(kind) in {"Exception", "BaseException"}
-
-
-def _raises(handler: ast.ExceptHandler) -> bool:
-    return isinstance(handler.body[-1], ast.Raise) and handler.body[-1].exc is None
+def _caught(tree: ast.Module, kinds: set[str]) -> Iterator[tuple[ast.ExceptHandler | ast.Call, str]]:
+    """Yield where errors of these kinds are caught or suppressed, and whether there is a ``raise``, or it is the last."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler):
+            named = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type or ast.Name("BaseException")]
+            raises = "some" if any(isinstance(inside, ast.Raise) for inside in ast.walk(node)) else ""
+            if isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None:
+                raises = "last"
+        elif isinstance(node, ast.Call) and _dotted(node.func) in {"suppress", "contextlib.suppress"}:
+            named, raises = node.args, ""
+        else:
+            continue
+        if any(_dotted(kind) in kinds for kind in named):
+            yield node, raises
