@@ -13,7 +13,8 @@ MASK = "***"
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]+")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^@:/?#,\[\]]*)(:\d*)?")
 _NAMED = re.compile(
-    r"(?i)(?P<name>[\w-]*(passw(or)?d|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|signature)[\w-]*\s*=\s*)"
+    r"(?i)(?<![\w-])"  # from a word's first letter on: else each letter of a long word is tried, at the square of its length
+    r"(?P<name>[\w-]*(passw(or)?d|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|signature)[\w-]*\s*=\s*)"
     r"('[^']*'|\"[^\"]*\"|[^\s&;#]+)"
 )
 
