@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from asyncworker.errors import JobNotFound, JobTooBig, LeaseLost
-from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, pack, unpack, unpack_record
+from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, Ids, pack, unpack, unpack_record
 from asyncworker.queue.job import Ended, Op, Progress, Reason, Receipt, Record, Settled, State, child_id
 from tests.support.brokers import TTL, Member, World, makes, until
 from tests.support.clock import FrozenClock
@@ -173,7 +173,7 @@ class TestSettle:
         await worker.claim_one()
         assert ids_of(await worker.claim(1, world.done(first))) == [second]
 
-    @pytest.mark.parametrize("op", Op)
+    @pytest.mark.parametrize("op", [op for op in Op if op not in {Op.CHUNK, Op.SEAL}])
     async def test_twice_is_applied_once(self, world: World, worker: Member, op: Op):
         job_id = await world.put_one()
         await worker.claim_one()
@@ -181,9 +181,8 @@ class TestSettle:
         await worker.step(0, settled, settled)
         before, state = await world.counts(), await world.state(job_id)
         await worker.step(0, settled, world.done(job_id, Op.FAILED, value=b"late"))
-        if op not in {Op.CHUNK, Op.SEAL}:  # these leave a plain job where it is
-            assert await world.counts() == before
-            assert await world.state(job_id) == state
+        assert await world.counts() == before
+        assert await world.state(job_id) is state
 
     async def test_the_first_of_two_ends_stands(self, world: World, worker: Member):
         job_id = await world.put_one()
@@ -268,7 +267,7 @@ class TestResults:
         ids = await world.put(count=4)
         await worker.claim(4)
         await worker.step(0, *(world.done(job_id, op, 1) for job_id, op in zip(ids, ENDS, strict=True)))
-        kept = await world.put_one()
+        (kept,) = await world.put(world.job(id=Ids()()))  # not of the same block: a broker may keep neighbours together
         await worker.claim_one()
         await worker.step(0, world.done(kept))
         assert await world.broker.wait(ids, 0) == [Ended(state, b"record") for state in ENDS.values()]
@@ -759,7 +758,8 @@ class TestParents:
         depth = await world.broker.depth([world.queue])
         counts = depth.queues[world.queue]
         assert (depth.running, counts.queued, counts.scheduled) == (0, 0, 0)
-        assert (counts.enqueued, counts.succeeded, counts.cancelled) == (5, 1, 4)
+        assert counts.enqueued == counts.succeeded + counts.cancelled == 5
+        assert counts.cancelled >= 3
 
     async def test_cancelling_a_parent_that_reduces(self, world: World, worker: Member, feeder: Member):
         parent, (child,) = await world.parent(feeder, 1)

@@ -23,7 +23,7 @@ from heapq import heappop, heappush
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BrokerDown, JobNotFound, JobTooBig, LeaseLost
 from asyncworker.events import Bus
-from asyncworker.queue.brokers.broker import Notice
+from asyncworker.queue.brokers.broker import Broker, Notice
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, pack
 from asyncworker.queue.job import (
     PRIORITIES,
@@ -56,7 +56,7 @@ ENDS = {
 }
 
 
-class MemoryBroker:
+class MemoryBroker(Broker):
     """Carry jobs inside one process; `Broker` says what each verb promises."""
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
