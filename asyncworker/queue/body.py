@@ -1,0 +1,127 @@
+"""How a job lies in a broker of bytes: one string, its body. The layout stands at the head of ``brokers/redis.lua``."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from asyncworker.errors import BadParameters, DecodeError, JobTooBig
+from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, pack, unpack
+from asyncworker.queue.job import ID_LENGTH, PRIORITIES, Delivery, Job
+
+VERSION = b"1"
+OPTIONS = 1
+PARENT = 2
+
+
+class Note(msgspec.Struct, frozen=True, gc=False):
+    """What has happened to a job so far, as the scripts note it."""
+
+    attempts: int = msgspec.field(default=0, name="a")
+    deliveries: int = msgspec.field(default=0, name="d")
+    put_back: int = msgspec.field(default=0, name="p")
+    cancel_asked: int = msgspec.field(default=0, name="c")
+    error: str = msgspec.field(default="", name="e")
+
+
+NOTHING = Note()
+_decode_note = msgspec.msgpack.Decoder(Note).decode
+
+
+@lru_cache(1024)
+def _head(queue: str, priority: int, flags: int) -> bytes:
+    name = queue.encode()
+    if not 0 < len(name) < 256:
+        raise BadParameters(f"a queue's name has 1 to 255 bytes, not {len(name)}")
+    if priority not in PRIORITIES:
+        raise BadParameters(f"priorities are 0 to 9, not {priority}")
+    return VERSION + bytes([flags, 48 + priority, len(name)]) + name
+
+
+@lru_cache(1024)
+def _read_head(head: bytes) -> tuple[str, int, int]:
+    return head[4:].decode(), head[2] - 48, head[1]
+
+
+def check_size(job: Job) -> None:
+    """Refuse a job that is too large to travel.
+
+    Raises:
+        JobTooBig: the payload has more than `MAX_PAYLOAD_BYTES`.
+    """
+    if len(job.payload) > MAX_PAYLOAD_BYTES:
+        raise JobTooBig(f"job {job.id} takes {len(job.payload)} bytes; at most {MAX_PAYLOAD_BYTES} travel")
+
+
+def pack_body(job: Job) -> bytes:
+    """Pack what the broker keeps of a job.
+
+    Raises:
+        BadParameters: a queue, priority or options that do not fit.
+    """
+    flags = PARENT if job.hold else 0
+    if not job.options:
+        return _head(job.queue, job.priority, flags) + job.payload
+    options = pack(job.options)
+    if len(options) > 0xFFFF:
+        raise BadParameters(f"the options of job {job.id} take {len(options)} bytes; at most 65,535 travel")
+    return _head(job.queue, job.priority, flags | OPTIONS) + len(options).to_bytes(2, "big") + options + job.payload
+
+
+def split_body(body: bytes) -> tuple[str, int, int, dict[str, Any], bytes]:
+    """Return queue, priority, flags, options and payload.
+
+    Raises:
+        DecodeError: no body of ours.
+    """
+    try:
+        start = 4 + body[3]
+        queue, priority, flags = _read_head(body[:start])
+        options = {}
+        if flags & OPTIONS:
+            start += 2
+            end = start + int.from_bytes(body[start - 2 : start], "big")
+            options = unpack(body[start:end])
+            start = end
+    except (IndexError, UnicodeDecodeError) as exc:
+        raise DecodeError("these bytes are no job") from exc
+    if body[:1] != VERSION or type(options) is not dict:
+        raise DecodeError("this job was written by another version of asyncworker")
+    return queue, priority, flags, options, body[start:]
+
+
+def read_note(note: bytes | None) -> Note:
+    """Return a job's note; bytes that are none are nothing."""
+    if not note:
+        return NOTHING
+    try:
+        return _decode_note(note)
+    except msgspec.DecodeError:
+        return NOTHING
+
+
+def delivery(job_id: str, body: bytes, note: bytes | None) -> Delivery:
+    """Return what a worker gets. A body that cannot be read is an empty payload: the worker fails it as such."""
+    try:
+        if note is None and body[:2] == b"1\0":
+            start = 4 + body[3]
+            queue, priority, _ = _read_head(body[:start])
+            return Delivery(job_id, queue, body[start:], priority, plain=len(job_id) == ID_LENGTH)
+        said = read_note(note)
+        queue, priority, flags, options, payload = split_body(body)
+    except (DecodeError, IndexError, UnicodeDecodeError):
+        return Delivery(job_id, "", b"", plain=False)
+    return Delivery(
+        id=job_id,
+        queue=queue,
+        payload=payload,
+        priority=priority,
+        options=options,
+        attempt=said.attempts + 1,
+        deliveries=said.deliveries,
+        put_back=said.put_back,
+        cancel_asked=bool(said.cancel_asked),
+        plain=not flags & PARENT and len(job_id) == ID_LENGTH,
+    )

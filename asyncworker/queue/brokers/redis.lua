@@ -1,0 +1,874 @@
+--[[ The queue as it lies in Redis: one function library, loaded by redis.py under names that carry a hash of this text.
+
+All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one slot); KEYS[1] is always <tag>b.
+
+  b               hash   epoch -> "seq:beat:lease_ms": who is alive. A step raises seq, a beat raises beat
+  a:<epoch>       hash   what an epoch holds: id -> when it was claimed, ms; '' -> its WorkerCard (MessagePack)
+  e               hash   id -> body, of every job that is not over. Whoever removes the body ends the job
+  x               hash   id -> note, only of jobs that need one
+  r:<queue>:<p>   list   ids that are ready, of one priority; ids without a body are passed over
+  d:<queue>       zset   <p><id> -> when it is due, ms
+  o:<bucket>      hash   results: id less its last character -> that character -> record; as old as its youngest
+  f:<id>          string how a job ended that did not succeed: state letter, record; its own TTL
+  j:<parent>      hash   a job with children: state (open: being cut, in its holder's hands; wait: for its children;
+                         over: released), holder, total, done, failed, units, sealed, started. Goes with the parent
+  o:<parent>      hash   its children: part -> state letter, record; part:number -> 's', a chunk. Goes with the parent
+  i:<queue>       set    idle epochs, each to be woken once
+  c               hash   <queue>:<letter> -> count: n enqueued, s f c e ended, r retried, d redelivered,
+                         g gone (cancelled, while its id still lies in a list)
+  w:<lane>        string a producer's last call: "seq:what was refused"; TTL
+  p               hash   id -> error, of jobs that could not be settled: nobody touches them again
+  k:1 k:2         string the epochs that sweep for a lease; TTL
+  in:<name>       channel of an epoch or a client: 'w' look for work; 'c<id>' stop this job, or this parent's
+                         children; 'v<state><id> <record>' this job is over; 'o<id>' it is over, fetch its record
+
+  body = '1', flags (1 has options, 2 is a parent), priority, length of the queue's name, that name,
+         [length of the options in two bytes, options as MessagePack map,] payload
+  note = MessagePack map: a attempts spent, d deliveries, p put back, c cancel asked, w inboxes of who waits, e error
+
+A call that came before is answered, not applied again: a step's seq must follow the epoch's last one, a producer's
+its lane's. ARGV's time is 0 (ask the server's clock) or, in tests, ms. ]]
+
+local SLICE = 1000 -- values that are unpacked at once: Lua's stack ends at some thousands
+local PROMOTED = 200 -- due jobs that one step moves in each queue
+local POPS = 1000 -- looks into lists in one step: who cancelled a hundred thousand jobs must not stall the others
+local INLINE = 4096 -- bytes of a record that is published; larger ones are fetched
+local LANE_TTL = 3600
+local CANCELLED_TTL = 3600
+local FAILED_TTL = 604800
+local ID = 26 -- characters; a child's id goes on with a dot and its part
+
+local FENCED = -1
+local REPEATED = -2
+local TAIL_LOST = -3
+local LATE = -4
+
+-- What `begin` gives each call: Redis' own door (closed while a library loads), its keys, its time.
+local call
+local tag, beats, bodies, notes, counts, parked
+local now
+
+local function begin(keys, time)
+  call = redis.call
+  beats = keys[1]
+  tag = beats:sub(1, -2)
+  bodies = tag .. 'e'
+  notes = tag .. 'x'
+  counts = tag .. 'c'
+  parked = tag .. 'p'
+  now = tonumber(time)
+  if now == 0 then
+    local clock = call('TIME')
+    now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+  end
+end
+
+-- A command with any number of arguments; returns the sum of its answers.
+local function bulk(command, key, values)
+  local sum = 0
+  for first = 1, #values, SLICE do
+    sum = sum + call(command, key, unpack(values, first, math.min(first + SLICE - 1, #values)))
+  end
+  return sum
+end
+
+-- HMGET of any number of fields.
+local function pick(key, fields)
+  local found = {}
+  for first = 1, #fields, SLICE do
+    local slice = call('HMGET', key, unpack(fields, first, math.min(first + SLICE - 1, #fields)))
+    for k = 1, #slice do
+      found[first + k - 1] = slice[k]
+    end
+  end
+  return found
+end
+
+------------------------------------------------------------------------------------------------ bodies and notes
+
+local function queue_of(body)
+  return body:sub(5, 4 + body:byte(4))
+end
+
+local function level_of(body)
+  return body:sub(3, 3)
+end
+
+local function is_parent(body)
+  return bit.band(body:byte(2), 2) ~= 0
+end
+
+-- Where the payload begins, and the text of the options before it.
+local function options_of(body)
+  local start = 5 + body:byte(4)
+  if body:byte(2) % 2 == 0 then
+    return start
+  end
+  local size = body:byte(start) * 256 + body:byte(start + 1)
+  return start + 2 + size, body:sub(start + 2, start + 1 + size)
+end
+
+local function note_of(id)
+  local note = call('HGET', notes, id)
+  return note and cmsgpack.unpack(note) or {}
+end
+
+local function save(id, note)
+  call('HSET', notes, id, cmsgpack.pack(note))
+end
+
+-- The parent of a child, and which part of it the child is.
+local function family_of(id)
+  if #id > ID then
+    return id:sub(1, ID), id:sub(ID + 2)
+  end
+end
+
+------------------------------------------------------------------------------------------------ where a job waits
+
+-- Wake one idle epoch; one whose inbox nobody reads is passed over.
+local function wake(queue)
+  local idle = tag .. 'i:' .. queue
+  repeat
+    local epoch = call('SPOP', idle)
+    if not epoch then
+      return
+    end
+  until call('PUBLISH', tag .. 'in:' .. epoch, 'w') > 0
+end
+
+-- Put a job at the end ('RPUSH') or at the head ('LPUSH') of its list.
+local function ready(push, id, body)
+  local queue = queue_of(body)
+  call(push, tag .. 'r:' .. queue .. ':' .. level_of(body), id)
+  wake(queue)
+end
+
+-- Put a job among the delayed ones; who sleeps until the next is due must hear of an earlier one.
+local function later(id, body, due)
+  local queue = queue_of(body)
+  local delayed = tag .. 'd:' .. queue
+  local member = level_of(body) .. id
+  call('ZADD', delayed, due, member)
+  if call('ZRANGE', delayed, 0, 0)[1] == member then
+    wake(queue)
+  end
+end
+
+-- A feeder that gives its parent back will seal it no more: the parent runs as it is.
+local function give_back(id, body)
+  if is_parent(body) then
+    call('HSET', tag .. 'j:' .. id, 'state', 'over')
+  end
+  ready('LPUSH', id, body)
+end
+
+------------------------------------------------------------------------------------------------ how a job ends
+
+-- Tell those who wait for a job, and forget its note.
+local function tell(id, note, state, record)
+  local news = 'o' .. id
+  if #record <= INLINE then
+    news = 'v' .. state .. id .. ' ' .. record
+  end
+  for _, inbox in ipairs(note.w or {}) do
+    call('PUBLISH', tag .. 'in:' .. inbox, news)
+  end
+  call('HDEL', notes, id)
+end
+
+-- Keep records of successes: 32 neighbours share a hash.
+local function keep(ids, records, ttl)
+  local buckets = {}
+  for k, id in ipairs(ids) do
+    local home = id:sub(1, -2)
+    local fields = buckets[home] or {}
+    fields[#fields + 1] = id:sub(-1)
+    fields[#fields + 1] = records[k]
+    buckets[home] = fields
+  end
+  for home, fields in pairs(buckets) do
+    local bucket = tag .. 'o:' .. home
+    bulk('HSET', bucket, fields)
+    call('EXPIRE', bucket, ttl, 'NX')
+    call('EXPIRE', bucket, ttl, 'GT')
+  end
+end
+
+-- How a job ended (or a chunk of its record): state letter, record; false where nobody knows.
+local function record_of(id)
+  local parent, part = family_of(id)
+  if parent then
+    return call('HGET', tag .. 'o:' .. parent, part)
+  end
+  local record = call('HGET', tag .. 'o:' .. id:sub(1, -2), id:sub(-1))
+  return record and 's' .. record or call('GET', tag .. 'f:' .. id)
+end
+
+-- A parent takes children, and its children are worth running, until it is released or over.
+local function is_taking(parent)
+  local state = call('HGET', tag .. 'j:' .. parent, 'state')
+  return state and state ~= 'over'
+end
+
+-- Release a parent when its last child ended or one of them for bad, also out of its feeder's hands.
+local function release_if_over(parent)
+  local family = tag .. 'j:' .. parent
+  local state, total, done, failed, holder =
+    unpack(call('HMGET', family, 'state', 'total', 'done', 'failed', 'holder'))
+  local all = state == 'wait' and done == total
+  if state ~= 'over' and (all or failed ~= '0') then
+    call('HSET', family, 'state', 'over')
+    call('HDEL', tag .. 'a:' .. holder, parent)
+    ready('RPUSH', parent, call('HGET', bodies, parent))
+  end
+end
+
+-- Count a child that ended and lay its record beside its brothers'; nothing to do where its parent is gone.
+local function come_home(parent, part, state, record, units)
+  local family = tag .. 'j:' .. parent
+  if call('EXISTS', family) == 0 then
+    return
+  end
+  call('HSET', tag .. 'o:' .. parent, part, state .. record)
+  call('HINCRBY', family, 'done', 1)
+  if state == 's' then
+    call('HINCRBY', family, 'units', units)
+  else
+    call('HINCRBY', family, 'failed', 1)
+  end
+  release_if_over(parent)
+end
+
+-- End a job, once: whoever removes its body. number: the record's TTL in s, or a child's units.
+local function finish(id, body, state, record, number)
+  local note = note_of(id)
+  if call('HDEL', bodies, id) == 0 then
+    return
+  end
+  call('HINCRBY', counts, queue_of(body) .. ':' .. state, 1)
+  local parent, part = family_of(id)
+  if parent then
+    come_home(parent, part, state, record, number)
+  elseif number > 0 and state == 's' then
+    keep({ id }, { record }, number)
+  elseif number > 0 then
+    call('SET', tag .. 'f:' .. id, state .. record, 'EX', number)
+  end
+  if is_parent(body) then
+    call('UNLINK', tag .. 'j:' .. id, tag .. 'o:' .. id)
+  end
+  tell(id, note, state, record)
+end
+
+-- Do something with one job so that its failure stays its own.
+local function guarded(act, id, ...)
+  local fine, why = pcall(act, id, ...)
+  if not fine then
+    call('HSET', parked, id, tostring(why))
+  end
+end
+
+------------------------------------------------------------------------------------------------ enqueue
+
+local function is_known(id)
+  return call('HEXISTS', bodies, id) == 1 or record_of(id)
+end
+
+-- Take in jobs of one queue and priority that are ready at once: args from first on are id, body, id, body ...
+local function take_run(queue, level, args, first, count, refuse)
+  local ids = {}
+  local pairs_ = {}
+  local seen = {}
+  for k = 0, count - 1 do
+    local id = args[first + 2 * k]
+    if seen[id] or is_known(id) then
+      refuse(k, 'k')
+    else
+      seen[id] = true
+      ids[#ids + 1] = id
+      pairs_[#pairs_ + 1] = id
+      pairs_[#pairs_ + 1] = args[first + 2 * k + 1]
+    end
+  end
+  if #ids > 0 then
+    bulk('HSET', bodies, pairs_)
+    bulk('RPUSH', tag .. 'r:' .. queue .. ':' .. level, ids)
+    call('HINCRBY', counts, queue .. ':n', #ids)
+    wake(queue)
+  end
+end
+
+-- Take in one job that is a child, a parent or delayed; returns why not.
+local function take_one(queue, id, body, delay, at, holder)
+  if is_known(id) then
+    return 'k'
+  end
+  local parent = family_of(id)
+  if parent and not is_taking(parent) then
+    return 'c'
+  end
+  if holder ~= '' and call('HEXISTS', beats, holder) == 0 then
+    return 'c'
+  end
+  call('HSET', bodies, id, body)
+  call('HINCRBY', counts, queue .. ':n', 1)
+  if parent then
+    call('HINCRBY', tag .. 'j:' .. parent, 'total', 1)
+  end
+  local due = math.max(now + delay, at)
+  if holder ~= '' then
+    call('HSET', tag .. 'a:' .. holder, id, now)
+    call('HSET', tag .. 'j:' .. id, 'state', 'open', 'holder', holder, 'started', now,
+      'total', 0, 'done', 0, 'failed', 0, 'units', 0, 'sealed', 0)
+  elseif due > now then
+    later(id, body, due)
+  else
+    ready('RPUSH', id, body)
+  end
+end
+
+-- ENQUEUE  ARGV lane seq now  (queue priority n (id body)*n | queue priority 0 id body delay_ms at_ms holder)*
+--   -> {1, refused}: "<number><k|c>,..." of jobs that are known, or whose parent or holder is over   {-4} late copy
+-- Has no allow-oom: refused by a full server before it did anything.
+local function enqueue(keys, args)
+  begin(keys, args[3])
+  local lane = tag .. 'w:' .. args[1]
+  local seq = tonumber(args[2])
+  local last, said = (call('GET', lane) or ''):match('^(%d+):(.*)$')
+  last = tonumber(last or 0)
+  if last == seq then
+    return { 1, said }
+  end
+  if last > seq then
+    return { LATE }
+  end
+  local refused = {}
+  local taken = 0
+  local function refuse(k, why)
+    refused[#refused + 1] = (taken + k) .. why
+  end
+  local i = 4
+  while args[i] do
+    local queue = args[i]
+    local level = args[i + 1]
+    local count = tonumber(args[i + 2])
+    i = i + 3
+    if count > 0 then
+      take_run(queue, level, args, i, count, refuse)
+      i = i + 2 * count
+      taken = taken + count
+    else
+      local why = take_one(queue, args[i], args[i + 1], tonumber(args[i + 2]), tonumber(args[i + 3]), args[i + 4])
+      if why then
+        refuse(0, why)
+      end
+      i = i + 5
+      taken = taken + 1
+    end
+  end
+  said = table.concat(refused, ',')
+  call('SET', lane, args[2] .. ':' .. said, 'EX', LANE_TTL)
+  return { 1, said }
+end
+
+------------------------------------------------------------------------------------------------ step
+
+-- Notes of jobs: none at all where no job has one.
+local function notes_of(ids)
+  if call('HLEN', notes) == 0 then
+    return {}
+  end
+  return pick(notes, ids)
+end
+
+local function tell_success(id, note, record)
+  tell(id, cmsgpack.unpack(note), 's', record)
+end
+
+-- Successes of one queue and one TTL without a command of their own; args from first on are id, record, ...
+local function settle_run(mine, queue, ttl, args, first, count)
+  local named = {}
+  for k = 1, count do
+    named[k] = args[first + 2 * k - 2]
+  end
+  local held = pick(mine, named)
+  local ids = {}
+  local records = {}
+  for k = 1, count do
+    if held[k] then
+      ids[#ids + 1] = named[k]
+      records[#records + 1] = args[first + 2 * k - 1]
+    end
+  end
+  bulk('HDEL', mine, ids)
+  call('HINCRBY', counts, queue .. ':s', bulk('HDEL', bodies, ids))
+  if ttl > 0 then
+    keep(ids, records, ttl)
+  end
+  for k, note in pairs(notes_of(ids)) do
+    if note then
+      guarded(tell_success, ids[k], note, records[k])
+    end
+  end
+end
+
+-- A parent has all its children now.
+local function seal(id)
+  call('HSET', tag .. 'j:' .. id, 'sealed', 1, 'state', 'wait')
+  release_if_over(id)
+end
+
+-- What comes back: r spends an attempt, p counts its own, z nothing.
+local function postpone(id, body, note, op, delay, why)
+  if op == 'r' then
+    note.a = (note.a or 0) + 1
+    call('HINCRBY', counts, queue_of(body) .. ':r', 1)
+  elseif op == 'p' then
+    note.p = (note.p or 0) + 1
+  end
+  note.e = why
+  save(id, note)
+  later(id, body, now + delay)
+end
+
+-- A part of a child's record that is too large for one; lost where nobody will read it.
+local function keep_chunk(id, number, chunk)
+  local parent, part = family_of(id)
+  if call('EXISTS', tag .. 'j:' .. parent) == 1 then
+    call('HSET', tag .. 'o:' .. parent, part .. ':' .. number, 's' .. chunk)
+  end
+end
+
+-- Settle one job by its op (`Op` in queue/job.py says what number and value are).
+local function settle_one(id, mine, op, number, value)
+  if op == 'v' then
+    if call('HEXISTS', mine, id) == 1 then
+      keep_chunk(id, number, value)
+    end
+    return
+  end
+  if call('HDEL', mine, id) == 0 then
+    return
+  end
+  local body = call('HGET', bodies, id)
+  local note = note_of(id)
+  if op == 'b' then
+    seal(id)
+  elseif op == 's' or op == 'f' or op == 'c' or op == 'e' then
+    finish(id, body, op, value, tonumber(number))
+  elseif note.c then
+    finish(id, body, 'c', '', CANCELLED_TTL)
+  elseif op == 'u' then
+    give_back(id, body)
+  else
+    postpone(id, body, note, op, number, value)
+  end
+end
+
+local function settle(mine, args, at)
+  local runs = tonumber(args[at])
+  at = at + 1
+  for _ = 1, runs do
+    local count = tonumber(args[at + 2])
+    settle_run(mine, args[at], tonumber(args[at + 1]), args, at + 3, count)
+    at = at + 3 + 2 * count
+  end
+  while args[at] do
+    guarded(settle_one, args[at], mine, args[at + 1], args[at + 2], args[at + 3])
+    at = at + 4
+  end
+end
+
+-- Move what is due to the end of its list.
+local function promote(queue)
+  local delayed = tag .. 'd:' .. queue
+  local due = call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, PROMOTED)
+  for _, member in ipairs(due) do
+    call('RPUSH', tag .. 'r:' .. queue .. ':' .. member:sub(1, 1), member:sub(2))
+  end
+  bulk('ZREM', delayed, due)
+end
+
+-- A child that nobody needs any more ends without a record.
+local function drop(id, body)
+  local note = note_of(id)
+  call('HDEL', bodies, id)
+  call('HINCRBY', counts, queue_of(body) .. ':c', 1)
+  tell(id, note, 'c', '')
+end
+
+-- Add to what is claimed those of these ids that are worth running.
+local function take(queue, ids, claimed)
+  local found = pick(bodies, ids)
+  for k, id in ipairs(ids) do
+    local parent = family_of(id)
+    if not found[k] then
+      call('HINCRBY', counts, queue .. ':g', -1)
+    elseif parent and not is_taking(parent) then
+      guarded(drop, id, found[k])
+    else
+      claimed.ids[#claimed.ids + 1] = id
+      claimed.bodies[#claimed.bodies + 1] = found[k]
+    end
+  end
+end
+
+-- Claim up to most jobs of one queue, level by level; returns whether there may be more.
+local function claim_from(queue, most, lowest_first, claimed)
+  promote(queue)
+  local full = #claimed.ids + most
+  for rank = 0, 9 do
+    local level = lowest_first and rank or 9 - rank
+    local list = tag .. 'r:' .. queue .. ':' .. level
+    repeat
+      local room = full - #claimed.ids
+      if room == 0 or claimed.looks == POPS then
+        return true
+      end
+      claimed.looks = claimed.looks + 1
+      local ids = call('LPOP', list, room) or {}
+      take(queue, ids, claimed)
+    until #ids < room
+  end
+end
+
+-- When the next delayed job of these queues is due, or -1.
+local function next_due(queues)
+  local soonest = -1
+  for _, queue in ipairs(queues) do
+    local due = tonumber(call('ZRANGE', tag .. 'd:' .. queue, 0, 0, 'WITHSCORES')[2])
+    if due and (soonest < 0 or due < soonest) then
+      soonest = due
+    end
+  end
+  return soonest
+end
+
+-- All that an epoch holds: the answer to a step whose first answer was lost, or that follows on a lost one.
+local function held(mine, code)
+  local ids = {}
+  for _, id in ipairs(call('HKEYS', mine)) do
+    if id ~= '' then
+      ids[#ids + 1] = id
+    end
+  end
+  return { code, now, -1, ids, pick(bodies, ids), notes_of(ids) }
+end
+
+-- STEP  ARGV epoch seq now want lowest_first idle asleep  n (queue most)*n
+--         runs (queue ttl n (id record)*n)*runs  (id op number value)*
+--   -> {1, now, next due or -1, ids, bodies, notes}   {-1} fenced   {-4} late copy
+--      {-2 | -3, now, -1, ids, bodies, notes}: repeated | steps before this one are lost; all that the epoch holds
+-- idle: notice me when work comes, if there is none. asleep: I had asked for that.
+local function step(keys, args)
+  begin(keys, args[3])
+  local epoch = args[1]
+  local mine = tag .. 'a:' .. epoch
+  local beat = call('HGET', beats, epoch)
+  if not beat then
+    return { FENCED }
+  end
+  local last, rest = beat:match('^(%d+)(.*)$')
+  local ahead = args[2] - last
+  if ahead < 0 then
+    return { LATE }
+  end
+  if ahead == 0 then
+    return held(mine, REPEATED)
+  end
+  call('HSET', beats, epoch, args[2] .. rest)
+  local want = tonumber(args[4])
+  local queues = {}
+  local most = {}
+  local at = 9
+  for k = 1, tonumber(args[8]) do
+    queues[k] = args[at]
+    most[k] = tonumber(args[at + 1])
+    at = at + 2
+  end
+  settle(mine, args, at)
+  if ahead > 1 then
+    return held(mine, TAIL_LOST)
+  end
+  local claimed = { ids = {}, bodies = {}, looks = 0 }
+  for k, queue in ipairs(queues) do
+    if args[7] == '1' then
+      call('SREM', tag .. 'i:' .. queue, epoch)
+    end
+    local room = math.min(most[k], want - #claimed.ids)
+    local more = want > 0 and claim_from(queue, room, args[5] == '1', claimed)
+    if args[7] == '1' and more then
+      wake(queue)
+    end
+  end
+  local pairs_ = {}
+  for _, id in ipairs(claimed.ids) do
+    pairs_[#pairs_ + 1] = id
+    pairs_[#pairs_ + 1] = now
+  end
+  bulk('HSET', mine, pairs_)
+  local due = -1
+  if #claimed.ids == 0 and want > 0 then
+    due = claimed.looks == POPS and now or next_due(queues)
+    for _, queue in ipairs(args[6] == '1' and queues or {}) do
+      call('SADD', tag .. 'i:' .. queue, epoch)
+    end
+  end
+  return { 1, now, due, claimed.ids, claimed.bodies, notes_of(claimed.ids) }
+end
+
+------------------------------------------------------------------------------------------------ epochs
+
+-- JOIN  ARGV epoch card lease_ms. The card makes the hash too large for Redis' compact form, which is searched.
+local function join(keys, args)
+  begin(keys, 1)
+  call('HSET', tag .. 'a:' .. args[1], '', args[2])
+  call('HSET', beats, args[1], '0:0:' .. args[3])
+  return 1
+end
+
+-- BEAT  ARGV epoch -> {-1} fenced   {1}   {1, all epochs and their beats}: the caller sweeps, for a lease
+local function beat(keys, args)
+  begin(keys, 1)
+  local epoch = args[1]
+  local was = call('HGET', beats, epoch)
+  if not was then
+    return { FENCED }
+  end
+  local seq, count, lease = was:match('^(%d+):(%d+):(%d+)$')
+  call('HSET', beats, epoch, seq .. ':' .. (count + 1) .. ':' .. lease)
+  for _, sweeper in ipairs({ tag .. 'k:1', tag .. 'k:2' }) do
+    local elected = call('GET', sweeper)
+    if not elected or elected == epoch then
+      call('SET', sweeper, epoch, 'PX', lease)
+      return { 1, call('HGETALL', beats) }
+    end
+  end
+  return { 1 }
+end
+
+-- How the script writes a `Record` of queue/job.py: an array of nine.
+local function lost_record(body, note)
+  local start = options_of(body)
+  local task = ''
+  if body:byte(start) == 147 then
+    local _
+    _, task = cmsgpack.unpack_one(body, start)
+  end
+  local text = note.d .. ' workers died with this job in hand'
+  return '\153' .. cmsgpack.pack(task, (note.a or 0) + 1, 0, now / 1000, nil, 'worker_lost', '', text, nil)
+end
+
+-- Deliveries after which a job is given up: its own option, if it can be read, goes before the worker's.
+local function most_deliveries(body, most)
+  local _, text = options_of(body)
+  local fine, options = pcall(cmsgpack.unpack, text)
+  return fine and tonumber(options.max_deliveries) or tonumber(most)
+end
+
+-- Take one job out of the hands of an epoch that ended.
+local function take_back(id, crashed, most)
+  local body = call('HGET', bodies, id)
+  local note = note_of(id)
+  if note.c then
+    finish(id, body, 'c', '', CANCELLED_TTL)
+    return
+  end
+  if crashed then
+    note.d = (note.d or 0) + 1
+    if note.d >= most_deliveries(body, most) then
+      finish(id, body, 'f', lost_record(body, note), FAILED_TTL)
+      return
+    end
+    save(id, note)
+    call('HINCRBY', counts, queue_of(body) .. ':d', 1)
+  end
+  give_back(id, body)
+end
+
+-- REAP  ARGV epoch seen now crashed max_deliveries -> how many jobs it held; -1: it is gone, or not as it was seen
+local function reap(keys, args)
+  begin(keys, args[3])
+  local epoch = args[1]
+  local mine = tag .. 'a:' .. epoch
+  local was = call('HGET', beats, epoch)
+  if not was or (args[2] ~= '' and args[2] ~= was) then
+    return -1
+  end
+  local card = cmsgpack.unpack(call('HGET', mine, ''))
+  for _, queue in ipairs(card.queues) do
+    call('SREM', tag .. 'i:' .. queue, epoch)
+  end
+  call('HDEL', mine, '')
+  local ids = call('HKEYS', mine)
+  call('UNLINK', mine)
+  call('HDEL', beats, epoch)
+  table.sort(ids)
+  for k = #ids, 1, -1 do
+    guarded(take_back, ids[k], args[4] == '1', args[5])
+  end
+  return #ids
+end
+
+------------------------------------------------------------------------------------------------ cancel, wait, look
+
+-- Where a job is that is not over: its state, the epoch that holds it, since when or when it is due (ms).
+local function place_of(id, body)
+  for _, epoch in ipairs(call('HKEYS', beats)) do
+    local since = call('HGET', tag .. 'a:' .. epoch, id)
+    if since then
+      return 'running', epoch, since
+    end
+  end
+  local family = call('HMGET', tag .. 'j:' .. id, 'state', 'started')
+  if family[1] == 'wait' then
+    return 'blocked', '', family[2]
+  end
+  if call('HEXISTS', parked, id) == 1 then
+    return 'blocked', '', 0
+  end
+  local due = call('ZSCORE', tag .. 'd:' .. queue_of(body), level_of(body) .. id)
+  if due then
+    return note_of(id).a and 'retrying' or 'scheduled', '', due
+  end
+  return 'queued', '', 0
+end
+
+-- Take a job that waits, or a feeder's, from where it lies.
+local function lift(id, body, state, holder)
+  if state == 'queued' then
+    call('HINCRBY', counts, queue_of(body) .. ':g', 1)
+  elseif state == 'running' then
+    call('HDEL', tag .. 'a:' .. holder, id)
+  elseif state == 'blocked' then
+    call('HDEL', parked, id)
+  else
+    call('ZREM', tag .. 'd:' .. queue_of(body), level_of(body) .. id)
+  end
+end
+
+-- CANCEL  ARGV now id -> the state in which it was found, or its letter: s f c e; false where nobody knows it
+local function cancel(keys, args)
+  begin(keys, args[1])
+  local id = args[2]
+  local body = call('HGET', bodies, id)
+  if not body then
+    local record = record_of(id)
+    return record and record:sub(1, 1)
+  end
+  local state, holder = place_of(id, body)
+  if state == 'running' and not is_taking(id) then
+    local note = note_of(id)
+    note.c = 1
+    save(id, note)
+    call('PUBLISH', tag .. 'in:' .. holder, 'c' .. id)
+    return state
+  end
+  lift(id, body, state, holder)
+  finish(id, body, 'c', '', CANCELLED_TTL)
+  for _, epoch in ipairs(is_parent(body) and call('HKEYS', beats) or {}) do
+    call('PUBLISH', tag .. 'in:' .. epoch, 'c' .. id)
+  end
+  return state
+end
+
+local function outcomes(args, not_over)
+  local answers = {}
+  for k = 2, #args do
+    local id = args[k]
+    answers[k - 1] = record_of(id)
+    if not answers[k - 1] and call('HEXISTS', bodies, id) == 1 then
+      answers[k - 1] = ''
+      not_over(id)
+    end
+  end
+  return answers
+end
+
+-- WAIT  ARGV inbox id* -> each one's state letter and record; '': not over, the inbox will be told; false: unknown
+local function wait(keys, args)
+  begin(keys, 1)
+  return outcomes(args, function(id)
+    local note = note_of(id)
+    note.w = note.w or {}
+    for _, inbox in ipairs(note.w) do
+      if inbox == args[1] then
+        return
+      end
+    end
+    note.w[#note.w + 1] = args[1]
+    save(id, note)
+  end)
+end
+
+-- LOOK  ARGV '' id* -> as WAIT, and tells nobody
+local function look(keys, args)
+  begin(keys, 1)
+  return outcomes(args, function() end)
+end
+
+-- FIND  ARGV id* -> of each: {} unknown   {letter, record} over
+--   {state, body, note or false, since or due, error of a parked one or false, children}: not over
+local function find(keys, args)
+  begin(keys, 1)
+  local found = {}
+  for k, id in ipairs(args) do
+    local body = call('HGET', bodies, id)
+    local record = not body and record_of(id)
+    if body then
+      local state, _, at = place_of(id, body)
+      local children = call('HMGET', tag .. 'j:' .. id, 'total', 'done', 'failed', 'units', 'sealed', 'state')
+      found[k] = { state, body, call('HGET', notes, id), at, call('HGET', parked, id), children }
+    elseif record then
+      found[k] = { record:sub(1, 1), record:sub(2) }
+    else
+      found[k] = {}
+    end
+  end
+  return found
+end
+
+-- DEPTH  ARGV now queue* -> {now, running, (epoch, card)*, {queued, scheduled, heads of levels, counters}*}
+local function depth(keys, args)
+  begin(keys, args[1])
+  local queues = {}
+  for k = 2, #args do
+    local queue = args[k]
+    local queued = -(call('HGET', counts, queue .. ':g') or 0)
+    local heads = {}
+    for level = 0, 9 do
+      local list = tag .. 'r:' .. queue .. ':' .. level
+      queued = queued + call('LLEN', list)
+      heads[level + 1] = call('LINDEX', list, 0)
+    end
+    local fields = {}
+    for _, letter in ipairs({ 'n', 's', 'f', 'c', 'e', 'r', 'd' }) do
+      fields[#fields + 1] = queue .. ':' .. letter
+    end
+    queues[k - 1] = { queued, call('ZCARD', tag .. 'd:' .. queue), heads, call('HMGET', counts, unpack(fields)) }
+  end
+  local workers = {}
+  local running = 0
+  for _, epoch in ipairs(call('HKEYS', beats)) do
+    running = running + call('HLEN', tag .. 'a:' .. epoch) - 1
+    workers[#workers + 1] = epoch
+    workers[#workers + 1] = call('HGET', tag .. 'a:' .. epoch, '')
+  end
+  return { now, running, workers, queues }
+end
+
+local function register(name, callback, ...)
+  redis.register_function({ function_name = LIBRARY .. '_' .. name, callback = callback, flags = { ... } })
+end
+
+register('enqueue', enqueue)
+register('step', step, 'allow-oom')
+register('join', join, 'allow-oom')
+register('beat', beat, 'allow-oom')
+register('reap', reap, 'allow-oom')
+register('cancel', cancel, 'allow-oom')
+register('wait', wait, 'allow-oom')
+register('look', look, 'no-writes')
+register('find', find, 'no-writes')
+register('depth', depth, 'no-writes')

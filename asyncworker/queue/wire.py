@@ -1,0 +1,247 @@
+"""Connections to Redis, and what its errors mean to us. One command at a time, no retries, no pool.
+
+redis-py repeats commands silently unless told otherwise; here the sequence numbers of ``brokers/redis.lua`` make
+repeats harmless, so repeating is the broker's business. A connection on which a call was interrupted is dropped:
+its answer would be taken for the next call's. Commands are packed by hiredis, eight times faster than in Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import hiredis
+import redis
+from redis import exceptions
+from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from asyncworker.errors import AsyncWorkerError, BrokerDown, BrokerError, QueueFull, SettingsError
+
+ANSWER_S = 5.0
+"""How long one answer may take, then the connection is given up."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
+"""How long to wait after a failure before the next try, and after many."""
+_REFUSED = ("NOAUTH", "WRONGPASS", "NOPERM")
+_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "BUSY", "MISCONF", "TRYAGAIN", "CLUSTERDOWN", "UNKILLABLE")
+
+
+class Address:
+    """Where a server is. ``str`` of it can be shown: it has no password.
+
+    Raises:
+        SettingsError: no URL of a Redis server.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parts = urlsplit(url)
+            place = parts.path if parts.scheme == "unix" else f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
+            options = dict(parse_url(url))
+        except ValueError:
+            raise SettingsError(_URL) from None  # its text may hold a part of the password
+        database = parts.path.strip("/")
+        if (parts.scheme == "unix" and not place) or (parts.scheme != "unix" and not (database or "0").isdecimal()):
+            raise SettingsError(_URL)
+        self.url = url
+        self._name = f"{parts.scheme}://{place}" + (f"/{options['db']}" if options.get("db") else "")
+        self._kind: Any = options.pop("connection_class", Connection)
+        quiet = {"protocol": 2, "driver_info": None, "socket_timeout": None, "socket_connect_timeout": None}
+        self._options = {**options, **quiet, "retry": Retry(NoBackoff(), 0)}
+        self.connection()
+
+    def __str__(self) -> str:
+        return self._name
+
+    def connection(self) -> AbstractConnection:
+        """Return a new connection, not yet open."""
+        try:
+            made = self._kind(**self._options)
+        except (TypeError, exceptions.RedisError):
+            raise SettingsError(f"the URL of {self} has an option that does not fit") from None
+        assert isinstance(made, AbstractConnection)
+        return made
+
+    def blocking(self) -> redis.Redis:
+        """Return a blocking client, not yet connected, that repeats nothing."""
+        return redis.Redis.from_url(
+            self.url,
+            protocol=2,
+            driver_info=None,
+            socket_timeout=ANSWER_S,
+            socket_connect_timeout=ANSWER_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+
+_URL = "this broker URL cannot be used; write redis://[user:password@]host[:port][/db], rediss://… or unix:///path"
+
+
+def mapped(exc: Exception, address: Address) -> AsyncWorkerError:
+    """Return our error for one of the connection's: `BrokerDown` means that repeating may help."""
+    text = str(exc)
+    code = getattr(exc, "status_code", None) or text.partition(" ")[0]
+    if isinstance(exc, exceptions.AuthenticationError) or code in _REFUSED:
+        return SettingsError(f"{address} refuses this user, password or command: {text}")
+    if "DB index" in text:
+        return SettingsError(f"{address} has no such database")
+    if code == "OOM":
+        return QueueFull(f"{address} has no memory left")
+    if isinstance(exc, exceptions.ResponseError) and code not in _PASSING:
+        return BrokerError(f"{address} refused: {text}")
+    return BrokerDown(f"{address} does not answer: {text or type(exc).__name__}")
+
+
+def is_unloaded(exc: Exception) -> bool:
+    """Return whether a server says that it does not know a function."""
+    return isinstance(exc, exceptions.ResponseError) and "Function not found" in str(exc)
+
+
+ERRORS = (exceptions.RedisError, OSError)
+"""What a connection raises; `mapped` says what it means."""
+
+
+class Wire:
+    """One connection, opened when first needed and again after each failure."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._connection: AbstractConnection | None = None
+        self._turn = asyncio.Lock()
+
+    async def __call__(self, *command: Any, timeout: float = ANSWER_S) -> Any:
+        """Send a command and return the answer. Callers take turns.
+
+        Raises:
+            redis.exceptions.ResponseError: the answer is an error. Any other of `ERRORS`: there is none.
+        """
+        packed = hiredis.pack_command(command)
+        async with asyncio.timeout(timeout), self._turn:
+            connection = self._connection or self._address.connection()
+            self._connection = None
+            try:
+                if not connection.is_connected:
+                    await connection.connect()
+                await connection.send_packed_command(packed, check_health=False)
+                answer = await connection.read_response()
+            except BaseException as exc:
+                if isinstance(exc, exceptions.ResponseError) and connection.is_connected:
+                    self._connection = connection  # an answer, and the whole of it
+                else:
+                    await connection.disconnect(nowait=True)
+                raise
+            self._connection = connection
+            return answer
+
+    async def close(self) -> None:
+        """Drop the connection; the next call opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+
+class Inbox:
+    """One subscription to any number of channels; lost connections are replaced until it is closed.
+
+    *heard* is called with channel and message; *resumed* whenever all channels are subscribed to anew: messages
+    were missed, so what they said must be looked up.
+    """
+
+    def __init__(
+        self, address: Address, heard: Callable[[str, bytes], None], resumed: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._address = address
+        self._heard = heard
+        self._resumed = resumed
+        self._channels: dict[str, asyncio.Future[None]] = {}
+        self._connection: AbstractConnection | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    async def listen(self, channel: str) -> None:
+        """Return once *channel* is subscribed to; waits out outages.
+
+        Raises:
+            SettingsError: the server refuses us.
+        """
+        subscribed = self._channels.get(channel)
+        if subscribed is None:
+            subscribed = self._channels[channel] = asyncio.get_running_loop().create_future()
+            if self._reader is None:
+                self._reader = asyncio.create_task(self._read(), name="asyncworker inbox")
+            await self._say("SUBSCRIBE", channel)
+        await asyncio.shield(subscribed)
+
+    async def leave(self, channel: str) -> None:
+        if self._channels.pop(channel, None):
+            await self._say("UNSUBSCRIBE", channel)
+
+    async def close(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+        for subscribed in self._channels.values():
+            subscribed.cancel()
+
+    async def _say(self, *command: Any) -> None:
+        """Send, if connected; what is lost does no harm, for the reader subscribes to all channels anew."""
+        if self._connection is not None:
+            with contextlib.suppress(*ERRORS):
+                await self._connection.send_packed_command(hiredis.pack_command(command), check_health=False)
+
+    async def _read(self) -> None:
+        pause, again = FIRST_PAUSE_S, False
+        while True:
+            connection = self._address.connection()
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    await connection.connect()
+                self._connection = connection
+                pause = FIRST_PAUSE_S
+                await self._hear(connection, again)
+            except (*ERRORS, AsyncWorkerError) as exc:
+                again = True
+                self._refuse(exc)
+            finally:
+                self._connection = None
+                await connection.disconnect(nowait=True)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    async def _hear(self, connection: AbstractConnection, again: bool) -> None:
+        """Read until the connection fails, or is silent although it was asked to answer."""
+        missing = set(self._channels) if again else set()
+        await self._say("SUBSCRIBE", *self._channels)
+        asked = False
+        while True:
+            said = await connection.read_response(timeout=ANSWER_S, disconnect_on_error=False)
+            if said is None:
+                if asked:
+                    raise exceptions.TimeoutError("the subscription is silent")
+                asked = True
+                await self._say("PING")
+                continue
+            asked = False
+            kind, channel = said[0], said[1].decode()
+            if kind == b"message":
+                self._heard(channel, said[2])
+            elif kind == b"subscribe":
+                subscribed = self._channels.get(channel)
+                if subscribed and not subscribed.done():
+                    subscribed.set_result(None)
+                if missing:
+                    missing.discard(channel)
+                    if not missing:
+                        await self._resumed()
+
+    def _refuse(self, exc: Exception) -> None:
+        """Tell who waits for a subscription that there will be none."""
+        error = exc if isinstance(exc, AsyncWorkerError) else mapped(exc, self._address)
+        if isinstance(error, SettingsError):
+            for channel, subscribed in list(self._channels.items()):
+                if not subscribed.done():
+                    del self._channels[channel]
+                    subscribed.set_exception(error)
