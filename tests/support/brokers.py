@@ -9,12 +9,25 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 from asyncworker import registry
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import Ids
-from asyncworker.queue.job import Claimed, Delivery, Found, Job, Op, Receipt, Settled, State, WorkerCard, child_id
+from asyncworker.queue.job import (
+    Claimed,
+    Delivery,
+    Found,
+    Job,
+    Op,
+    QueueDepth,
+    Receipt,
+    Settled,
+    State,
+    WorkerCard,
+    child_id,
+)
 from tests.support.clock import FrozenClock
 
 T = TypeVar("T")
@@ -157,9 +170,10 @@ class World:
     async def state(self, job_id: str) -> State:
         return (await self.found(job_id)).state
 
-    async def counts(self, queue: str = "") -> Any:
-        queue = queue or self.queue
-        return (await self.broker.depth([queue])).queues[queue]
+    async def counts(self) -> QueueDepth:
+        """Return what the broker counts of the world's queue, but for how long the oldest job waits."""
+        depth = await self.broker.depth([self.queue])
+        return msgspec.structs.replace(depth.queues[self.queue], oldest_s=0)
 
     async def pass_time(self, seconds: float) -> None:
         """Return when the broker's clock has moved on by *seconds*."""

@@ -107,7 +107,7 @@ async def test_the_oldest_of_all_levels(world: World):
     await world.put_one(priority=1)
     world.clock.advance(7)
     await world.put_one(priority=8)
-    assert (await world.counts()).oldest_s == 7
+    assert (await world.broker.depth([world.queue])).queues[world.queue].oldest_s == 7
 
 
 async def test_an_endless_producer_does_not_starve_its_process(world: World):
