@@ -1,0 +1,207 @@
+"""Which items keep the rules, and which rule is broken where.
+
+Parameters: ``{"validation_rules": {"required_fields": ["email"], "type_validations": {"age": "int"},
+"range_validations": {"age": {"min": 0, "max": 120}}, "pattern_validations": {"email": "[^@]+@[^@]+"}}}``.
+
+A required field is there and not missing (null, ``""``); all other rules skip what is missing. Types and numbers
+are those of `asyncworker.mapreduce.value`, which reads text in full; ``"strict_types": true`` takes text for text
+alone. Ranges include their ends, and what is no number breaks them. A pattern matches text in full, and a whole
+number by its digits; nothing else matches. An item that is no object cannot be judged: it fails.
+
+The result counts items (``valid_count``, ``invalid_count``, ``error_count`` = failed; together all) and, in
+``validation_summary``, broken rules by rule and field, with the first three examples of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from asyncworker.errors import BadParameters
+from asyncworker.mapreduce.functions.function import Function, Work
+from asyncworker.mapreduce.pattern import MAX_PATTERN_BYTES, full_match
+from asyncworker.mapreduce.schema import check
+from asyncworker.mapreduce.value import LARGEST, TYPES, brief, kind, missing, number
+
+EXAMPLES = 3
+_SCHEMA = {
+    "type": "object",
+    "required": ["validation_rules"],
+    "additionalProperties": False,
+    "properties": {
+        "validation_rules": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "required_fields": {
+                    "type": "array",
+                    "items": {"type": "string"},
+                    "description": "fields that must be there and neither null nor empty text",
+                },
+                "type_validations": {
+                    "type": "object",
+                    "additionalProperties": {"type": "string", "enum": list(TYPES)},
+                    "description": "the type of each field, by name",
+                },
+                "strict_types": {
+                    "type": "boolean",
+                    "default": False,
+                    "description": "whether text is text alone, even where it reads as a number",
+                },
+                "range_validations": {
+                    "type": "object",
+                    "additionalProperties": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "minProperties": 1,
+                        "properties": {"min": {"type": "number"}, "max": {"type": "number"}},
+                    },
+                    "description": "the least and the greatest number of each field, both included",
+                },
+                "pattern_validations": {
+                    "type": "object",
+                    "additionalProperties": {"type": "string", "maxLength": MAX_PATTERN_BYTES},
+                    "description": "a pattern of RE2 for each field, which it must match in full",
+                },
+            },
+        }
+    },
+}
+
+
+class DataValidation:
+    name = "data_validation"
+    summary = "Count valid and invalid items, and broken rules by rule and field."
+    schema: Mapping[str, Any] = _SCHEMA
+
+    def prepare(self, params: Mapping[str, Any]) -> Work:
+        check(self.schema, params)
+        return _Validation(_rules(params["validation_rules"]))
+
+
+FUNCTION: Function = DataValidation()
+
+Outcome = tuple[list[int], dict[str, Any]] | None
+"""What an item is mapped to: None when valid, else the numbers of the rules it breaks, and itself."""
+
+
+class _Rule(NamedTuple):
+    name: str
+    field: str
+    expected: Any
+    holds: Callable[[Any], bool] | None
+    """Asked of a value that is not missing; None where only missing matters."""
+
+
+class _Validation:
+    """The accumulator: ``[valid, invalid, [count of each rule], [examples of each rule]]``."""
+
+    def __init__(self, rules: list[_Rule]) -> None:
+        self._rules = rules
+        fields = dict.fromkeys(rule.field for rule in rules)
+        self._plan = [
+            (
+                field,
+                [index for index, rule in enumerate(rules) if rule.field == field and rule.holds is None],
+                [(index, rule.holds) for index, rule in enumerate(rules) if rule.field == field and rule.holds],
+            )
+            for field in fields
+        ]
+
+    def initial(self) -> list[Any]:
+        return [0, 0, [0 for _ in self._rules], [[] for _ in self._rules]]
+
+    def map(self, item: Any) -> Outcome:
+        if not isinstance(item, dict):
+            raise ValueError(f"the item is {kind(item)}, not an object")  # noqa: TRY004 - the data is wrong, not the code
+        broken = None
+        get = item.get
+        for field, required, checks in self._plan:
+            value = get(field)
+            if not value and missing(value):
+                if required:
+                    broken = [*(broken or ()), *required]
+                continue
+            for index, holds in checks:
+                if not holds(value):
+                    broken = [*(broken or ()), index]
+        return None if broken is None else (broken, item)
+
+    def fold(self, acc: list[Any], value: Outcome) -> list[Any]:
+        if value is None:
+            acc[0] += 1
+            return acc
+        acc[1] += 1
+        for index in value[0]:
+            acc[2][index] += 1
+            if len(acc[3][index]) < EXAMPLES and (example := _example(self._rules[index].field, value[1])):
+                acc[3][index].append(example)
+        return acc
+
+    def merge(self, left: list[Any], right: list[Any]) -> list[Any]:
+        return [
+            left[0] + right[0],
+            left[1] + right[1],
+            [one + other for one, other in zip(left[2], right[2], strict=True)],
+            [(one + other)[:EXAMPLES] for one, other in zip(left[3], right[3], strict=True)],
+        ]
+
+    def finish(self, acc: list[Any], failed: int = 0) -> dict[str, Any]:
+        summary: dict[str, dict[str, Any]] = {}
+        for rule, count, examples in zip(self._rules, acc[2], acc[3], strict=True):
+            if count:
+                of_rule = summary.setdefault(rule.name, {})
+                of_rule[rule.field] = {"count": count, "expected": rule.expected, "examples": examples}
+        return {
+            "valid_count": acc[0],
+            "invalid_count": acc[1],
+            "error_count": failed,
+            "validation_summary": summary,
+        }
+
+
+def _example(field: str, item: dict[str, Any]) -> dict[str, Any]:
+    """Return a field's value in few characters, and the item's ``id`` where it has one."""
+    example = {"item_id": brief(item["id"])} if not missing(item.get("id")) else {}
+    return {**example, "value": brief(item[field])} if field in item else example
+
+
+def _rules(config: Mapping[str, Any]) -> list[_Rule]:
+    strict = config.get("strict_types", False)
+    rules = [_Rule("required", field, "a value", None) for field in dict.fromkeys(config.get("required_fields", ()))]
+    for field, type_name in config.get("type_validations", {}).items():
+        holds = TYPES[type_name]
+        rules.append(_Rule("type", field, type_name, _strictly(holds) if strict and type_name != "str" else holds))
+    for field, span in config.get("range_validations", {}).items():
+        where = f"validation_rules.range_validations.{field}"
+        rules.append(
+            _Rule("range", field, dict(span), _within(span.get("min", -LARGEST), span.get("max", LARGEST), where))
+        )
+    for field, pattern in config.get("pattern_validations", {}).items():
+        where = f"validation_rules.pattern_validations.{field}"
+        rules.append(_Rule("pattern", field, pattern, _matching(full_match(pattern, where))))
+    return rules
+
+
+def _strictly(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: type(value) is not str and holds(value)
+
+
+def _within(low: float, high: float, where: str) -> Callable[[Any], bool]:
+    if low > high:
+        raise BadParameters(f"{where}: min is greater than max")
+
+    def within(value: Any) -> bool:
+        if type(value) is not int and type(value) is not float:
+            value = number(value)
+        # A NaN is in no range, nor is an infinity: both ends are finite.
+        return value is not None and bool(low <= value <= high)
+
+    return within
+
+
+def _matching(matches: Callable[[str], bool]) -> Callable[[Any], bool]:
+    def matching(value: Any) -> bool:
+        return matches(value) if type(value) is str else type(value) is int and matches(str(value))
+
+    return matching
