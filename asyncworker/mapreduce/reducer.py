@@ -20,7 +20,7 @@ from asyncworker.mapreduce.job import CHUNK_BYTES, FAILURES_KEPT, Failure, Parti
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, born_ms, pack, unpack, unpack_record
 from asyncworker.queue.context import Context
-from asyncworker.queue.job import Found, Progress, State, child_id
+from asyncworker.queue.job import Found, Progress, Record, State, child_id
 
 SLICE = 16
 """How many partials (or chunks of one) are held at once, besides what they are merged into."""
@@ -82,7 +82,7 @@ class Reducer:
             return  # dropped, or still under way, because the job is over
         record = unpack_record(ended.record)
         if ended.state is not State.SUCCEEDED:
-            tally.refuse(child, f"{record.error_type}: {record.error_text}" if record.error_type else record.error_text)
+            tally.refuse(child, record)
             return
         partial = read(Partial, record.value)
         pieces = [partial.acc]
@@ -116,8 +116,12 @@ class Tally:
         self.seconds += partial.seconds
         self.longest = max(self.longest, partial.seconds)
 
-    def refuse(self, child: str, error: str) -> None:
-        self.refused.append(f"partition {child.rpartition('.')[2]}: {error}")
+    def refuse(self, child: str, record: Record) -> None:
+        part, kind = child.rpartition(".")[2], f"{record.error_type}: " if record.error_type else ""
+        self.refused.append(f"partition {part}: {kind}{record.error_text}")
+        if isinstance(record.detail, dict):
+            failures = read(list[Failure], record.detail.get("failures") or [])
+            self.failures += failures[: FAILURES_KEPT - len(self.failures)]
 
     def summary(self, plan: Plan, job_id: str, result: Any, now_s: float) -> Summary:
         wall_s = max(now_s - born_ms(job_id) / 1000, self.longest, 1e-6)

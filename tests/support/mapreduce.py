@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+
+import msgspec
 
 from asyncworker.errors import BadParameters, JobFailed, UnknownName
 from asyncworker.mapreduce import feeder
@@ -82,10 +84,17 @@ class Fleet:
         self.broker: Broker = broker or memory.open()
         self.collect = Collect()
         self.functions = {"collect": self.collect, **functions}
+        for name, function in functions.items():
+            function.name = name
         self.tasks = Tasks()
         options = {"timeout": None, "max_deliveries": 10, "retry_backoff": 0.0, "no_retry_on": (JobFailed,)}
         self.tasks.add(MAP_TASK, Mapper(self.broker, self.find), options_of(options))
         self.tasks.add(REDUCE_TASK, Reducer(self.broker, self.find), options_of(options))
+
+    def around_reduce(self, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """Put something of a test's own around the reduce task."""
+        known = self.tasks[REDUCE_TASK]
+        self.tasks._known[REDUCE_TASK] = msgspec.structs.replace(known, call=wrap(known.call))
 
     def find(self, name: str) -> Any:
         if name not in self.functions:
