@@ -74,7 +74,7 @@ async def describe(broker: Broker, job_id: str, *, partitions: bool = False, clo
         dataset_id=plan.dataset_id,
         processing_function=plan.function,
         parameters=plan.params,
-        partitions=await _partitions(broker, job_id, plan, progress.total) if partitions and found.payload else [],
+        partitions=await _partitions(broker, job_id, progress.total) if partitions and found.payload else [],
         status=STATUS.get(progress.state, "pending"),
         start_time=born_ms(job_id) / 1000,
         end_time=record.ended_s,
@@ -166,28 +166,26 @@ def _outcome(found: Found, record: Record) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-async def _partitions(broker: Broker, job_id: str, plan: Plan, total: int) -> list[ProcessingPartition]:
+async def _partitions(broker: Broker, job_id: str, total: int) -> list[ProcessingPartition]:
     partitions: list[ProcessingPartition] = []
     waiting: list[tuple[ProcessingPartition, int]] = []
-    seconds, items = 0.0, 0
+    begin, seconds, done = 0, 0.0, 0
     for start in range(0, total, SLICE):
         ids = [child_id(job_id, part) for part in range(start, min(start + SLICE, total))]
-        for part, found in enumerate(await broker.find(ids), start):
-            begin = part * plan.partition_size
-            partition = ProcessingPartition(ids[part - start], (begin, begin), {"partition_index": part})
+        for part, (name, found) in enumerate(zip(ids, await broker.find(ids), strict=True), start):
+            partition = ProcessingPartition(name, (begin, begin), {"partition_index": part})
             partitions.append(partition)
-            if found is None:
-                continue
-            if found.state is State.SUCCEEDED:
+            items = 0
+            if found is not None and found.state is State.SUCCEEDED:
                 partial = read(Partial, unpack_record(found.record).value)
-                seconds, items = seconds + partial.seconds, items + partial.items
-                partition.data_range = begin, begin + partial.items
+                items, seconds, done = partial.items, seconds + partial.seconds, done + partial.items
                 partition.assigned_worker = partial.worker
                 partition.estimated_processing_time = partial.seconds
-            elif found.payload:
-                planned = read_call(Partition, found.payload).items
-                partition.data_range = begin, begin + planned
-                waiting.append((partition, planned))
-    for partition, planned in waiting:
-        partition.estimated_processing_time = planned * seconds / items if items else 0.0
+            elif found is not None and found.payload:
+                items = read_call(Partition, found.payload).items
+                waiting.append((partition, items))
+            partition.data_range = begin, begin + items
+            begin += items
+    for partition, items in waiting:
+        partition.estimated_processing_time = items * seconds / done if done else 0.0
     return partitions
