@@ -63,11 +63,22 @@ local function begin(keys, time)
   end
 end
 
+-- The bounds of slices of a list: for first, last in slices(list) do ... unpack(list, first, last).
+local function slices(list)
+  local first = 1 - SLICE
+  return function()
+    first = first + SLICE
+    if first <= #list then
+      return first, math.min(first + SLICE - 1, #list)
+    end
+  end
+end
+
 -- A command with any number of arguments; returns the sum of its answers.
 local function bulk(command, key, values)
   local sum = 0
-  for first = 1, #values, SLICE do
-    sum = sum + call(command, key, unpack(values, first, math.min(first + SLICE - 1, #values)))
+  for first, last in slices(values) do
+    sum = sum + call(command, key, unpack(values, first, last))
   end
   return sum
 end
@@ -75,10 +86,9 @@ end
 -- HMGET of any number of fields.
 local function pick(key, fields)
   local found = {}
-  for first = 1, #fields, SLICE do
-    local slice = call('HMGET', key, unpack(fields, first, math.min(first + SLICE - 1, #fields)))
-    for k = 1, #slice do
-      found[first + k - 1] = slice[k]
+  for first, last in slices(fields) do
+    for k, value in ipairs(call('HMGET', key, unpack(fields, first, last))) do
+      found[first + k - 1] = value
     end
   end
   return found
@@ -177,18 +187,22 @@ local function tell(id, note, state, record)
   call('HDEL', notes, id)
 end
 
--- Keep records of successes: 32 neighbours share a hash.
+-- Where a success is kept: 32 neighbours share a hash.
+local function bucket_of(id)
+  return tag .. 'o:' .. id:sub(1, -2), id:sub(-1)
+end
+
+-- Keep records of successes.
 local function keep(ids, records, ttl)
   local buckets = {}
   for k, id in ipairs(ids) do
-    local home = id:sub(1, -2)
-    local fields = buckets[home] or {}
-    fields[#fields + 1] = id:sub(-1)
+    local bucket, field = bucket_of(id)
+    local fields = buckets[bucket] or {}
+    fields[#fields + 1] = field
     fields[#fields + 1] = records[k]
-    buckets[home] = fields
+    buckets[bucket] = fields
   end
-  for home, fields in pairs(buckets) do
-    local bucket = tag .. 'o:' .. home
+  for bucket, fields in pairs(buckets) do
     bulk('HSET', bucket, fields)
     call('EXPIRE', bucket, ttl, 'NX')
     call('EXPIRE', bucket, ttl, 'GT')
@@ -201,7 +215,7 @@ local function record_of(id)
   if parent then
     return call('HGET', tag .. 'o:' .. parent, part)
   end
-  local record = call('HGET', tag .. 'o:' .. id:sub(1, -2), id:sub(-1))
+  local record = call('HGET', bucket_of(id))
   return record and 's' .. record or call('GET', tag .. 'f:' .. id)
 end
 
@@ -275,24 +289,51 @@ local function is_known(id)
   return call('HEXISTS', bodies, id) == 1 or record_of(id)
 end
 
+-- Which of these ids, none of them a child's, are known. Mostly none is, and three commands say so.
+local function known_among(ids)
+  local known = {}
+  local found = pick(bodies, ids)
+  local places = {}
+  local bucket
+  for k, id in ipairs(ids) do
+    known[id] = found[k]
+    places[#places + 1] = tag .. 'f:' .. id
+    if bucket_of(id) ~= bucket then
+      bucket = bucket_of(id)
+      places[#places + 1] = bucket
+    end
+  end
+  local there = 0
+  for first, last in slices(places) do
+    there = there + call('EXISTS', unpack(places, first, last))
+  end
+  for _, id in ipairs(there > 0 and ids or {}) do
+    known[id] = known[id] or record_of(id)
+  end
+  return known
+end
+
 -- Take in jobs of one queue and priority that are ready at once: args from first on are id, body, id, body ...
 local function take_run(queue, level, args, first, count, refuse)
+  local named = {}
+  for k = 1, count do
+    named[k] = args[first + 2 * k - 2]
+  end
+  local known = known_among(named)
   local ids = {}
-  local pairs_ = {}
-  local seen = {}
-  for k = 0, count - 1 do
-    local id = args[first + 2 * k]
-    if seen[id] or is_known(id) then
-      refuse(k, 'k')
+  local fields = {}
+  for k, id in ipairs(named) do
+    if known[id] then
+      refuse(k - 1, 'k')
     else
-      seen[id] = true
+      known[id] = true
       ids[#ids + 1] = id
-      pairs_[#pairs_ + 1] = id
-      pairs_[#pairs_ + 1] = args[first + 2 * k + 1]
+      fields[#fields + 1] = id
+      fields[#fields + 1] = args[first + 2 * k - 1]
     end
   end
   if #ids > 0 then
-    bulk('HSET', bodies, pairs_)
+    bulk('HSET', bodies, fields)
     bulk('RPUSH', tag .. 'r:' .. queue .. ':' .. level, ids)
     call('HINCRBY', counts, queue .. ':n', #ids)
     wake(queue)
@@ -602,12 +643,12 @@ local function step(keys, args)
       wake(queue)
     end
   end
-  local pairs_ = {}
+  local fields = {}
   for _, id in ipairs(claimed.ids) do
-    pairs_[#pairs_ + 1] = id
-    pairs_[#pairs_ + 1] = now
+    fields[#fields + 1] = id
+    fields[#fields + 1] = now
   end
-  bulk('HSET', mine, pairs_)
+  bulk('HSET', mine, fields)
   local due = -1
   if #claimed.ids == 0 and want > 0 then
     due = claimed.looks == POPS and now or next_due(queues)
