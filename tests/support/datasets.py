@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
+import asyncpg
 import msgspec
 
-from asyncworker.mapreduce.dataset import open_source
+from asyncworker.mapreduce.dataset import open_sink, open_source
 from asyncworker.mapreduce.sources.source import Partition, Source
 
 Pairs = list[tuple[Any, Any]]
@@ -22,7 +26,8 @@ class Sample(NamedTuple):
     pairs: Pairs
 
 
-Make = Callable[[Path, int], Awaitable[Sample]]
+Make = Callable[[Path, int, str], Awaitable[Sample]]
+"""Of a folder, a number of items, and a database's DSN."""
 
 
 def item(number: int) -> dict[str, str]:
@@ -74,15 +79,15 @@ async def pairs_of(thing: Any, size: int = 1000, **options: Any) -> Pairs:
         await source.close()
 
 
-async def memory_list(folder: Path, count: int) -> Sample:
+async def memory_list(folder: Path, count: int, dsn: str) -> Sample:
     return Sample(values(count), list(enumerate(values(count))))
 
 
-async def memory_generator(folder: Path, count: int) -> Sample:
+async def memory_generator(folder: Path, count: int, dsn: str) -> Sample:
     return Sample((item(number) for number in range(count)), list(enumerate(values(count))))
 
 
-async def memory_async(folder: Path, count: int) -> Sample:
+async def memory_async(folder: Path, count: int, dsn: str) -> Sample:
     async def items() -> AsyncIterator[dict[str, str]]:
         for value in values(count):
             yield value
@@ -91,13 +96,48 @@ async def memory_async(folder: Path, count: int) -> Sample:
 
 
 def file(name: str, text: Callable[[int], tuple[bytes, Pairs]]) -> Make:
-    async def make(folder: Path, count: int) -> Sample:
+    async def make(folder: Path, count: int, dsn: str) -> Sample:
         content, pairs = text(count)
         path = folder / name
         path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
         return Sample(str(path), pairs)
 
     return make
+
+
+async def dataset(folder: Path, count: int, dsn: str) -> Sample:
+    name = unique("dataset")
+    await fill(dsn, name, values(count))
+    return Sample(f"{dsn}?dataset={name}", list(enumerate(values(count))))
+
+
+async def table(folder: Path, count: int, dsn: str) -> Sample:
+    name = unique("table")
+    rows = [{"id": 3 * number - 50, **item(number)} for number in range(count)]
+    async with connected(dsn) as connection:
+        await connection.execute(f"CREATE TABLE {name} (id bigint PRIMARY KEY, name text, text text)")
+        await connection.copy_records_to_table(name, records=[tuple(row.values()) for row in rows])
+    return Sample(f"{dsn}?table=public.{name}&key=id", [(row["id"], row) for row in rows])
+
+
+async def fill(dsn: str, name: str, rows: Sequence[Any]) -> None:
+    """Make these rows the dataset *name*, by COPY."""
+    sink = open_sink(f"{dsn}?{urlencode({'dataset': name})}")
+    await sink.write(rows)
+    await sink.commit()
+
+
+def unique(word: str) -> str:
+    return f"{word}_{uuid.uuid4().hex[:12]}"
+
+
+@asynccontextmanager
+async def connected(dsn: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 KINDS: dict[str, Make] = {
@@ -108,4 +148,6 @@ KINDS: dict[str, Make] = {
     "jsonl-gz": file("data.jsonl.gz", jsonl),
     "csv-plain": file("data.csv", csv_text),
     "csv-gz": file("data.csv.gz", csv_text),
+    "postgresql-dataset": dataset,
+    "postgresql-table": table,
 }

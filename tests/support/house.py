@@ -41,7 +41,7 @@ BY_NAME = {
 
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "aiohttp": ("daemon.*",),
-    "asyncpg": ("mapreduce.sources.postgresql",),
+    "asyncpg": ("mapreduce.database",),
     "click": ("cli", "cli.*"),
     "cronsim": ("queue.worker.scheduler",),
     "hiredis": ("queue.wire",),

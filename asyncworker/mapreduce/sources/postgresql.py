@@ -1,0 +1,240 @@
+"""PostgreSQL: a dataset (``?dataset=NAME``) or a table (``?table=schema.name&key=id``), read by all workers at once.
+
+| URL | item | key |
+|---|---|---|
+| ``?dataset=NAME`` | the ``data`` of a row of ``dataset_items(dataset_id, item_index, data)`` | ``item_index`` |
+| ``?table=T&key=K`` | a dict of the row's columns, the key column among them, as PostgreSQL's own JSON has them | ``K`` |
+
+In a table's item, numbers are numbers, dates ISO text, and what JSON lacks (uuid, bytea, ranges, NaN) is text.
+
+One query, so one snapshot, cuts it into ranges from a first to a last key. Keys may be negative, start anywhere and
+have gaps; they may be neither NULL nor there twice. Rows added after the cut before the first key or behind the last
+are not read; those added in between may be. No transaction is open while items are mapped.
+
+To be written to, ``?dataset=NAME`` holds the rows under that id in place of all it held, and ``?table=T`` (made where
+it is not there: ``job_id, item_index, data``) those of one job beside those of others. Each can be read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import msgspec
+
+from asyncworker.errors import EmptyDataset, SourceError
+from asyncworker.mapreduce.database import Address, Connection, Database, Table, address, identifier, lock, qualified
+from asyncworker.mapreduce.sources.source import LIST_ITEMS, BadItem, Key, Partition
+
+DATASETS = "dataset_items"
+KEY_TYPES = ("int2", "int4", "int8", "text", "varchar", "uuid")
+JSON_TYPES = ("jsonb", "json", "text", "varchar")
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+def open(url: str) -> PostgresqlSource:
+    """Open a dataset, or a table by its key column.
+
+    Raises:
+        SourceError: the URL says neither, or both, or names no table or column.
+    """
+    place = address(url)
+    options = place.options
+    if not (options.keys() == {"dataset"} or options.keys() == {"table", "key"}):
+        raise SourceError(f"{place.label} must end in ?dataset=NAME or ?table=NAME&key=COLUMN")
+    if "table" in options:
+        qualified(options["table"])
+        identifier(options["key"], "column")
+    return PostgresqlSource(url, place)
+
+
+def writer(url: str, *, job_id: str = "") -> PostgresqlSink:
+    """Write rows as JSON.
+
+    Raises:
+        SourceError: the URL says neither dataset nor table, or both.
+    """
+    place = address(url)
+    dataset, table = place.options.get("dataset"), place.options.get("table")
+    if dataset is not None and table is None:
+        return PostgresqlSink(place, DATASETS, "dataset_id", dataset)
+    if table is not None and dataset is None:
+        qualified(table)
+        return PostgresqlSink(place, table, "job_id", job_id)
+    raise SourceError(f"{place.label} must end in ?dataset=NAME or ?table=NAME")
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """The parts of queries over one dataset or table; names in them are quoted, types are of `KEY_TYPES`."""
+
+    table: Table
+    key: str
+    key_type: str
+    item: str
+    where: str
+
+    def plan(self) -> str:
+        """Return the query that cuts: ``$1`` is the size, ``$2`` the dataset."""
+        key = 'place::text COLLATE "C"' if self.key_type == "uuid" else "place"  # which has no min and max of its own
+        return (
+            f"SELECT min({key}), max({key}), count(*), count(*) - count(place), bool_or(again) FROM ("  # noqa: S608 - quoted
+            f"SELECT {self.key} AS place, (row_number() OVER keys - 1) / $1::int8 AS part, "
+            f"row_number() OVER keys <> rank() OVER keys AS again "
+            f"FROM {self.table} AS item WHERE {self.where.format(2)} WINDOW keys AS (ORDER BY {self.key})"
+            ") AS places GROUP BY part ORDER BY part"
+        )
+
+    def read(self, beyond: str) -> str:
+        """Return the query that reads: keys *beyond* (``>`` or ``>=``) ``$1`` up to ``$2``, ``$3`` the dataset."""
+        key = f"{self.key}::text" if self.key_type == "uuid" else self.key
+        return (
+            f"SELECT {key}, {self.item} FROM {self.table} AS item WHERE {self.where.format(3)} "  # noqa: S608 - quoted
+            f"AND {self.key} {beyond} $1::text::{self.key_type} AND {self.key} <= $2::text::{self.key_type} "
+            f"ORDER BY {self.key} LIMIT {LIST_ITEMS}"
+        )
+
+
+class PostgresqlSource:
+    """A dataset or a table. A partition's span is its first and its last key."""
+
+    portable = True
+
+    def __init__(self, url: str, place: Address) -> None:
+        self.url = url
+        self.label = place.label
+        self._dataset = place.options.get("dataset")
+        self._values = () if self._dataset is None else (self._dataset,)
+        self._table = place.options.get("table", DATASETS)
+        self._key = place.options.get("key", "item_index")
+        self._database = Database(place)
+        self._selection: Selection | None = None
+
+    async def partitions(self, size: int) -> AsyncIterator[Partition]:
+        async with self._database.transaction() as connection:
+            selection = await self._selected(connection)
+            parts = await connection.fetch(selection.plan(), size, *self._values)
+        if not parts and self._dataset is not None:
+            raise EmptyDataset(f"{self.label}: the dataset {self._dataset!r} has no rows in {self._table}")
+        if any(nulls for _, _, _, nulls, _ in parts):
+            raise SourceError(f"{self.label}: the key {self._key!r} is NULL in some rows: take a column that never is")
+        if any(again for *_, again in parts):
+            raise SourceError(f"{self.label}: the key {self._key!r} has values twice: take a column that is unique")
+        for index, (first, last, items, _, _) in enumerate(parts):
+            yield Partition(index, items, (first, last))
+
+    async def read(self, partition: Partition) -> AsyncIterator[list[tuple[Key, Any]]]:
+        at, last = partition.span
+        beyond, count, full = ">=", 0, True
+        while full:
+            async with self._database.transaction() as connection:
+                selection = await self._selected(connection)
+                rows = await connection.fetch(selection.read(beyond), str(at), str(last), *self._values)
+            if rows:
+                yield [(row[0], _value(row[1])) for row in rows]
+                at, beyond = rows[-1][0], ">"
+            count, full = count + len(rows), len(rows) == LIST_ITEMS
+        if partition.items and not count:
+            raise SourceError(
+                f"{self.label}: nothing is left of the {partition.items} rows that were planned from {partition.span[0]!r} on"
+            )
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    async def _selected(self, connection: Connection) -> Selection:
+        if self._selection is None:
+            table = await self._database.table(connection, self._table)
+            key, kind = table.column(self._key), _simple(table, self._key)
+            if self._dataset is None:
+                self._selection = Selection(table, key, kind, "row_to_json(item)", "true")
+            else:
+                data = table.column("data")
+                if table.types["data"] not in JSON_TYPES:
+                    raise SourceError(f"{self.label}: {self._table}.data must be jsonb, json or text")
+                owner = table.column("dataset_id")
+                where = f"{owner} = ${{}}::text::{_simple(table, 'dataset_id')}"
+                self._selection = Selection(table, key, kind, data, where)
+        return self._selection
+
+
+class PostgresqlSink:
+    """Rows under one id in a table, all in one transaction.
+
+    Args:
+        owner: the column that says whose rows they are. value: what stands in it.
+    """
+
+    def __init__(self, place: Address, table: str, owner: str, value: str) -> None:
+        self.label = place.label
+        self._database = Database(place)
+        self._name, self._owner, self._value = table, owner, value
+        self._transaction = AsyncExitStack()
+        self._connection: Connection | None = None
+        self._table: Table | None = None
+        self._written = 0
+
+    async def write(self, rows: Sequence[Any]) -> None:
+        try:
+            texts = [_encode(row) for row in rows]
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise SourceError(f"a row cannot be written as JSON: {exc}") from exc
+        connection, table = await self._begun()
+        with self._database.told():
+            await connection.copy_records_to_table(
+                table.name,
+                schema_name=table.schema,
+                columns=[self._owner, "item_index", "data"],
+                records=[(self._value, index, text) for index, text in enumerate(texts, self._written)],
+            )
+        self._written += len(texts)
+
+    async def commit(self) -> None:
+        await self._begun()
+        await self._transaction.aclose()
+        await self._database.close()
+
+    async def abort(self) -> None:
+        with suppress(_Abort, SourceError):  # a server that is gone has forgotten it already
+            await self._transaction.__aexit__(_Abort, _Abort(), None)
+        await self._database.close()
+
+    async def _begun(self) -> tuple[Connection, Table]:
+        """Open the transaction with the first rows, and take away what was there under this id."""
+        if self._connection is None or self._table is None:
+            columns = [f"{self._owner} text NOT NULL", "item_index bigint NOT NULL", "data jsonb"]
+            table = await self._database.ensure(self._name, [*columns, f"PRIMARY KEY ({self._owner}, item_index)"])
+            owner, _ = table.column(self._owner), table.column("item_index")
+            table.column("data")
+            if table.types["data"] not in ("json", "jsonb"):
+                raise SourceError(f"{self.label}: the column data of {self._name} must be jsonb or json")
+            self._connection = await self._transaction.enter_async_context(self._database.transaction(write=True))
+            with self._database.told():
+                await lock(self._connection, f"{table.schema}.{table.name}/{self._value}")
+                await self._connection.execute(f"DELETE FROM {table} WHERE {owner} = $1", self._value)  # noqa: S608 - quoted
+            self._table = table
+        return self._connection, self._table
+
+
+class _Abort(Exception):
+    """Ends a transaction without its rows."""
+
+
+def _simple(table: Table, column: str) -> str:
+    """Return the type of a column that must be an integer, text or uuid."""
+    kind = table.types[column]
+    if kind not in KEY_TYPES:
+        raise SourceError(
+            f"{table.name}.{column} is of type {kind}: an integer, text or uuid is needed to find rows by"
+        )
+    return kind
+
+
+def _value(text: str | bytes | None) -> Any:
+    """Return an item of its JSON; NULL is null."""
+    try:
+        return None if text is None else _decode(text)
+    except (ValueError, RecursionError) as exc:
+        return BadItem(f"no JSON: {exc}")
