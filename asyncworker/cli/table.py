@@ -19,7 +19,7 @@ def show_table(call: Call, columns: Sequence[str], rows: Sequence[Sequence[objec
     if title:
         call.show(title)
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    for line in (columns, *cells):
+    for line in (columns, *cells) if any(columns) else cells:
         padded = (
             text.rjust(width) if at_right else text.ljust(width)
             for text, width, at_right in zip(line, widths, right, strict=True)
@@ -43,7 +43,13 @@ def _draw(
     from rich.table import Table  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    table = Table(box=SIMPLE_HEAD, title=Text(title) if title else None, title_justify="left", pad_edge=False)
+    table = Table(
+        box=SIMPLE_HEAD,
+        show_header=any(columns),
+        title=Text(title) if title else None,
+        title_justify="left",
+        pad_edge=False,
+    )
     for name, at_right in zip(columns, right, strict=True):
         table.add_column(name, justify="right" if at_right else "left", overflow="fold")
     for row in cells:

@@ -29,9 +29,14 @@ def engine_for(call: Call, *, broker: str | None = None) -> Engine:
     """
     settings = call.settings
     engine = load(settings.app) if settings.app else Engine()
-    for name in ("namespace", "concurrency", "lease", "grace_period"):
+    for name, value in {
+        "namespace": settings.namespace,
+        "concurrency": settings.concurrency,
+        "lease": settings.lease,
+        "grace_period": settings.grace_period,
+    }.items():
         if call.origins[name] != "default":
-            setattr(engine, name, getattr(settings, name))
+            setattr(engine, name, value)
     engine.url = broker or settings.broker or engine.url
     engine.database = settings.dsn() or engine.database
     if settings.queues:

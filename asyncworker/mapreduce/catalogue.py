@@ -95,6 +95,11 @@ class Catalogue:
             raise BadParameters(_NOTHING)
         return f"{_known(self._mappers, 'mapper', mapper)}+{_known(self._reducers, 'reducer', reducer)}"
 
+    def names(self) -> tuple[str, ...]:
+        """Return what `find` takes: the built-ins, ``mapper+`` and ``+reducer``; of these two any pair goes, too."""
+        own = (*(f"{name}+" for name in self._mappers), *(f"+{name}" for name in self._reducers))
+        return (*function_names(), *sorted(own))
+
     def find(self, name: str) -> Function:
         """Return a function by the name that `name` gave.
 
@@ -102,6 +107,8 @@ class Catalogue:
             UnknownName: with the nearest known name.
         """
         if "+" not in name:
+            if name not in function_names():
+                raise UnknownName("function", name, self.names())
             return find_function(name)
         mapper, _, reducer = name.partition("+")
         _known(self._mappers, "mapper", mapper or None)

@@ -32,6 +32,7 @@ AGGREGATES = ["count", "sum", "avg", "min", "max"]
 _AGGREGATE = {"type": "string", "enum": AGGREGATES}
 _SCHEMA = {
     "type": "object",
+    "examples": [{"aggregation_config": {"group_by": ["carrier"], "aggregate_fields": {"dep_delay": ["avg", "max"]}}}],
     "required": ["aggregation_config"],
     "additionalProperties": False,
     "properties": {

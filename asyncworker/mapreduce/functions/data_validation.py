@@ -26,6 +26,16 @@ from asyncworker.mapreduce.value import LARGEST, TYPES, brief, kind, missing, nu
 EXAMPLES = 3
 _SCHEMA = {
     "type": "object",
+    "examples": [
+        {
+            "validation_rules": {
+                "required_fields": ["email"],
+                "type_validations": {"age": "int"},
+                "range_validations": {"age": {"min": 0, "max": 120}},
+                "pattern_validations": {"email": "[^@]+@[^@]+"},
+            }
+        }
+    ],
     "required": ["validation_rules"],
     "additionalProperties": False,
     "properties": {

@@ -25,6 +25,7 @@ from asyncworker.mapreduce.value import kind, missing
 
 _SCHEMA = {
     "type": "object",
+    "examples": [{"field": "text", "top": 10}],
     "additionalProperties": False,
     "properties": {
         "field": {"type": "string", "description": "the field that holds the text; without it, the item is the text"},

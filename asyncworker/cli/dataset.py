@@ -1,0 +1,88 @@
+"""What `run` and `submit` are told about a dataset: the function, its parameters, where the items come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from asyncworker.cli.command import Call
+from asyncworker.engine import Engine
+from asyncworker.errors import BadParameters, SettingsError
+from asyncworker.job import JobHandle
+from asyncworker.mapreduce.job import Summary
+
+FLAGS = (
+    "function",
+    "params",
+    "to",
+    "broker",
+    "namespace",
+    "app",
+    "partition_size",
+    "max_failures",
+    "missing",
+    "database",
+    "lease",
+    "json",
+)
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A job as it was asked for, checked as far as that goes without touching the source."""
+
+    source: str
+    function: str
+    params: dict[str, Any]
+
+    async def submit(self, call: Call, engine: Engine) -> JobHandle[Summary]:
+        settings = call.settings
+        return await engine.map_reduce(
+            self.source,
+            self.function,
+            params=self.params,
+            partition_size=settings.partition_size,
+            max_failures=settings.max_failures,
+            to=settings.to,
+        )
+
+
+def request(call: Call, engine: Engine, source: str) -> Request:
+    """Return what was asked for.
+
+    Raises:
+        SettingsError: no function was named. UnknownName: no such function. BadParameters: they do not fit it.
+    """
+    settings = call.settings
+    if not settings.function:
+        raise SettingsError("which function? --function NAME; 'asyncworker functions' lists them")
+    params = json_object(settings.params, "--params")
+    engine.functions.find(settings.function).prepare(params)
+    if settings.missing is not None:
+        source += ("&" if "?" in source else "?") + urlencode({"missing": settings.missing})
+    return Request(source, settings.function, params)
+
+
+def json_object(given: str | None, what: str) -> dict[str, Any]:
+    """Read a JSON object: from the text itself, where it begins with a brace, else from the file of that name.
+
+    Raises:
+        BadParameters: says what is wrong with it, and where.
+    """
+    if given is None:
+        return {}
+    text = given.strip()
+    where = what
+    if not text.startswith("{"):
+        where = f"{what} {given!r}"
+        try:
+            text = Path(given).read_text("utf-8")
+        except (OSError, ValueError) as exc:
+            why = exc.strerror if isinstance(exc, OSError) else exc
+            raise BadParameters(f"{where}: neither a JSON object nor a file that can be read: {why}") from exc
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise BadParameters(f"{where}: no JSON object: {exc}") from exc

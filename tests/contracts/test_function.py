@@ -1,0 +1,238 @@
+"""The contract of processing functions, over every file of the room and over users' own: any cut, one result."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asyncworker.errors import BadParameters, UnknownName
+from asyncworker.mapreduce.catalogue import find_function, from_callables, function_names
+from asyncworker.mapreduce.functions.function import Function, Work
+from asyncworker.mapreduce.schema import KEYWORDS
+
+
+async def shown(item: Any, params: Any) -> str:
+    return repr(item)
+
+
+class Longest:
+    def initial(self, params: Any) -> Any:
+        return None
+
+    def fold(self, acc: Any, value: Any) -> Any:
+        return value if acc is None or len(str(value)) > len(str(acc)) else acc
+
+    def merge(self, left: Any, right: Any) -> Any:
+        return left if right is None else right if left is None else self.fold(left, right)
+
+    def finish(self, acc: Any, params: Any) -> Any:
+        return [acc, params]
+
+
+PARAMS: Mapping[str, dict[str, Any]] = {
+    "data_validation": {
+        "validation_rules": {
+            "required_fields": ["a", "text"],
+            "type_validations": {"a": "int", "b": "number", "text": "str"},
+            "range_validations": {"a": {"min": 0, "max": 10}, "b": {"min": -1.5}},
+            "pattern_validations": {"text": "[a-z]+"},
+        }
+    },
+    "data_aggregation": {
+        "aggregation_config": {
+            "group_by": ["text", "b"],
+            "aggregate_fields": {"a": ["count", "sum", "avg", "min", "max"], "b": "count"},
+        }
+    },
+    "word_count": {"field": "text", "top": 3},
+}
+OWN = {
+    "shown+": from_callables(shown),
+    "+Longest": from_callables(None, Longest),
+    "shown+Longest": from_callables(shown, Longest),
+}
+FUNCTIONS = [*map(find_function, function_names()), *OWN.values()]
+
+numbers = st.one_of(
+    st.integers(-20, 20),
+    st.integers(-(2**70), 2**70),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([0.1, 1e308, -1e308, 5e-324, -0.0, 1, 1.0, "0.1", "1e3", "7", "-7", "18446744073709551616"]),
+)
+values = st.one_of(
+    numbers, st.sampled_from([None, "", True, False, "true", "x", "y z", [], {}, [1], float("nan"), "\ud800"])
+)
+plain = st.sampled_from([None, "", 1, 1.0, "1", True, "x", "y z"])
+objects = st.fixed_dictionaries({}, optional={"a": values, "b": plain, "text": plain, "id": values})
+items = st.one_of(
+    objects, objects, objects, st.sampled_from([None, 0, "text", [1, 2], {"status": "failed", "error": 1}])
+)
+
+
+def each(functions: list[Function] = FUNCTIONS) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("function", functions, ids=lambda function: function.name)
+
+
+def work_of(function: Function) -> Work:
+    return function.prepare(PARAMS.get(function.name, {}))
+
+
+async def folded(work: Work, given: list[Any]) -> tuple[Any, int]:
+    """Fold what can be mapped; returns the accumulator, and how many items failed."""
+    acc, failed = work.initial(), 0
+    for item in given:
+        try:
+            value = work.map(item)
+            if hasattr(value, "__await__"):
+                value = await value
+        except ValueError:
+            failed += 1
+        else:
+            acc = work.fold(acc, value)
+    return acc, failed
+
+
+def travelled(acc: Any) -> Any:
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(acc))
+
+
+def text(result: Any) -> str:
+    """Show a result to the last bit: 1, 1.0 and true differ, as do 0.0 and -0.0."""
+    assert msgspec.json.decode(msgspec.json.encode(result)) == result, "a result is plain JSON"
+    travelled(result)
+    return repr(result)
+
+
+@each()
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+async def test_any_cut_and_any_order_of_merging_finish_to_the_same_result(
+    function: Function, data: st.DataObject
+) -> None:
+    given_ = [item for item in data.draw(st.lists(items, max_size=60)) if function.name not in OWN or carried(item)]
+    work = work_of(function)
+    whole, failed = await folded(work, given_)
+    expected = text(work.finish(travelled(whole), failed))
+
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(given_)), max_size=8)))
+    bounds = [0, *cuts, len(given_)]
+    parts = [await folded(work_of(function), given_[start:stop]) for start, stop in pairwise(bounds)]
+    assert sum(part_failed for _, part_failed in parts) == failed
+    accs = [travelled(acc) for acc, _ in parts]
+    while len(accs) > 1:
+        at = data.draw(st.integers(0, len(accs) - 2))
+        accs[at : at + 2] = [travelled(work.merge(accs[at], accs[at + 1]))]
+    assert text(work.finish(accs[0], failed)) == expected
+
+
+def carried(item: Any) -> bool:
+    """Return whether JSON and MessagePack can carry an item, as users' own functions need."""
+    try:
+        return travelled(item) == item == msgspec.json.decode(msgspec.json.encode(item))
+    except (OverflowError, UnicodeEncodeError):
+        return False
+
+
+@each()
+@settings(max_examples=30, deadline=None)
+@given(given_=st.lists(objects.filter(carried), max_size=20))
+async def test_initial_is_the_identity_of_merge(function: Function, given_: list[Any]) -> None:
+    work = work_of(function)
+    acc, failed = await folded(work, given_)
+    expected = text(work.finish(copy.deepcopy(acc), failed))
+    assert text(work.finish(work.merge(work.initial(), copy.deepcopy(acc)), failed)) == expected
+    assert text(work.finish(work.merge(copy.deepcopy(acc), work.initial()), failed)) == expected
+    assert work.initial() == work.initial()
+
+
+@each()
+async def test_one_work_makes_accumulators_that_share_nothing(function: Function) -> None:
+    work = work_of(function)
+    before = copy.deepcopy(work.initial())
+    await folded(work, [{"a": 1, "text": "x"}, {"a": "bad"}])
+    assert work.initial() == before
+
+
+@each([find_function(name) for name in function_names()])
+def test_a_function_is_found_by_its_file_and_says_what_it_does(function: Function) -> None:
+    assert function.name in PARAMS, "this suite wants parameters for each file of the room"
+    assert find_function(function.name) is function
+    assert function.summary.endswith(".")
+    assert len(function.summary) < 100
+
+
+@each([find_function(name) for name in function_names()])
+def test_the_schema_is_sound_and_travels(function: Function) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(function.schema)) == function.schema
+    sound(function.schema)
+    assert function.schema["type"] == "object"
+    assert function.schema["additionalProperties"] is False
+    for example in function.schema["examples"]:
+        function.prepare(example)
+
+
+def sound(schema: Any) -> None:
+    assert schema.keys() <= KEYWORDS
+    for nested in schema.get("properties", {}).values():
+        sound(nested)
+    for nested in (schema.get("additionalProperties"), schema.get("items"), *schema.get("anyOf", ())):
+        if isinstance(nested, dict):
+            sound(nested)
+    assert set(schema.get("required", ())) <= schema.get("properties", {}).keys()
+    if "default" in schema and schema.get("type") == "boolean":
+        assert type(schema["default"]) is bool
+
+
+@each([find_function(name) for name in function_names()])
+def test_s15_parameters_are_checked_at_submit(function: Function) -> None:
+    params = msgspec.json.decode(msgspec.json.encode(PARAMS[function.name]))
+    before = copy.deepcopy(params)
+    function.prepare(params)
+    assert params == before
+    known = next(iter(function.schema["properties"]))
+    with pytest.raises(BadParameters, match=f"unknown key '{known}s'; did you mean '{known}'"):
+        function.prepare({**params, known + "s": 1})
+    with pytest.raises(BadParameters, match="the parameters must be an object, not a list"):
+        function.prepare([params])  # type: ignore[arg-type]
+    with pytest.raises(BadParameters, match=f"{known} must be .*, not a number"):
+        function.prepare({known: 1})
+
+
+def test_s15_an_unknown_function_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(UnknownName, match="unknown function 'data_validaton'; did you mean 'data_validation'"):
+        find_function("data_validaton")
+    for name in ("function", "os.system", "../catalogue", "__init__", "", "data_validation "):
+        with pytest.raises(UnknownName):
+            find_function(name)
+
+
+@each()
+async def test_s14_an_item_of_any_form_is_mapped_or_fails_alone(function: Function) -> None:
+    work = work_of(function)
+    odd = [{"status": "failed", "error": "x", "original_index": 7}, None, True, 0, 1.5, "text", [], {}, [[]], {"a": {}}]
+    good = {"a": 1, "text": "x"}
+    acc, failed = await folded(work, [good, *odd, good])
+    alone = sum([(await folded(work, [item]))[1] for item in odd])
+    assert failed == alone
+    text(work.finish(acc, failed))
+
+
+@each([find_function(name) for name in function_names()])
+def test_s22_the_error_of_an_item_holds_nothing_of_it(function: Function) -> None:
+    work = work_of(function)
+    secret = "canary-4711"
+    errors = []
+    for item in (secret, [secret], {"a": secret, "text": [secret]}, {"text": {secret: 1}}, {"a": 1, "text": [secret]}):
+        try:
+            work.map(item)
+        except ValueError as exc:
+            errors.append(str(exc))
+    assert len(errors) >= 2
+    assert all(secret not in error and len(error) < 200 for error in errors)
