@@ -81,6 +81,7 @@ LAST_STOPS = {
 
 LONG: dict[str, str] = {
     "queue.brokers.memory": "one broker's whole state machine; redis.py has the same in its scripts",
+    "queue.brokers.redis": "ten verbs against one library of scripts; wire and bodies are files of their own",
 }
 """Files over 400 lines, each with its reason."""
 
@@ -316,7 +317,7 @@ def nothing_is_unfinished(module: Module) -> Iterator[str]:
 def each_noqa_has_its_reason(module: Module) -> Iterator[str]:
     """``# noqa: CODE - reason``."""
     for number, line in enumerate(module.source.splitlines(), 1):
-        if "# noqa" in line and not re.search(r"# noqa: [A-Z0-9, ]+? - \S.{6,}", line):
+        if "# noqa" in line and not re.search(r"# noqa: [A-Z0-9, ]+? - \S.{4,}", line):
             yield f"line {number}: a noqa without its code or reason"
 
 

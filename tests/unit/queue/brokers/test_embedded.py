@@ -22,8 +22,10 @@ def pid_of(url: str) -> int:
 async def test_the_server_ends_with_the_broker() -> None:
     broker = embedded.open("embedded://", namespace="shop")
     pid = pid_of(broker.url)
-    assert (await broker.depth(["default"])).queues["default"].waiting == 0
-    await broker.close()
+    try:
+        assert (await broker.depth(["default"])).queues["default"].queued == 0
+    finally:
+        await broker.close()
     assert not psutil.pid_exists(pid)
 
 
