@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -35,6 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # pytest-xdist's processes must find the same tests: one hash seed for all of them, another in each run.
+    os.environ.setdefault("PYTHONHASHSEED", str(random.randrange(2**32)))
     config.addinivalue_line("markers", "long: takes long; runs with --long only")
     config.addinivalue_line("markers", "leaks: leaves threads or processes behind on purpose")
 
