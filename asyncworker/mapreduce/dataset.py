@@ -6,11 +6,12 @@ import os
 import re
 from collections.abc import AsyncIterable, Iterable
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from urllib.parse import parse_qs, urlencode
 
 from asyncworker import registry
 from asyncworker.errors import SourceError, UnknownName
+from asyncworker.mapreduce.job import Summary
 from asyncworker.mapreduce.sources.source import Sink, Source
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(?://|$)", re.IGNORECASE)
@@ -63,6 +64,32 @@ def open_sink(thing: str | os.PathLike[str] | list[Any], job_id: str = "") -> Si
     if not hasattr(module, "writer"):
         raise SourceError(f"{module.__name__.rpartition('.')[2]} can be read, not written")
     return cast("Sink", module.writer(thing, job_id=job_id))
+
+
+class Results(Protocol):
+    """Where a job's summary goes as a row."""
+
+    label: str
+
+    async def save(self, summary: Summary) -> None:
+        """Write the row, in place of an earlier one of the same job. Raises SourceError."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def is_postgresql(url: str) -> bool:
+    """Return whether *url* names a PostgreSQL database."""
+    return url.lower().startswith(("postgresql://", "postgres://"))
+
+
+def open_results(database: str) -> Results:
+    """Open the table of results of a PostgreSQL database; nothing is touched yet.
+
+    Raises:
+        SourceError: this is no DSN.
+    """
+    return cast("Results", registry.find("source", "postgresql").results(database))
 
 
 def _module(text: str) -> ModuleType | None:

@@ -12,12 +12,13 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, BrokerDown, BrokerError, JobNotFound, QueueFull
-from asyncworker.mapreduce.dataset import open_sink, open_source
+from asyncworker.mapreduce.dataset import is_postgresql, open_results, open_sink, open_source
 from asyncworker.mapreduce.functions.function import Function
 from asyncworker.mapreduce.job import ERROR_CHARS, MAP_TASK, REDUCE_TASK, Plan
 from asyncworker.mapreduce.sources.source import Partition, Source
@@ -87,12 +88,12 @@ async def submit(
     try:
         plan = Plan(
             source=opened.url,
-            dataset_id=opened.label,
+            dataset_id=source if isinstance(source, str) and "://" not in source else opened.label,
             function=function.name,
             params=dict(params),
             partition_size=partition_size,
             max_failures=max_failures,
-            to=None if to is None else _reachable(to),
+            **_places(opened.url, to, database),
         )
         partitions = opened.partitions(partition_size)
         first = await anext(partitions, None)  # what cannot be read at all is said before there is a job
@@ -244,11 +245,21 @@ def _lost(because: str) -> None:
     """Let a lost lease be: what is enqueued from now on finds the job closed, and the job says why it failed."""
 
 
-def _reachable(to: str) -> str:
-    """Return where rows go as a worker elsewhere must name it; its form is checked, nothing is touched."""
-    to = to if "://" in to else str(Path(to).absolute())
-    open_sink(to)
-    return to
+def _places(source: str, to: str | None, database: str | None) -> dict[str, str]:
+    """Return where rows and the result row go, as a worker elsewhere must name it; forms are checked, nothing is touched.
+
+    A PostgreSQL URL without a table or dataset to hold rows is meant for the result row.
+    """
+    places = {"results": database or source} if database or is_postgresql(source) else {}
+    if to is not None:
+        if is_postgresql(to) and not parse_qs(urlsplit(to).query).keys() & {"table", "dataset"}:
+            places["results"] = to
+        else:
+            places["to"] = to if "://" in to else str(Path(to).absolute())
+            open_sink(places["to"])
+    if "results" in places:
+        open_results(places["results"])
+    return places
 
 
 def _check(partition_size: int, max_failures: float | None, ahead: int, in_flight: int | None) -> None:

@@ -29,8 +29,8 @@ ERROR_CHARS = 300
 class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     """What all partitions of one job share: the argument of the parent's call.
 
-    ``source`` and ``to`` are URLs and may hold secrets; ``dataset_id`` is for people. ``max_failures`` is None, a
-    count of items (int) or a share of them (float, 0..1).
+    ``source``, ``to`` (rows) and ``results`` (the database of the result row) are URLs and may hold secrets;
+    ``dataset_id`` is for people. ``max_failures`` is None, a count of items (int) or a share of them (float, 0..1).
     """
 
     source: str
@@ -40,6 +40,7 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     partition_size: int = 0
     max_failures: int | float | None = None
     to: str | None = None
+    results: str | None = None
 
 
 class Failure(msgspec.Struct, frozen=True):

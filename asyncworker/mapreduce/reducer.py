@@ -14,7 +14,7 @@ import msgspec
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, JobFailed
-from asyncworker.mapreduce.dataset import open_sink
+from asyncworker.mapreduce.dataset import open_results, open_sink
 from asyncworker.mapreduce.functions.function import Function, Work
 from asyncworker.mapreduce.job import CHUNK_BYTES, FAILURES_KEPT, Failure, Partial, Plan, Summary, read
 from asyncworker.queue.brokers.broker import Broker
@@ -64,9 +64,9 @@ class Reducer:
         if because:
             partial = summary if _size(summary) <= RESULT_BYTES else {**summary, "final_result": None}
             raise JobFailed(because, partial=partial, failures=summary["failures"])
-        saved = await _save(plan.to, ctx.id, result) if plan.to else None
+        saved = await _save(plan, summary)
         if (size := _size(summary)) > (CHUNK_BYTES if saved else RESULT_BYTES):
-            if saved is None:
+            if not saved:
                 raise JobFailed(
                     f"the result takes {size:,} bytes, more than a broker carries ({RESULT_BYTES:,}): "
                     "name a file or table for its rows with to=",
@@ -164,18 +164,28 @@ def _because(plan: Plan, children: Progress, tally: Tally) -> str:
     return f"{tally.failed} of {tally.items} items failed, more than {allowed}"
 
 
-async def _save(to: str, job_id: str, result: Any) -> dict[str, Any]:
-    """Write a result's rows; returns where they went."""
-    rows = _rows(result)
-    sink = open_sink(to, job_id=job_id)
-    try:
-        for start in range(0, len(rows), ROWS):
-            await sink.write(rows[start : start + ROWS])
-        await sink.commit()
-    except BaseException:
-        await sink.abort()
-        raise
-    return {"saved_to": sink.label, "rows": len(rows)}
+async def _save(plan: Plan, summary: Summary) -> dict[str, Any]:
+    """Write rows and result row where the plan has them; returns where they went."""
+    saved: dict[str, Any] = {}
+    if plan.to:
+        rows = _rows(summary["final_result"])
+        sink = open_sink(plan.to, job_id=summary["job_id"])
+        try:
+            for start in range(0, len(rows), ROWS):
+                await sink.write(rows[start : start + ROWS])
+            await sink.commit()
+        except BaseException:
+            await sink.abort()
+            raise
+        saved = {"saved_to": sink.label, "rows": len(rows)}
+    if plan.results:
+        table = open_results(plan.results)
+        try:
+            await table.save(summary)
+        finally:
+            await table.close()
+        saved.setdefault("saved_to", table.label)
+    return saved
 
 
 def _rows(result: Any) -> Sequence[Any]:

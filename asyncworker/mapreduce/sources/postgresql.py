@@ -25,6 +25,7 @@ import msgspec
 
 from asyncworker.errors import EmptyDataset, SourceError
 from asyncworker.mapreduce.database import Address, Connection, Database, Table, address, identifier, lock, qualified
+from asyncworker.mapreduce.results import ResultTable
 from asyncworker.mapreduce.sources.source import LIST_ITEMS, BadItem, Key, Partition
 
 DATASETS = "dataset_items"
@@ -65,6 +66,11 @@ def writer(url: str, *, job_id: str = "") -> PostgresqlSink:
         qualified(table)
         return PostgresqlSink(place, table, "job_id", job_id)
     raise SourceError(f"{place.label} must end in ?dataset=NAME or ?table=NAME")
+
+
+def results(dsn: str) -> ResultTable:
+    """Open the table of results in a database."""
+    return ResultTable(dsn)
 
 
 class Selection(msgspec.Struct, frozen=True):

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncworker.errors import JobFailed
+from asyncworker.errors import EmptyDataset, JobFailed
 from asyncworker.mapreduce import reducer
 from asyncworker.mapreduce.job import FAILURES_KEPT, Summary
 from asyncworker.queue.brokers import memory
@@ -123,12 +124,11 @@ async def test_failures_told_of_are_bounded_for_the_whole_job_too() -> None:
     assert summary["success_rate"] == 0.0
 
 
-async def test_s10_a_reduce_that_runs_again_writes_its_rows_once(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    fleet = Fleet()
+def dies_twice_at_the_end() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make the first two reduces die when all is written and nothing settled."""
     runs = 0
 
-    def dies_after_saving(reduce: Callable[..., Any]) -> Callable[..., Any]:
+    def around(reduce: Callable[..., Any]) -> Callable[..., Any]:
         async def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal runs
             runs += 1
@@ -139,9 +139,14 @@ async def test_s10_a_reduce_that_runs_again_writes_its_rows_once(tmp_path: Path)
 
         return call
 
-    fleet.around_reduce(dies_after_saving)
+    return around
+
+
+async def test_s10_a_reduce_that_runs_again_writes_its_rows_once(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    fleet = Fleet()
+    fleet.around_reduce(dies_twice_at_the_end())
     summary = await fleet.summary([{"n": 1}, {"n": 2}], to=str(path))
-    assert runs == 3
     assert [json.loads(line) for line in path.read_text().splitlines()] == [{"n": 1}, {"n": 2}]
     assert summary["final_result"]["items"] == [{"n": 1}, {"n": 2}]
 
@@ -209,6 +214,53 @@ async def test_nothing_of_a_job_is_left_but_its_result() -> None:
     async with fleet.working():
         await fleet.end(job_id)
     assert await fleet.broker.find([child_id(job_id, part) for part in range(5)]) == [None] * 5
+
+
+async def rows_of(dsn: str, query: str) -> list[dict[str, Any]]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return [dict(row) for row in await connection.fetch(query)]
+    finally:
+        await connection.close()
+
+
+async def test_s10_the_result_row_is_there_once_however_often_the_end_is_run(postgres_dsn: str) -> None:
+    await rows_of(postgres_dsn, "CREATE TABLE dataset_items (dataset_id text, item_index int, data jsonb)")
+    await rows_of(
+        postgres_dsn,
+        "INSERT INTO dataset_items SELECT 'dataset_001', n, to_jsonb(n) FROM generate_series(1, 25) AS n",
+    )
+    fleet = Fleet()
+    fleet.around_reduce(dies_twice_at_the_end())
+    summary = await fleet.summary("dataset_001", database=postgres_dsn)
+    assert (summary["dataset_id"], summary["total_processed"]) == ("dataset_001", 25)
+    (row,) = await rows_of(postgres_dsn, "SELECT * FROM distributed_processing_results")
+    assert (row["job_id"], row["dataset_id"], row["total_processed"]) == (summary["job_id"], "dataset_001", 25)
+    assert json.loads(row["result_data"])["final_result"] == summary["final_result"]
+    assert row["success_rate"] == 100.0
+
+
+async def test_the_result_row_goes_where_it_is_wanted(postgres_dsn: str, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    first = await Fleet().summary([1], to=postgres_dsn)
+    second = await Fleet().summary([1], to=str(rows), database=postgres_dsn)
+    third = await Fleet().summary([{"n": 1}], to=f"{postgres_dsn}?table=kept")
+    saved = await rows_of(postgres_dsn, "SELECT job_id FROM distributed_processing_results")
+    ids = {row["job_id"] for row in saved}
+    assert {first["job_id"], second["job_id"]} <= ids
+    assert third["job_id"] not in ids
+    assert rows.read_text() == "1\n"
+    assert len(await rows_of(postgres_dsn, "SELECT * FROM kept")) == 1
+
+
+async def test_s03_an_empty_dataset_is_told_at_submit(postgres_dsn: str) -> None:
+    fleet = Fleet()
+    await rows_of(
+        postgres_dsn, "CREATE TABLE IF NOT EXISTS dataset_items (dataset_id text, item_index int, data jsonb)"
+    )
+    with pytest.raises(EmptyDataset):
+        await fleet.submit("nothing", database=postgres_dsn)
+    assert (await fleet.broker.depth(["default"])).queues["default"].enqueued == 0
 
 
 @pytest.mark.parametrize(
