@@ -48,7 +48,7 @@ def check(schema: Schema, value: Any, where: str = "the parameters") -> None:
         _check_object(schema, value, where)
     elif isinstance(value, list | tuple):
         if len(value) < schema.get("minItems", 0):
-            raise BadParameters(f"{where} must have at least {schema['minItems']} entries")
+            raise BadParameters(f"{where} must have {schema['minItems']} or more entries")
         for index, entry in enumerate(value):
             check(schema.get("items", {}), entry, f"{where}[{index}]")
     elif type(value) is str:
@@ -76,7 +76,7 @@ def _check_object(schema: Schema, value: Mapping[Any, Any], where: str) -> None:
         if key not in value:
             raise BadParameters(f"{_at(where, key)} is missing; it must be {_wanted(known.get(key, {}))}")
     if len(value) < schema.get("minProperties", 0):
-        raise BadParameters(f"{where} must have {schema['minProperties']} of {_listed(known)}")
+        raise BadParameters(f"{where} must have {schema['minProperties']} or more of {_listed(known)}")
 
 
 def _check_nearest(choices: list[Schema], value: Any, where: str) -> None:
@@ -109,7 +109,7 @@ def _wanted(schema: Schema) -> str:
 def _span(schema: Schema, least: str, most: str) -> str:
     if least not in schema:
         return f"at most {schema[most]}"
-    return f"{schema[least]} to {schema[most]}" if most in schema else f"at least {schema[least]}"
+    return f"{schema[least]} to {schema[most]}" if most in schema else f"{schema[least]} or more"
 
 
 def _listed(names: Any) -> str:

@@ -100,6 +100,8 @@ def kind(value: Any) -> str:
             return "null"
         case bool():
             return "a bool"
+        case float() if not -LARGEST <= value <= LARGEST:
+            return "nan or infinity"
         case int() | float():
             return "a number"
         case str():
