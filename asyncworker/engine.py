@@ -313,7 +313,7 @@ class Engine:
     async def __aenter__(self) -> Self:
         self._users += 1
         if self._users == 1 and self._works_alone():
-            self._adopt(asyncio.get_running_loop().create_task(self.run(), name="memory worker"))
+            await self._work_here("memory worker")
         return self
 
     async def __aexit__(
@@ -331,17 +331,23 @@ class Engine:
                 task.cancel()
         await asyncio.gather(*self._own, return_exceptions=True)
         self.tasks.close()
-        if "broker" in self.__dict__:
-            await self.broker.close()
+        if (broker := self.__dict__.pop("broker", None)) is not None:  # the next use opens another
+            self.tasks.remove(MAP_TASK)
+            self.tasks.remove(REDUCE_TASK)
+            await broker.close()
 
     async def lifespan(self, app: object) -> AsyncGenerator[None, None]:
         """Be client and worker beside a web application: ``app.cleanup_ctx.append(engine.lifespan)``."""
         async with self:
             if not self._works_alone():
-                self._adopt(asyncio.get_running_loop().create_task(self.run(), name="worker"))
+                await self._work_here("worker")
             yield
             self.stop()
             await asyncio.gather(*self._own, return_exceptions=True)
+
+    async def _work_here(self, name: str) -> None:
+        self._adopt(asyncio.get_running_loop().create_task(self.run(), name=name))
+        await asyncio.sleep(0)  # from here on `stop` finds it
 
     def _adopt(self, task: asyncio.Task[None]) -> None:
         """Own a background task: it is stopped when the engine closes, and its error is logged."""

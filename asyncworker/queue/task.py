@@ -138,6 +138,10 @@ class Tasks(Mapping[str, Definition]):
         self._known[name] = definition
         return definition
 
+    def remove(self, name: str) -> None:
+        """Forget a task; its jobs are put back from then on."""
+        del self._known[name]
+
     def close(self) -> None:
         """Close what runs tasks beside the event loop; it opens again when next used."""
         for executor in self._executors.values():
