@@ -19,7 +19,7 @@ import msgspec
 from asyncworker import __version__
 from asyncworker.auto import CONCURRENCY, PARTITION_QUEUE, PARTITION_SIZE, PARTITIONS_AT_ONCE, slots
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.errors import BadParameters, JobFailed, SettingsError, UnknownName
+from asyncworker.errors import BadParameters, JobFailed, SettingsError
 from asyncworker.events import Bus
 from asyncworker.job import JobHandle
 from asyncworker.mapreduce.catalogue import Catalogue
@@ -30,7 +30,7 @@ from asyncworker.mapreduce.reducer import Reducer
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import Ids, pack_call
 from asyncworker.queue.job import DEFAULT_PRIORITY, Job
-from asyncworker.queue.task import Definition, TaskOptions, Tasks, options_of
+from asyncworker.queue.task import TaskOptions, Tasks, options_of
 from asyncworker.queue.worker.scheduler import Schedule
 from asyncworker.queue.worker.worker import Worker
 from asyncworker.registry import find
@@ -138,12 +138,14 @@ class Engine:
         def register(function: Callable[..., Any]) -> Task[Any, Any]:
             known_as = name or name_of(function)
             given = dict(options)
-            if "queue" not in given:
-                route = next((queue for pattern, queue in self._routes.items() if fnmatchcase(known_as, pattern)), None)
-                given |= {"queue": route} if route else {}
+            if "queue" not in given and (route := self._route(known_as)):
+                given["queue"] = route
             return Task(function, self.tasks.add(known_as, function, options_of(given)), self)
 
         return register
+
+    def _route(self, task: str) -> str | None:
+        return next((queue for pattern, queue in self._routes.items() if fnmatchcase(task, pattern)), None)
 
     def mapper(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Register ``async def m(item, params) -> value`` for `map_reduce`, by its name."""
@@ -182,22 +184,20 @@ class Engine:
         Raises:
             BadParameters: arguments that cannot travel. BrokerDown, QueueFull, JobTooBig.
         """
-        definition = self.tasks.get(task)
-        if definition is None:
-            route = next((queue for pattern, queue in self._routes.items() if fnmatchcase(task, pattern)), "default")
-            definition = Definition(name=task, call=_elsewhere, options=TaskOptions(queue=route))
-        return (await self.send(definition, [(args, kwargs)], Call()))[0]
+        known = self.tasks.get(task)
+        options = known.options if known else TaskOptions(queue=self._route(task) or "default")
+        return (await self.send(task, options, [(args, kwargs)], Call()))[0]
 
     async def send(
-        self, definition: Definition, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], call: Call
+        self, name: str, task: TaskOptions, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], call: Call
     ) -> list[JobHandle[Any]]:
         """Enqueue calls of one task; see `Task.enqueue_many`."""
-        queue = call.queue or definition.options.queue
-        priority = definition.options.priority if call.priority is None else call.priority
+        queue = call.queue or task.queue
+        priority = task.priority if call.priority is None else call.priority
         options, at_s = dict(call.options), call.at_s
         if call.delay or at_s:
             options["due_s"] = at_s or self._clock.now() + call.delay
-        name, ids = definition.name, self._ids
+        ids = self._ids
         jobs = [
             Job(ids(), queue, pack_call(name, args, kwargs), priority, options, call.delay, at_s)
             for args, kwargs in calls
@@ -358,7 +358,3 @@ class Engine:
         self._own.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s ended: %s", task.get_name(), mask_text(str(error)))
-
-
-async def _elsewhere(*args: Any, **kwargs: Any) -> Any:
-    raise UnknownName("task", "only known elsewhere")

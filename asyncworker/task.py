@@ -12,7 +12,7 @@ import msgspec
 from asyncworker.errors import BadParameters, UnknownName
 from asyncworker.job import JobHandle
 from asyncworker.queue.job import PRIORITIES
-from asyncworker.queue.task import PORTABLE, Definition
+from asyncworker.queue.task import PORTABLE, Definition, TaskOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,7 +61,7 @@ class Sender(Protocol):
     """What a task needs of its engine."""
 
     async def send(
-        self, definition: Definition, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], call: Call
+        self, name: str, task: TaskOptions, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], call: Call
     ) -> list[JobHandle[Any]]:
         """Enqueue calls and return their handles, in order."""
         ...
@@ -104,7 +104,7 @@ class Task(Generic[P, R]):
         Raises:
             BadParameters: arguments that cannot travel. BrokerDown, QueueFull, JobTooBig.
         """
-        return (await self._sender.send(self.definition, [(args, kwargs)], self._call))[0]
+        return (await self._sender.send(self.name, self.definition.options, [(args, kwargs)], self._call))[0]
 
     async def enqueue_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> list[JobHandle[R]]:
         """Enqueue many calls, each a tuple of arguments or a mapping of named ones; one round trip per thousand.
@@ -113,7 +113,7 @@ class Task(Generic[P, R]):
             BadParameters: a call that is neither, or arguments that cannot travel; none is enqueued then.
             BrokerDown, QueueFull, JobTooBig: the thousands before the one that was refused are enqueued.
         """
-        return await self._sender.send(self.definition, map(_split, calls), self._call)
+        return await self._sender.send(self.name, self.definition.options, map(_split, calls), self._call)
 
 
 def _split(call: tuple[Any, ...] | Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
