@@ -24,13 +24,13 @@ async def shown(item: Any, params: Any) -> str:
 
 class Longest:
     def initial(self, params: Any) -> Any:
-        return None
+        return []
 
     def fold(self, acc: Any, value: Any) -> Any:
-        return value if acc is None or len(str(value)) > len(str(acc)) else acc
+        return self.merge(acc, [value])
 
     def merge(self, left: Any, right: Any) -> Any:
-        return left if right is None else right if left is None else self.fold(left, right)
+        return max(left, right, key=lambda acc: len(repr(acc)) if acc else 0)
 
     def finish(self, acc: Any, params: Any) -> Any:
         return [acc, params]

@@ -191,6 +191,6 @@ def _rank(part: Any) -> tuple[int, Any]:
         case bool():
             return 2, part
         case int() | float():
-            return 3, part
+            return 3, (part, type(part) is float)
         case _:
             return 4, part

@@ -171,9 +171,9 @@ class _Validation:
 
 
 def _example(field: str, item: dict[str, Any]) -> dict[str, Any]:
-    """Return a field's value in few characters, and the item's ``id`` where it has one."""
-    example = {"item_id": brief(item["id"])} if not missing(item.get("id")) else {}
-    return {**example, "value": brief(item[field])} if field in item else example
+    """Return a field's value in few characters, and the item's ``id``; without what is missing."""
+    shown = {"item_id": item.get("id"), "value": item.get(field)}
+    return {name: brief(value) for name, value in shown.items() if not missing(value)}
 
 
 def _rules(config: Mapping[str, Any]) -> list[_Rule]:
