@@ -196,13 +196,17 @@ class Database:
             except ValueError as exc:  # the driver could not read the URL, and may quote a password out of it
                 hint = "special characters in its password are to be percent-encoded"
                 raise SourceError(f"{self.label} cannot be understood ({type(exc).__name__}): {hint}") from None
+            try:
+                # JSON passes as it is: no text in between, and whoever decodes can say what is wrong with an item.
+                for kind, encoder, decoder in (("json", bytes, bytes), ("jsonb", b"\x01".__add__, _WITHOUT_VERSION)):
+                    await connection.set_type_codec(
+                        kind, schema="pg_catalog", encoder=encoder, decoder=decoder, format="binary"
+                    )
+                self._schemas = await connection.fetchval("SELECT pg_catalog.current_schemas(false)::text[]")
+            except BaseException:
+                connection.terminate()
+                raise
             self._connection = connection
-            # JSON comes and goes as it is: no text in between, and whoever decodes can say what is wrong with an item.
-            for kind, encoder, decoder in (("json", bytes, bytes), ("jsonb", b"\x01".__add__, _WITHOUT_VERSION)):
-                await connection.set_type_codec(
-                    kind, schema="pg_catalog", encoder=encoder, decoder=decoder, format="binary"
-                )
-            self._schemas = await connection.fetchval("SELECT pg_catalog.current_schemas(false)::text[]")
         return self._connection
 
     @contextmanager

@@ -123,8 +123,12 @@ async def table(folder: Path, count: int, dsn: str) -> Sample:
 async def fill(dsn: str, name: str, rows: Sequence[Any]) -> None:
     """Make these rows the dataset *name*, by COPY."""
     sink = open_sink(f"{dsn}?{urlencode({'dataset': name})}")
-    await sink.write(rows)
-    await sink.commit()
+    try:
+        await sink.write(rows)
+        await sink.commit()
+    except BaseException:
+        await sink.abort()
+        raise
 
 
 def unique(word: str) -> str:

@@ -86,7 +86,7 @@ class Selection(msgspec.Struct, frozen=True):
         """Return the query that cuts: ``$1`` is the size, ``$2`` the dataset."""
         key = 'place::text COLLATE "C"' if self.key_type == "uuid" else "place"  # which has no min and max of its own
         return (
-            f"SELECT min({key}), max({key}), count(*), count(*) - count(place), bool_or(again) FROM ("  # noqa: S608 - quoted
+            f"SELECT min({key}), max({key}), count(*), count(*) - count(place), bool_or(again) FROM ("  # noqa: S608 - names are quoted
             f"SELECT {self.key} AS place, (row_number() OVER keys - 1) / $1::int8 AS part, "
             f"row_number() OVER keys <> rank() OVER keys AS again "
             f"FROM {self.table} AS item WHERE {self.where.format(2)} WINDOW keys AS (ORDER BY {self.key})"
@@ -97,7 +97,7 @@ class Selection(msgspec.Struct, frozen=True):
         """Return the query that reads: keys *beyond* (``>`` or ``>=``) ``$1`` up to ``$2``, ``$3`` the dataset."""
         key = f"{self.key}::text" if self.key_type == "uuid" else self.key
         return (
-            f"SELECT {key}, {self.item} FROM {self.table} AS item WHERE {self.where.format(3)} "  # noqa: S608 - quoted
+            f"SELECT {key}, {self.item} FROM {self.table} AS item WHERE {self.where.format(3)} "  # noqa: S608 - names are quoted
             f"AND {self.key} {beyond} $1::text::{self.key_type} AND {self.key} <= $2::text::{self.key_type} "
             f"ORDER BY {self.key} LIMIT {LIST_ITEMS}"
         )
@@ -219,7 +219,7 @@ class PostgresqlSink:
             self._connection = await self._transaction.enter_async_context(self._database.transaction(write=True))
             with self._database.told():
                 await lock(self._connection, f"{table.schema}.{table.name}/{self._value}")
-                await self._connection.execute(f"DELETE FROM {table} WHERE {owner} = $1", self._value)  # noqa: S608 - quoted
+                await self._connection.execute(f"DELETE FROM {table} WHERE {owner} = $1", self._value)  # noqa: S608 - names are quoted
             self._table = table
         return self._connection, self._table
 
