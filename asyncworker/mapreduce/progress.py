@@ -134,13 +134,14 @@ class Meter:
         record, last, children = unpack_record(found.record), self._last, found.children
         outcome = _outcome(found, record)
         processed, failed = outcome.get("partitions_processed", 0), outcome.get("partitions_failed", 0)
+        total = outcome.get("processing_stats", {}).get("partitions_total", 0)
         done = max(last.done, processed + failed, children.done if children else 0)
         items = max(last.items, outcome.get("total_processed", 0), children.units if children else 0)
         elapsed = record.ended_s - self._born_s
         return Progress(
             state=found.state,
             done=done,
-            total=done if found.state is State.SUCCEEDED else max(last.total, done, children.total if children else 0),
+            total=max(last.total, done, total, children.total if children else 0),
             items=items,
             items_per_s=items / elapsed if elapsed > 0 else last.items_per_s,
             eta_s=0.0,

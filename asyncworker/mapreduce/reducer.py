@@ -60,7 +60,7 @@ class Reducer:
                 await self._add(tally, child, ended)
         because = _because(plan, children, tally)
         result = await asyncio.to_thread(tally.work.finish, tally.acc, tally.failed)
-        summary = tally.summary(plan, ctx.id, result, self._clock.now())
+        summary = tally.summary(plan, ctx.id, children.total, result, self._clock.now())
         if because:
             partial = summary if _size(summary) <= RESULT_BYTES else {**summary, "final_result": None}
             raise JobFailed(because, partial=partial, failures=summary["failures"])
@@ -123,7 +123,7 @@ class Tally:
             failures = read(list[Failure], record.detail.get("failures") or [])
             self.failures += failures[: FAILURES_KEPT - len(self.failures)]
 
-    def summary(self, plan: Plan, job_id: str, result: Any, now_s: float) -> Summary:
+    def summary(self, plan: Plan, job_id: str, partitions: int, result: Any, now_s: float) -> Summary:
         wall_s = max(now_s - born_ms(job_id) / 1000, self.longest, 1e-6)
         return {
             "job_id": job_id,
@@ -137,6 +137,7 @@ class Tally:
             "partitions_processed": self.partitions,
             "partitions_failed": len(self.refused),
             "processing_stats": {
+                "partitions_total": partitions,
                 "partitions_processed": self.partitions,
                 "partitions_failed": len(self.refused),
                 "total_processing_time": self.seconds,

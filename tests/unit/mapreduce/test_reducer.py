@@ -25,6 +25,7 @@ async def test_the_summary_has_the_keys_that_people_know() -> None:
     summary = await Fleet().summary([1, {"raise": "no"}, 3, 4], partition_size=2)
     assert summary.keys() == Summary.__annotations__.keys()
     assert summary["processing_stats"].keys() == {
+        "partitions_total",
         "partitions_processed",
         "partitions_failed",
         "total_processing_time",
