@@ -25,7 +25,7 @@ ENDS = {
 }
 
 
-@pytest.fixture(params=makes().values(), ids=makes().keys())
+@pytest.fixture(params=makes())
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     clock = FrozenClock() if request.param.frozen else None
     world = World(request.param.open(request, clock), clock)
@@ -466,6 +466,15 @@ class TestEpoch:
         counts = await world.counts()
         assert (counts.queued, counts.redelivered, counts.failed) == (1, 0, 0)
 
+    async def test_handing_back_never_fails_a_job(self, world: World, worker: Member):
+        job_id = await world.put_one()
+        for crashed in (True, False):
+            member = await world.join()
+            await member.claim_one()
+            await member.leave(crashed=crashed, max_deliveries=2 if crashed else 1)
+        found = await world.found(job_id)
+        assert (found.state, found.deliveries) == (State.QUEUED, 1)
+
     async def test_a_job_that_kills_its_workers_fails(self, world: World, worker: Member):
         job_id, good = await world.put(count=2)
         async with asyncio.TaskGroup() as group:
@@ -646,6 +655,16 @@ class TestParents:
         assert ids_of(await other.claim(2)) == children
         await other.step(0, *(world.done(child) for child in children))
         assert ids_of(await other.claim(2)) == [parent]
+
+    async def test_who_feeds_and_works_dies(self, world: World, worker: Member, feeder: Member):
+        parent, _ = await world.parent(feeder)
+        (child,) = await world.put(world.job(id=child_id(parent, 0), options={"max_deliveries": 1}))
+        assert (await feeder.claim_one()).id == child
+        await feeder.leave(crashed=True)
+        assert ids_of(await worker.claim(5)) == [parent]
+        progress = (await world.found(parent)).children
+        assert progress is not None
+        assert (progress.failed, progress.sealed, progress.over) == (1, False, True)
 
     async def test_repeated_children_are_counted_once(self, world: World, worker: Member, feeder: Member):
         parent, (child,) = await world.parent(feeder, 1)
@@ -1116,6 +1135,17 @@ class TestIdle:
         await worker.step(5, idle=True)
         await feeder.step(0, world.done(parent, Op.SEAL))
         await worker.told("")
+
+    async def test_who_has_work_is_noticed_in_nobodys_place(self, world: World, worker: Member):
+        await worker.step(5, idle=True)
+        await world.put_one()
+        await worker.told("")
+        await worker.claim_one()
+        other = await world.join()
+        await other.step(5, idle=True)
+        await worker.step(0)
+        await world.put_one()
+        await other.told("")
 
     async def test_no_work_lies_while_a_worker_is_idle(self, world: World, worker: Member):
         other = await world.join()

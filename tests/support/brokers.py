@@ -38,12 +38,16 @@ _number = itertools.count()
 
 @dataclass(frozen=True)
 class Make:
-    """How to open one kind: a fixed URL, or the name of the fixture that yields it."""
+    """How to open one kind: a fixed URL, or the name of the fixture that yields it.
+
+    ``frozen``: it takes the test's clock. ``long``: with ``--long`` only.
+    """
 
     scheme: str
     url: str = ""
     fixture: str = ""
     frozen: bool = False
+    long: bool = False
 
     def open(self, request: pytest.FixtureRequest, clock: FrozenClock | None) -> Broker:
         url = self.url or request.getfixturevalue(self.fixture)
@@ -55,16 +59,17 @@ MAKES = {
     "memory": Make("memory", url="memory://", frozen=True),
     "redis": Make("redis", fixture="redis_url"),
     "redis-debian": Make("redis", fixture="debian_redis_url"),
-    "embedded": Make("embedded", url="embedded://"),
+    "embedded": Make("embedded", url="embedded://", long=True),  # a server a test, and all verbs are those of redis
 }
 
 
-def makes() -> dict[str, Make]:
-    """Return how to open every broker of the room; a newcomer is opened by ``<name>://`` until it is listed above."""
+def makes() -> list[Any]:
+    """Return a parameter for every broker of the room; a newcomer is opened by ``<name>://`` until it is listed above."""
     known = registry.names("broker")
     listed = {name: make for name, make in MAKES.items() if make.scheme in known}
-    newcomers = set(known) - {make.scheme for make in MAKES.values()}
-    return listed | {name: Make(name, url=f"{name}://") for name in sorted(newcomers)}
+    newcomers = sorted(set(known) - {make.scheme for make in MAKES.values()})
+    all_of_them = listed | {name: Make(name, url=f"{name}://") for name in newcomers}
+    return [pytest.param(one, id=name, marks=[pytest.mark.long] * one.long) for name, one in all_of_them.items()]
 
 
 async def until(look: Callable[[], Awaitable[T]], patience: float = PATIENCE) -> T:

@@ -103,13 +103,10 @@ class MemoryBroker(Broker):
         for name in queues:
             self._promote(self._queues[name], now_ms)
         deliveries = self._claim(member, queues, want, now_ms) if want else []
-        for name in queues:
-            if any(self._queues[name].levels):
-                self._wake(name)  # perhaps a notice for more than one had room for
         if deliveries:
             return Claimed(now_ms, -1, deliveries)
-        if idle and want:
-            self._idle[epoch] = {name for name, most in queues.items() if most}
+        if idle:
+            self._idle[epoch] = set(queues)
         dues = [self._queues[name].delayed[0][0] for name in queues if self._queues[name].delayed]
         return Claimed(now_ms, min(dues, default=-1), [])
 
@@ -332,7 +329,7 @@ class MemoryBroker(Broker):
             family.failed += state is not State.SUCCEEDED
             family.units += number if state is State.SUCCEEDED else 0
             self._release_if_over(parent, family)
-        elif number > 0:
+        else:
             self._forget_expired()
             self._over[found.id] = found
             heappush(self._expiry, (self._clock.monotonic() + number, found.id))
@@ -380,7 +377,7 @@ class MemoryBroker(Broker):
         return told
 
     def _wake(self, queue: str) -> None:
-        """Notice one idle epoch that watches *queue*; what it has no room for, it passes on in its next step."""
+        """Notice one idle epoch that watches *queue*: one for each job that comes."""
         for epoch, watched in self._idle.items():
             if queue in watched:
                 del self._idle[epoch]

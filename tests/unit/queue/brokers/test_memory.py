@@ -135,3 +135,13 @@ async def test_dropped_children_are_told_and_their_workers_noticed_once(world: W
     assert [ended.state for ended in waiting.result()] == [State.CANCELLED] * 3
     assert worker.notices == [parent]
     assert await world.broker.find([child_id(parent, 0)]) == [None]
+
+
+async def test_a_notice_does_not_die_with_who_had_it(world: World):
+    first, second = await world.join(), await world.join()
+    await first.step(5, idle=True)
+    await second.step(5, idle=True)
+    await world.put_one()
+    assert (first.notices, second.notices) == ([""], [])
+    await first.leave()
+    assert second.notices == [""]
