@@ -13,6 +13,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -246,3 +247,24 @@ def test_lines_are_the_streams_lines_whatever_the_block(content: bytes, most: in
     expected = content.split(b"\n")
     assert taken == (expected if expected[-1] else expected[:-1])
     assert lines.offset in (len(content), len(content) + 1)
+
+
+async def test_a_reader_that_is_cancelled_lets_its_file_go(tmp_path: Path):
+    path = tmp_path / "data.csv"
+    path.write_text("a,b\n" + "1,2\n" * 50_000)
+    source = open_source(path)
+    (partition,) = await all_partitions(source, 100_000)
+    first = asyncio.Event()
+
+    async def read() -> None:
+        async for _ in source.read(partition):
+            first.set()
+
+    reading = asyncio.create_task(read())
+    await first.wait()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    async with asyncio.timeout(5):
+        while str(path) in {file.path for file in psutil.Process().open_files()}:  # its last step is still under way
+            await asyncio.sleep(0)
