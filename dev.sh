@@ -108,11 +108,13 @@ case $command in
     find_python
     install dev
     cd "$here"
-    "$venv/bin/python" -m ruff check
-    "$venv/bin/python" -m ruff format --check
-    "$venv/bin/python" -m mypy
-    "$venv/bin/python" -m mypy tests/typing/api.py
-    exec "$venv/bin/python" -m pytest -q tests/test_house.py
+    bad=0
+    for what in 'ruff check --quiet' 'ruff format --check --quiet' mypy 'mypy tests/typing/api.py' \
+      'pytest -q tests/test_house.py'; do
+      # shellcheck disable=SC2086
+      "$venv/bin/python" -m $what || bad=1
+    done
+    exit $bad
     ;;
   bench)
     find_python

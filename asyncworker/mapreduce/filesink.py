@@ -8,7 +8,7 @@ import io
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,10 @@ class FileSink:
                 os.close(folder)
 
     def _abort(self) -> None:
-        if self._file:
-            self._file.close()
+        if self._file and self._out:
+            for stream in (self._out, self._file):  # in this order: what packs writes its last bytes when closed
+                with suppress(OSError):
+                    stream.close()
             self._beside.unlink(missing_ok=True)
 
     def _opened(self) -> tuple[io.BufferedWriter, io.BufferedIOBase]:

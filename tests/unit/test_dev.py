@@ -81,7 +81,9 @@ def test_a_package_index_that_cannot_be_reached(place: Path) -> None:
 
 
 def test_an_environment_is_made_once_and_again_when_it_was_moved(place: Path) -> None:
-    python(place, 'case "$*" in *"-m pip"*) echo "$*" >> "$HOME/asked"; exit 0 ;; *pytest* | *asyncworker*) exit 0 ;; esac')
+    python(
+        place, 'case "$*" in *"-m pip"*) echo "$*" >> "$HOME/asked"; exit 0 ;; *pytest* | *asyncworker*) exit 0 ;; esac'
+    )
     (place / ".venv" / "bin").mkdir(parents=True)
     (place / ".venv" / "bin" / "python").symlink_to(place / "bin" / "python3")
     asked = place / "asked"
