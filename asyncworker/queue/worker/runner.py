@@ -7,9 +7,10 @@ the two places where ``except Exception`` stands: around users' code.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Coroutine, Mapping
+from typing import Any, cast
 
 import msgspec
 
@@ -157,8 +158,13 @@ class Runner:
     def _stop(running: Running, why: str) -> None:
         if not running.why:
             running.why = why
-        if running.task is not None:
-            running.task.cancel()
+        task = running.task
+        if task is None:
+            return
+        if inspect.getcoroutinestate(cast("Coroutine[Any, Any, None]", task.get_coro())) == inspect.CORO_CREATED:
+            task.get_loop().call_soon(task.cancel)  # cancelled before its first step it would end without a word
+        else:
+            task.cancel()
 
     async def _run(self, running: Running) -> None:
         attempt = _Attempt(running.delivery, self._clock)
