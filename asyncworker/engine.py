@@ -101,8 +101,8 @@ class Engine:
     def broker(self) -> Broker:
         """The broker, opened when first asked for; until then the attributes above may be changed."""
         broker: Broker = self._room().open(self.url, namespace=self.namespace, bus=self.bus, clock=self._clock)
-        once = TaskOptions(queue=PARTITION_QUEUE, timeout=None, max_deliveries=10)
-        reduce = msgspec.structs.replace(once, max_attempts=5, no_retry_on=(JobFailed,))
+        once = TaskOptions(queue=PARTITION_QUEUE, timeout=None, max_deliveries=10, no_retry_on=(JobFailed,))
+        reduce = msgspec.structs.replace(once, max_attempts=5)
         self.tasks.add(MAP_TASK, Mapper(broker, self.functions.find), once)
         self.tasks.add(REDUCE_TASK, Reducer(broker, self.functions.find), reduce)
         return broker
