@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import stat
 from pathlib import Path
@@ -51,3 +52,12 @@ async def test_what_cannot_be_written_is_told(tmp_path: Path, path: str, match: 
 def test_standard_output_is_no_sink():
     with pytest.raises(SourceError, match="name a file"):
         open_sink("-")
+
+
+async def test_what_is_aborted_is_gone_and_collected_in_silence(tmp_path: Path):
+    sink = open_sink(tmp_path / "out.jsonl.gz")
+    await sink.write([{"a": 1}])
+    await sink.abort()
+    assert [file.name for file in os.scandir(tmp_path)] == []
+    del sink
+    gc.collect()  # a complaint would be an error
