@@ -242,6 +242,10 @@ def shown(name: str, value: Any) -> str:
     """Return a setting's value as people may see it."""
     if SETTINGS[name].secret and value is not None:
         return MASK
+    if SETTINGS[name].kind.word == "DURATION" and value is not None:
+        return f"{value:g}s"
+    if isinstance(value, tuple):
+        return ",".join(value)
     return mask_url(value) if isinstance(value, str) else str(value)
 
 
@@ -314,7 +318,7 @@ def _text(value: Any) -> str:
     """Return a value of a TOML file as it would be typed."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ",".join(map(_text, value))
     return str(value)
 
@@ -322,7 +326,7 @@ def _text(value: Any) -> str:
 def environment(settings: Settings) -> dict[str, str]:
     """Return variables that give a process of ours these settings and no others, secrets out of its arguments."""
     chosen = {
-        variable(name): ",".join(value) if isinstance(value, tuple) else _text(value)
+        variable(name): _text(value)
         for name in SETTINGS
         if (value := getattr(settings, name)) != getattr(DEFAULTS, name)
     }

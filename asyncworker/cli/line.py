@@ -15,7 +15,9 @@ def count(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return ``0.25 s``, ``12 s``, ``3:20 min`` or ``2:05 h``."""
+    """Return ``2.5 ms``, ``0.25 s``, ``12 s``, ``3:20 min`` or ``2:05 h``."""
+    if seconds < 0.1:
+        return f"{1000 * seconds:.2g} ms"
     if seconds < 10:
         return f"{seconds:.2g} s"
     if seconds < 60:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from asyncworker.auto import PARTITION_QUEUE
 from asyncworker.engine import Engine
@@ -19,12 +20,14 @@ from asyncworker.settings import Settings, environment
 LOOK_S = 0.05
 START_PATIENCE_S = 30.0
 """A worker takes a third of a second to start; a busy machine may need many times that."""
+STOP_PATIENCE_S = 5.0
+"""How long a worker may take to hand back what it held, after its grace period; then it is killed."""
 STDERR = 2
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def local_workers(
-    engine: Engine, settings: Settings, url: str, number: int, *, hurry_s: float
+    engine: Engine, settings: Settings, url: str, number: int, *, grace_s: float
 ) -> AsyncIterator[None]:
     """Start *number* workers on the broker *url* and yield when they have joined; stop them afterwards.
 
@@ -32,7 +35,8 @@ async def local_workers(
     cannot read them. What they print goes to standard error, for standard output is the command's.
 
     Args:
-        hurry_s: how long they may take to stop after an error or an interrupt; else it is the grace period.
+        grace_s: how long they may go on with what they run, when all is well or when this process dies; after an
+            error or an interrupt they hand it back at once.
 
     Raises:
         ExceptionGroup: of an AsyncWorkerError: all of them ended.
@@ -43,27 +47,36 @@ async def local_workers(
         namespace=engine.namespace,
         app=settings.app,
         lease=engine.lease,
-        grace_period=engine.grace_period,
+        grace_period=grace_s,
         log_level="warning",
         debug=settings.debug,
     )
     command = [sys.executable, "-P", "-m", "asyncworker", "worker"]
     children = [Child(command, env=environment(own), stdout=STDERR) for _ in range(number)]
-    grace_s = hurry_s
+    at_once = True
     try:
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(_none_left(children), name="watch of the workers")
             await _joined(engine, known, number)
             yield
-            grace_s = engine.grace_period
+            at_once = False
             watching.cancel()
     finally:
-        await asyncio.gather(*(asyncio.to_thread(child.stop, signal.SIGTERM, grace_s) for child in children))
+        stops = [asyncio.to_thread(_stop, child, 0.0 if at_once else grace_s) for child in children]
+        await asyncio.gather(*stops)
 
 
 def readers(depth: Depth) -> set[str]:
     """Return the live workers that take partitions."""
     return {epoch for epoch, card in depth.workers.items() if PARTITION_QUEUE in card.queues}
+
+
+def _stop(child: Child, grace_s: float) -> None:
+    """Stop a worker. Two signals make it hand back at once what it runs; of one sort they would count as one."""
+    if not grace_s and child.running:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGINT)
+    child.stop(signal.SIGTERM, grace_s + STOP_PATIENCE_S)
 
 
 async def _none_left(children: list[Child]) -> None:

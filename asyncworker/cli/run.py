@@ -24,7 +24,6 @@ from asyncworker.queue.brokers.embedded import EmbeddedBroker
 from asyncworker.secret import mask_url
 
 MEMORY, EMBEDDED = "memory://", "embedded://"
-HURRY_S = 2.0
 
 
 async def body(call: Call, source: str) -> None:
@@ -100,8 +99,8 @@ async def workers(call: Call, engine: Engine) -> AsyncIterator[None]:
             number = auto.workers() if wanted == "auto" or (wanted is None and embedded) else wanted or 0
             if number:
                 url = engine.broker.url if isinstance(engine.broker, EmbeddedBroker) else engine.url
-                hurry_s = 0.0 if embedded else HURRY_S
-                await opened.enter_async_context(local_workers(engine, call.settings, url, number, hurry_s=hurry_s))
+                grace_s = 0.0 if embedded else engine.grace_period  # nobody else's job is on an embedded broker
+                await opened.enter_async_context(local_workers(engine, call.settings, url, number, grace_s=grace_s))
             elif not readers(await engine.broker.depth([])):
                 call.say(
                     f"no live worker reads {mask_url(engine.url)}, so the job waits for one: start it with"

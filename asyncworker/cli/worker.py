@@ -82,7 +82,7 @@ def stopping(engine: Engine) -> Iterator[None]:
         if asked == 1:
             log.info("%s: draining, for %s at most", sign.name, duration(engine.grace_period))
         else:
-            log.warning("%s again: handing running jobs back", sign.name)
+            log.info("%s again: handing running jobs back", sign.name)
         engine.stop(now=asked > 1)
 
     for sign in SIGNALS:
