@@ -104,11 +104,18 @@ def test_s20_re_is_never_asked_even_where_others_allow_it(held, monkeypatch):
     try:
         if held:  # as if another thread were always the last to set it
             monkeypatch.setattr(re2, "set_fallback_notification", lambda level: None)
-        with pytest.raises(BadParameters):
-            full_match(r"(a)\1")
+        for compiled in (full_match, find_all):
+            with pytest.raises(BadParameters):
+                compiled(r"(a)\1")
     finally:
         monkeypatch.undo()
         re2.set_fallback_notification(re2.FALLBACK_EXCEPTION)
+
+
+def test_s20_too_large_a_pattern_is_refused_though_others_have_compiled_it():
+    re2.compile(r"\pL{1,90}", re2.ASCII)
+    with pytest.raises(BadParameters, match="too large"):
+        full_match(r"\pL{1,90}")
 
 
 def test_half_a_surrogate_pair_matches_nothing():

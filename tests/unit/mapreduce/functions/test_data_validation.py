@@ -128,6 +128,11 @@ def test_s20_patterns_match_in_full_text_and_digits_of_whole_numbers(value, hold
     assert broken({"pattern_validations": {"a": r"\d{3}"}}, {"a": value}) == (set() if holds else {("pattern", "a")})
 
 
+@pytest.mark.parametrize("value", [1.5, True, [], ["a"], {"a": 1}])
+def test_a_pattern_matches_nothing_but_text_and_whole_numbers(value):
+    assert broken({"pattern_validations": {"a": "(?s).*"}}, {"a": value}) == {("pattern", "a")}
+
+
 def test_s20_a_slow_pattern_is_refused_or_fast_and_says_where():
     for pattern in (r"(a)\1", "(?=a)a", "(a{1000}){1000}", "("):
         with pytest.raises(BadParameters, match=r"validation_rules\.pattern_validations\.a is no pattern"):
