@@ -132,7 +132,7 @@ class TestSettle:
         await worker.step(0, world.done(job_id, op))
         assert await world.broker.wait([job_id], 0) == [Ended(ENDS[op], b"record")]
         found = await world.found(job_id)
-        assert (found.state, found.record) == (ENDS[op], b"record")
+        assert (found.state, found.record, found.payload) == (ENDS[op], b"record", b"")
         assert getattr(await world.counts(), ENDS[op]) == 1
         assert await worker.claim(5) == []
 
@@ -1136,14 +1136,11 @@ class TestIdle:
         await feeder.step(0, world.done(parent, Op.SEAL))
         await worker.told("")
 
-    async def test_who_has_work_is_noticed_in_nobodys_place(self, world: World, worker: Member):
+    async def test_who_is_idle_no_more_is_noticed_in_nobodys_place(self, world: World, worker: Member):
         await worker.step(5, idle=True)
-        await world.put_one()
-        await worker.told("")
-        await worker.claim_one()
+        await worker.step(0)
         other = await world.join()
         await other.step(5, idle=True)
-        await worker.step(0)
         await world.put_one()
         await other.told("")
 

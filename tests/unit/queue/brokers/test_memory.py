@@ -145,3 +145,24 @@ async def test_a_notice_does_not_die_with_who_had_it(world: World):
     assert (first.notices, second.notices) == ([""], [])
     await first.leave()
     assert second.notices == [""]
+
+
+async def test_a_child_that_dies_with_its_parent_is_not_redelivered(world: World):
+    feeder = await world.join()
+    (parent,) = await world.put(world.job(hold=feeder.epoch, options={"max_deliveries": 1}))
+    (child,) = await world.put(world.job(id=child_id(parent, 0)))
+    await feeder.claim_one()
+    assert await feeder.leave(crashed=True) == 2
+    assert await world.state(parent) is State.FAILED
+    assert await world.broker.find([child]) == [None]
+    counts = await world.counts()
+    assert (counts.failed, counts.cancelled, counts.redelivered, counts.queued) == (1, 1, 0, 0)
+
+
+async def test_a_reducer_cannot_seal(world: World):
+    feeder, worker = await world.join(), await world.join()
+    parent, _ = await world.parent(feeder)
+    await feeder.step(0, world.done(parent, Op.SEAL))
+    await worker.claim_one()
+    await worker.step(0, world.done(parent, Op.SEAL))
+    assert await world.state(parent) is State.RUNNING
