@@ -51,7 +51,7 @@ def test_s20_a_pattern_matches_in_full_or_not_at_all(pattern, matching, others):
     ],
     ids=lambda pattern: ascii(pattern[:12]),
 )
-def test_s20_what_re2_does_not_take_is_refused_at_submit(pattern):
+def test_s20_e5_what_re2_does_not_take_is_refused_at_submit(pattern):
     with pytest.raises(BadParameters, match=r"rules\.x"):
         full_match(pattern, "rules.x")
 
@@ -80,7 +80,7 @@ def test_s20_what_re2_does_not_take_is_refused_at_submit(pattern):
     ],
     ids=lambda pattern: pattern[:16],
 )
-def test_s20_hundred_thousand_characters_take_no_time(pattern, capfd):
+def test_s20_e5_hundred_thousand_characters_take_no_time(pattern, capfd):
     matches = full_match(pattern)
     for text in ("a" * 100_000, "a" * 100_000 + "!", "ab " * 33_000 + "é"):
         began = time.process_time()
@@ -99,7 +99,7 @@ def test_s20_the_largest_programs_make_no_noise(capfd):
 
 
 @pytest.mark.parametrize("held", [False, True])
-def test_s20_re_is_never_asked_even_where_others_allow_it(held, monkeypatch):
+def test_s20_e5_re_is_never_asked_even_where_others_allow_it(held, monkeypatch):
     re2.set_fallback_notification(re2.FALLBACK_QUIETLY)
     try:
         if held:  # as if another thread were always the last to set it

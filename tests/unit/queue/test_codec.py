@@ -181,7 +181,7 @@ class TestCodec:
 class TestAnyBytes:
     @quick
     @given(st.binary(max_size=200))
-    def test_a_value_or_decode_error(self, data: bytes):
+    def test_e1_a_value_or_decode_error(self, data: bytes):
         decoded(data)
 
     @quick
@@ -216,7 +216,7 @@ class TestAnyBytes:
         ],
         ids=lambda data: data[:6].hex(),
     )
-    def test_bombs_cost_little(self, data: bytes):
+    def test_e1_bombs_cost_little(self, data: bytes):
         tracemalloc.start()
         began = time.perf_counter()
         try:
@@ -235,7 +235,7 @@ class TestAnyBytes:
         with pytest.raises(DecodeError, match="the payload is no call"):
             unpack_call(pack(value))
 
-    def test_s50_pickles_are_refused_and_not_run(self, tmp_path: Path):
+    def test_s50_e1_pickles_are_refused_and_not_run(self, tmp_path: Path):
         canary = tmp_path / "canary"
 
         class Bomb:

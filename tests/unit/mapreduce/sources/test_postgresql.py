@@ -229,7 +229,7 @@ def test_s59_there_are_enough_injections():
 
 
 @pytest.mark.parametrize("text", INJECTIONS)
-def test_s59_names_with_more_than_a_name_are_refused_before_a_server_is_asked(text: str):
+def test_s59_e6_names_with_more_than_a_name_are_refused_before_a_server_is_asked(text: str):
     for options in (
         {"table": text, "key": "id"},
         {"table": "canary", "key": text},
@@ -241,7 +241,7 @@ def test_s59_names_with_more_than_a_name_are_refused_before_a_server_is_asked(te
         open_sink(f"postgresql://localhost/db?{urlencode({'table': text})}")
 
 
-async def test_s59_dataset_ids_are_values_and_nothing_else(postgres_dsn: str):
+async def test_s59_e6_dataset_ids_are_values_and_nothing_else(postgres_dsn: str):
     canary = await made(postgres_dsn, "id int, password text", [(1, "x")], "canary")
     for text in INJECTIONS:
         await fill(postgres_dsn, text, [text])
@@ -257,7 +257,7 @@ async def test_s59_dataset_ids_are_values_and_nothing_else(postgres_dsn: str):
         await fill(postgres_dsn, "a\0b", [1])
 
 
-async def test_s59_reading_cannot_write(postgres_dsn: str):
+async def test_s59_e6_reading_cannot_write(postgres_dsn: str):
     async with connected(postgres_dsn) as connection:
         await connection.execute("""
             CREATE TABLE written (id int);
