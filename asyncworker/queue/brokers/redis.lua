@@ -27,7 +27,7 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
   note = MessagePack map: a attempts spent, d deliveries, p put back, c cancel asked, w inboxes of who waits, e error
 
 A call that came before is answered, not applied again: a step's seq must follow the epoch's last one, a producer's
-its lane's. ARGV's time is 0 (ask the server's clock) or, in tests, ms. ]]
+its lane's. ARGV's first is always the time: 0 (ask the server's clock) or, in tests, ms. ]]
 
 local SLICE = 1000 -- values that are unpacked at once: Lua's stack ends at some thousands
 local PROMOTED = 200 -- due jobs that one step moves in each queue
@@ -254,12 +254,10 @@ local function come_home(parent, part, state, record, units)
   release_if_over(parent)
 end
 
--- End a job, once: whoever removes its body. number: the record's TTL in s, or a child's units.
+-- End a job. number: the record's TTL in s, or a child's units.
 local function finish(id, body, state, record, number)
   local note = note_of(id)
-  if call('HDEL', bodies, id) == 0 then
-    return
-  end
+  call('HDEL', bodies, id)
   call('HINCRBY', counts, queue_of(body) .. ':' .. state, 1)
   local parent, part = family_of(id)
   if parent then
@@ -369,13 +367,12 @@ local function take_one(queue, id, body, delay, at, holder)
   end
 end
 
--- ENQUEUE  ARGV lane seq now  (queue priority n (id body)*n | queue priority 0 id body delay_ms at_ms holder)*
+-- ENQUEUE  ARGV now lane seq  (queue priority n (id body)*n | queue priority 0 id body delay_ms at_ms holder)*
 --   -> {1, refused}: "<number><k|c>,..." of jobs that are known, or whose parent or holder is over   {-4} late copy
 -- Has no allow-oom: refused by a full server before it did anything.
-local function enqueue(keys, args)
-  begin(keys, args[3])
-  local lane = tag .. 'w:' .. args[1]
-  local seq = tonumber(args[2])
+local function enqueue(args)
+  local lane = tag .. 'w:' .. args[2]
+  local seq = tonumber(args[3])
   local last, said = (call('GET', lane) or ''):match('^(%d+):(.*)$')
   last = tonumber(last or 0)
   if last == seq then
@@ -409,7 +406,7 @@ local function enqueue(keys, args)
     end
   end
   said = table.concat(refused, ',')
-  call('SET', lane, args[2] .. ':' .. said, 'EX', LANE_TTL)
+  call('SET', lane, seq .. ':' .. said, 'EX', LANE_TTL)
   return { 1, said }
 end
 
@@ -493,6 +490,9 @@ local function settle_one(id, mine, op, number, value)
     return
   end
   local body = call('HGET', bodies, id)
+  if not body then
+    return
+  end
   local note = note_of(id)
   if op == 'b' then
     seal(id)
@@ -597,28 +597,27 @@ local function held(mine, code)
   return { code, now, -1, ids, pick(bodies, ids), notes_of(ids) }
 end
 
--- STEP  ARGV epoch seq now want lowest_first idle asleep  n (queue most)*n
+-- STEP  ARGV now epoch seq want lowest_first idle asleep  n (queue most)*n
 --         runs (queue ttl n (id record)*n)*runs  (id op number value)*
 --   -> {1, now, next due or -1, ids, bodies, notes}   {-1} fenced   {-4} late copy
 --      {-2 | -3, now, -1, ids, bodies, notes}: repeated | steps before this one are lost; all that the epoch holds
 -- idle: notice me when work comes, if there is none. asleep: I had asked for that.
-local function step(keys, args)
-  begin(keys, args[3])
-  local epoch = args[1]
+local function step(args)
+  local epoch = args[2]
   local mine = tag .. 'a:' .. epoch
   local beat = call('HGET', beats, epoch)
   if not beat then
     return { FENCED }
   end
   local last, rest = beat:match('^(%d+)(.*)$')
-  local ahead = args[2] - last
+  local ahead = args[3] - last
   if ahead < 0 then
     return { LATE }
   end
   if ahead == 0 then
     return held(mine, REPEATED)
   end
-  call('HSET', beats, epoch, args[2] .. rest)
+  call('HSET', beats, epoch, args[3] .. rest)
   local want = tonumber(args[4])
   local queues = {}
   local most = {}
@@ -661,18 +660,16 @@ end
 
 ------------------------------------------------------------------------------------------------ epochs
 
--- JOIN  ARGV epoch card lease_ms. The card makes the hash too large for Redis' compact form, which is searched.
-local function join(keys, args)
-  begin(keys, 1)
-  call('HSET', tag .. 'a:' .. args[1], '', args[2])
-  call('HSET', beats, args[1], '0:0:' .. args[3])
+-- JOIN  ARGV now epoch card lease_ms. The card makes the hash too large for Redis' compact form, which is searched.
+local function join(args)
+  call('HSET', tag .. 'a:' .. args[2], '', args[3])
+  call('HSET', beats, args[2], '0:0:' .. args[4])
   return 1
 end
 
--- BEAT  ARGV epoch -> {-1} fenced   {1}   {1, all epochs and their beats}: the caller sweeps, for a lease
-local function beat(keys, args)
-  begin(keys, 1)
-  local epoch = args[1]
+-- BEAT  ARGV now epoch -> {-1} fenced   {1}   {1, all epochs and their beats}: the caller sweeps, for a lease
+local function beat(args)
+  local epoch = args[2]
   local was = call('HGET', beats, epoch)
   if not was then
     return { FENCED }
@@ -708,9 +705,15 @@ local function most_deliveries(body, most)
   return fine and tonumber(options.max_deliveries) or tonumber(most)
 end
 
--- Take one job out of the hands of an epoch that ended.
-local function take_back(id, crashed, most)
+-- Take one job out of the hands of an epoch that ended, unless it has just been released with its child.
+local function take_back(id, mine, crashed, most)
+  if call('HDEL', mine, id) == 0 then
+    return
+  end
   local body = call('HGET', bodies, id)
+  if not body then
+    return
+  end
   local note = note_of(id)
   if note.c then
     finish(id, body, 'c', '', CANCELLED_TTL)
@@ -728,13 +731,12 @@ local function take_back(id, crashed, most)
   give_back(id, body)
 end
 
--- REAP  ARGV epoch seen now crashed max_deliveries -> how many jobs it held; -1: it is gone, or not as it was seen
-local function reap(keys, args)
-  begin(keys, args[3])
-  local epoch = args[1]
+-- REAP  ARGV now epoch seen crashed max_deliveries -> how many jobs it held; -1: it is gone, or not as it was seen
+local function reap(args)
+  local epoch = args[2]
   local mine = tag .. 'a:' .. epoch
   local was = call('HGET', beats, epoch)
-  if not was or (args[2] ~= '' and args[2] ~= was) then
+  if not was or (args[3] ~= '' and args[3] ~= was) then
     return -1
   end
   local card = cmsgpack.unpack(call('HGET', mine, ''))
@@ -742,12 +744,11 @@ local function reap(keys, args)
     call('SREM', tag .. 'i:' .. queue, epoch)
   end
   call('HDEL', mine, '')
-  local ids = call('HKEYS', mine)
-  call('UNLINK', mine)
   call('HDEL', beats, epoch)
+  local ids = call('HKEYS', mine)
   table.sort(ids)
   for k = #ids, 1, -1 do
-    guarded(take_back, ids[k], args[4] == '1', args[5])
+    guarded(take_back, ids[k], mine, args[4] == '1', args[5])
   end
   return #ids
 end
@@ -790,8 +791,7 @@ local function lift(id, body, state, holder)
 end
 
 -- CANCEL  ARGV now id -> the state in which it was found, or its letter: s f c e; false where nobody knows it
-local function cancel(keys, args)
-  begin(keys, args[1])
+local function cancel(args)
   local id = args[2]
   local body = call('HGET', bodies, id)
   if not body then
@@ -816,63 +816,60 @@ end
 
 local function outcomes(args, not_over)
   local answers = {}
-  for k = 2, #args do
+  for k = 3, #args do
     local id = args[k]
-    answers[k - 1] = record_of(id)
-    if not answers[k - 1] and call('HEXISTS', bodies, id) == 1 then
-      answers[k - 1] = ''
+    answers[k - 2] = record_of(id)
+    if not answers[k - 2] and call('HEXISTS', bodies, id) == 1 then
+      answers[k - 2] = ''
       not_over(id)
     end
   end
   return answers
 end
 
--- WAIT  ARGV inbox id* -> each one's state letter and record; '': not over, the inbox will be told; false: unknown
-local function wait(keys, args)
-  begin(keys, 1)
+-- WAIT  ARGV now inbox id* -> each one's state letter and record; '': not over, the inbox will be told; false: unknown
+local function wait(args)
   return outcomes(args, function(id)
     local note = note_of(id)
     note.w = note.w or {}
     for _, inbox in ipairs(note.w) do
-      if inbox == args[1] then
+      if inbox == args[2] then
         return
       end
     end
-    note.w[#note.w + 1] = args[1]
+    note.w[#note.w + 1] = args[2]
     save(id, note)
   end)
 end
 
--- LOOK  ARGV '' id* -> as WAIT, and tells nobody
-local function look(keys, args)
-  begin(keys, 1)
+-- LOOK  ARGV now inbox id* -> as WAIT, and tells nobody
+local function look(args)
   return outcomes(args, function() end)
 end
 
--- FIND  ARGV id* -> of each: {} unknown   {letter, record} over
+-- FIND  ARGV now id* -> of each: {} unknown   {letter, record} over
 --   {state, body, note or false, since or due, error of a parked one or false, children}: not over
-local function find(keys, args)
-  begin(keys, 1)
+local function find(args)
   local found = {}
-  for k, id in ipairs(args) do
+  for k = 2, #args do
+    local id = args[k]
     local body = call('HGET', bodies, id)
     local record = not body and record_of(id)
     if body then
       local state, _, at = place_of(id, body)
       local children = call('HMGET', tag .. 'j:' .. id, 'total', 'done', 'failed', 'units', 'sealed', 'state')
-      found[k] = { state, body, call('HGET', notes, id), at, call('HGET', parked, id), children }
+      found[k - 1] = { state, body, call('HGET', notes, id), at, call('HGET', parked, id), children }
     elseif record then
-      found[k] = { record:sub(1, 1), record:sub(2) }
+      found[k - 1] = { record:sub(1, 1), record:sub(2) }
     else
-      found[k] = {}
+      found[k - 1] = {}
     end
   end
   return found
 end
 
 -- DEPTH  ARGV now queue* -> {now, running, (epoch, card)*, {queued, scheduled, heads of levels, counters}*}
-local function depth(keys, args)
-  begin(keys, args[1])
+local function depth(args)
   local queues = {}
   for k = 2, #args do
     local queue = args[k]
@@ -899,7 +896,11 @@ local function depth(keys, args)
   return { now, running, workers, queues }
 end
 
-local function register(name, callback, ...)
+local function register(name, verb, ...)
+  local function callback(keys, args)
+    begin(keys, args[1])
+    return verb(args)
+  end
   redis.register_function({ function_name = LIBRARY .. '_' .. name, callback = callback, flags = { ... } })
 end
 

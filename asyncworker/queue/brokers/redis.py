@@ -150,7 +150,7 @@ class RedisBroker:
             raise LeaseLost
         member.seq += 1
         lowest_first = int(member.seq % LOWEST_FIRST == 0)
-        args: list[Any] = [epoch, member.seq, 0, want, lowest_first, int(idle), int(member.asleep), len(queues)]
+        args: list[Any] = [epoch, member.seq, want, lowest_first, int(idle), int(member.asleep), len(queues)]
         args += itertools.chain.from_iterable(queues.items())
         args += _settlements(settled)
         try:
@@ -170,7 +170,7 @@ class RedisBroker:
         return Claimed(now_ms, due_ms, deliveries, None if code == 1 else frozenset(ids))
 
     def beat(self, epoch: str) -> Mapping[str, str] | None:
-        command = ("FCALL", f"{LIBRARY}_beat", 1, f"{self._tag}b", epoch)
+        command = ("FCALL", f"{LIBRARY}_beat", 1, f"{self._tag}b", 0, epoch)
         try:
             try:
                 answer: Any = self._beating.execute_command(*command)
@@ -189,7 +189,7 @@ class RedisBroker:
         return dict(zip(texts[::2], texts[1::2], strict=True))
 
     async def reap(self, epoch: str, seen: str, *, crashed: bool, max_deliveries: int = 3) -> int:
-        held: int = await self._ask("reap", epoch, seen, 0, int(crashed), max_deliveries)
+        held: int = await self._ask("reap", epoch, seen, int(crashed), max_deliveries)
         if not seen:
             await self._forget(epoch)
         return held
@@ -228,11 +228,11 @@ class RedisBroker:
         return found
 
     async def cancel(self, job_id: str) -> State | None:
-        state: bytes | None = await self._ask("cancel", 0, job_id)
+        state: bytes | None = await self._ask("cancel", job_id)
         return (_STATES.get(state) or State(state.decode())) if state else None
 
     async def depth(self, queues: Sequence[str]) -> Depth:
-        now_ms, running, workers, said = await self._ask("depth", 0, *queues)
+        now_ms, running, workers, said = await self._ask("depth", *queues)
         return Depth(
             queues={name: _queue_depth(now_ms, *one) for name, one in zip(queues, said, strict=True)},
             running=running,
@@ -255,7 +255,7 @@ class RedisBroker:
 
     async def _call(self, wire: Wire, verb: str, args: Iterable[Any], patience: float | None = None) -> Any:
         """Call a function, again and again until it is answered or *patience* is over."""
-        command = ("FCALL", f"{LIBRARY}_{verb}", 1, f"{self._tag}b", *args)
+        command = ("FCALL", f"{LIBRARY}_{verb}", 1, f"{self._tag}b", 0, *args)
         end = None if patience is None else self._clock.monotonic() + patience
         pause, unloaded = FIRST_PAUSE_S, False
         timeout = ANSWER_S if patience is None else min(ANSWER_S, patience)
@@ -329,7 +329,7 @@ class RedisBroker:
                 part[2] += 1
                 part += job.id, body
                 order[run].append(number)
-        args = itertools.chain((self._name, self._seq, 0), *parts)
+        args = itertools.chain((self._name, self._seq), *parts)
         answer = await self._call(self._sending, "enqueue", args, self._patience)
         if answer[0] != 1:
             raise BrokerError("somebody else sends on this lane")

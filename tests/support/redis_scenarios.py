@@ -1,0 +1,1069 @@
+"""What each function of ``redis.lua`` does, as short deterministic stories over the raw functions.
+
+`tests/unit/queue/test_redis_script.py` tells them to the script as it is; `test_redis_mutants.py` to the script with
+a line less, and expects that at least one of them fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from asyncworker.queue.body import Note, pack_body, read_note
+from asyncworker.queue.codec import pack_call, unpack_record
+from asyncworker.queue.job import Record
+from tests.support.redis_script import START_MS, Ear, Script, ScriptError
+
+Scenario = Callable[[Script], None]
+SCENARIOS: dict[str, Scenario] = {}
+CANCELLED_TTL = 3600
+FAILED_TTL = 7 * 86400
+
+
+def scenario(tell: Scenario) -> Scenario:
+    SCENARIOS[tell.__name__] = tell
+    return tell
+
+
+def ttl_of(s: Script, key: str) -> int:
+    """Return a key's seconds to live, none of which has passed yet."""
+    return round(s.redis("PTTL", key) / 1000)
+
+
+# ------------------------------------------------------------------------------------------------ plain jobs
+
+
+@scenario
+def plain_jobs_come_and_go(s: Script) -> None:
+    s.join()
+    ids = s.put(count=3)
+    assert s.list() == ids
+    assert s.counts() == {"n": 3}
+    answer = s.step("e1", 2)
+    bodies = [pack_body(s.job(id)) for id in ids]
+    assert answer == [1, s.now, -1, ids[:2], bodies[:2], []]
+    assert s.hash("a:e1").keys() == {"", *ids[:2]}
+    assert s.hash("a:e1")[ids[0]] == b"%d" % s.now
+    assert s.list() == ids[2:]
+    answer = s.step("e1", 1, runs=[("q", 60, [(ids[0], b"A"), (ids[1], b"B")])])
+    assert answer == [1, s.now, -1, ids[2:], bodies[2:], []]
+    assert s.held() == {ids[2]}
+    assert set(s.hash("e")) == {ids[2]}
+    bucket = ids[0][:-1]
+    assert s.hash(f"o:{bucket}") == {ids[0][-1]: b"A", ids[1][-1]: b"B"}
+    assert ttl_of(s, f"o:{bucket}") == 60
+    assert s.counts() == {"n": 3, "s": 2}
+    assert s.look(*ids) == [b"sA", b"sB", b""]
+    assert s.step("e1", 5, runs=[("q", 60, [(ids[2], b"C")])])[3] == []
+    assert s.keys() == {"b", "a:e1", "c", "w:lane", f"o:{bucket}"}
+
+
+@scenario
+def a_bucket_lives_as_long_as_its_youngest_result(s: Script) -> None:
+    s.join()
+    ids = s.put(count=40)
+    assert s.claim("e1", 40) == ids
+    bucket = f"o:{ids[0][:-1]}"
+    for id, ttl, lives in zip(ids, [60, 100, 10], [60, 100, 100], strict=False):
+        s.step("e1", 0, runs=[("q", ttl, [(id, b"")])])
+        assert ttl_of(s, bucket) == lives
+    s.step("e1", 0, runs=[("q", 7, [(id, id.encode()) for id in ids[3:]]), ("q", 0, [])])
+    assert s.redis("HLEN", bucket) == 32
+    assert s.redis("HLEN", f"o:{ids[39][:-1]}") == 8
+    assert s.look(ids[31], ids[32]) == [b"s" + ids[31].encode(), b"s" + ids[32].encode()]
+
+
+@scenario
+def results_that_nobody_keeps(s: Script) -> None:
+    s.join()
+    first, second, third = s.put(count=3)
+    s.claim("e1", 3)
+    s.step("e1", 0, (second, "s", 0, b"x"), (third, "f", 0, b"x"), runs=[("q", 0, [(first, b"x")])])
+    assert s.look(first, second, third) == [None, None, None]
+    assert s.counts() == {"n": 3, "s": 2, "f": 1}
+    assert s.keys() == {"b", "a:e1", "c", "w:lane"}
+
+
+@scenario
+def runs_of_several_queues(s: Script) -> None:
+    s.join()
+    (one,), (two,) = s.put(count=1), s.put(count=1, queue="p")
+    assert s.claim("e1", 9, queues=["q", "p"]) == [one, two]
+    s.step("e1", 0, (two, "s", 0, b"x"), runs=[("q", 9, [(one, b"1")]), ("p", 9, [(two, b"2")])])
+    assert s.look(one, two) == [b"s1", b"s2"]
+    assert (s.counts("q")["s"], s.counts("p")["s"]) == (1, 1)
+
+
+@scenario
+def a_job_ends_once(s: Script) -> None:
+    s.join()
+    first, second = s.put(count=2)
+    s.claim("e1", 2)
+    s.redis("HDEL", "e", first, second)
+    s.claim("e1", 0, (first, "f", 60, b"x"))
+    assert s.reap() == 1
+    assert s.look(first, second) == [None, None]
+    assert s.counts() == {"n": 2}
+    assert s.keys() == {"c", "w:lane"}
+
+
+@scenario
+def only_what_is_held_is_settled(s: Script) -> None:
+    s.join()
+    s.join("e2")
+    first, second, third = s.put(count=3)
+    s.claim("e1", 1)
+    s.claim("e2", 2)
+    s.step("e1", 0, (third, "s", 60, b"x"), runs=[("q", 60, [(first, b"1"), (second, b"x")])])
+    assert s.look(first, second, third) == [b"s1", b"", b""]
+    assert s.counts() == {"n": 3, "s": 1}
+    assert s.held("e2") == {second, third}
+
+
+@scenario
+def more_than_lua_unpacks_at_once(s: Script) -> None:
+    s.join()
+    ids = s.new_ids(8200)
+    s.redis("HSET", "e", *(word for id in ids for word in (id, pack_body(s.job(id)))))
+    s.redis("HSET", "a:e1", *(word for id in ids for word in (id, s.now)))
+    s.redis("HSET", "x", ids[-1], msgspec.msgpack.encode({"a": 1}))
+    s.step("e1", 0)
+    answer = s.step("e1", 0, seq=1)
+    assert sorted(answer[3]) == ids
+    assert answer[4] == [pack_body(s.job(id)) for id in answer[3]]
+    assert [note is not None for note in answer[5]] == [id == ids[-1] for id in answer[3]]
+
+
+@scenario
+def thousands_at_once(s: Script) -> None:
+    s.join()
+    ids = s.put(count=2500)
+    assert s.claim("e1", 2500) == ids
+    assert s.held() == set(ids)
+    s.step("e1", 0, runs=[("q", 9, [(id, b"x") for id in ids])])
+    assert s.counts() == {"n": 2500, "s": 2500}
+    assert s.keys() == {"b", "a:e1", "c", "w:lane", *(f"o:{id[:-1]}" for id in ids)}
+
+
+# ------------------------------------------------------------------------------------------------ order and limits
+
+
+@scenario
+def higher_levels_first_or_last(s: Script) -> None:
+    s.join()
+    by_level = {level: s.put(count=2, priority=level) for level in (3, 0, 9, 5)}
+    assert s.claim("e1", 3) == [*by_level[9], by_level[5][0]]
+    assert s.claim("e1", 3, lowest=True) == [*by_level[0], by_level[3][0]]
+    assert s.claim("e1", 3) == [by_level[5][1], by_level[3][1]]
+
+
+@scenario
+def each_queue_has_its_quota(s: Script) -> None:
+    s.join()
+    p, q = s.put(count=3, queue="p"), s.put(count=3)
+    assert s.claim("e1", 9, queues=[("p", 1), ("q", 2)]) == [p[0], *q[:2]]
+    assert s.claim("e1", 2, queues=[("p", 1), ("q", 2)]) == [p[1], q[2]]
+    assert s.claim("e1", 9, queues=[("p", 0), ("q", 2)]) == []
+    assert s.claim("e1", 0, queues=[("p", 2)]) == []
+
+
+@scenario
+def dead_ids_are_passed_over(s: Script) -> None:
+    s.join()
+    ids = s.put(count=6)
+    for id in ids[:4]:
+        assert s.cancel(id) == "queued"
+    assert s.counts() == {"n": 6, "c": 4, "g": 4}
+    assert s.list() == ids
+    assert s.claim("e1", 1) == [ids[4]]
+    assert s.counts() == {"n": 6, "c": 4}
+    assert s.claim("e1", 9) == [ids[5]]
+
+
+@scenario
+def a_thousand_looks_are_enough(s: Script) -> None:
+    s.join()
+    ids = s.put(count=1000)
+    s.redis("HDEL", "e", *ids)
+    (alive,) = s.put(count=1)
+    answer = s.step("e1", 1, idle=True)
+    assert answer[:4] == [1, s.now, s.now, []], "it must look again at once"
+    assert len(s.list()) == 5, "levels above it take looks, too"
+    assert s.claim("e1", 1) == [alive]
+
+
+@scenario
+def a_thousand_looks_that_found_something(s: Script) -> None:
+    s.join()
+    first, *ids = s.put(count=1001)
+    s.redis("HDEL", "e", *ids)
+    s.now += 1
+    assert s.step("e1", 2)[:4] == [1, s.now, -1, [first]]
+
+
+# ------------------------------------------------------------------------------------------------ fence and sequence
+
+
+@scenario
+def the_fenced_change_nothing(s: Script) -> None:
+    s.join()
+    first, second = s.put(count=2)
+    s.claim("e1", 1)
+    assert s.reap() == 1
+    before = s.hash("c")
+    assert s.step("e1", 5, (second, "s", 60, b""), runs=[("q", 60, [(first, b"x")])]) == [-1]
+    assert s.fcall("beat", "e1") == [-1]
+    assert s.hash("c") == before
+    assert s.list() == [first, second]
+    assert s.hash("b") == {}
+
+
+@scenario
+def a_repeated_step_is_applied_once(s: Script) -> None:
+    s.join()
+    ids = s.put(count=6)
+    assert s.claim("e1", 3) == ids[:3]
+    settled = [(ids[0], "r", 5, b"oops"), (ids[1], "s", 60, b"x")]
+    assert s.claim("e1", 2, *settled) == ids[3:5]
+    before = s.hash("c"), s.hash("x"), s.hash("b")
+    answer = s.step("e1", 2, *settled, seq=2)
+    assert answer[:3] == [-2, s.now, -1]
+    assert sorted(answer[3]) == ids[2:5]
+    assert answer[4] == [pack_body(s.job(id)) for id in answer[3]]
+    assert (s.hash("c"), s.hash("x"), s.hash("b")) == before
+    assert s.claim("e1", 9) == ids[5:]
+
+
+@scenario
+def a_repeated_step_that_holds_nothing(s: Script) -> None:
+    s.join()
+    assert s.claim("e1", 3) == []
+    assert s.step("e1", 3, seq=1) == [-2, s.now, -1, [], [], []]
+
+
+@scenario
+def a_repeated_step_brings_notes(s: Script) -> None:
+    s.join()
+    ids = s.put(count=2)
+    s.claim("e1", 1)
+    s.claim("e1", 0, (ids[0], "r", 0, b"why"))
+    assert s.claim("e1", 2) == [ids[1], ids[0]]
+    answer = s.step("e1", 2, seq=3)
+    assert {id: read_note(note).attempts for id, note in zip(answer[3], answer[5], strict=True)} == {
+        ids[0]: 1,
+        ids[1]: 0,
+    }
+
+
+@scenario
+def a_late_copy_is_ignored(s: Script) -> None:
+    s.join()
+    first, second = s.put(count=2)
+    s.claim("e1", 1)
+    s.claim("e1", 0)
+    before = s.hash("b")
+    assert s.step("e1", 5, (first, "s", 60, b""), seq=1) == [-4]
+    assert s.hash("b") == before
+    assert s.list() == [second]
+    assert s.held() == {first}
+
+
+@scenario
+def after_a_gap_all_that_is_held_comes_back(s: Script) -> None:
+    s.join()
+    ids = s.put(count=4)
+    s.claim("e1", 2)
+    answer = s.step("e1", 2, (ids[0], "s", 60, b"x"), seq=5)
+    assert answer == [-3, s.now, -1, [ids[1]], [pack_body(s.job(ids[1]))], []]
+    assert s.look(ids[0]) == [b"sx"]
+    assert s.list() == ids[2:]
+    assert s.hash("b")["e1"].startswith(b"5:")
+    assert s.claim("e1", 1) == [ids[2]]
+
+
+@scenario
+def the_servers_clock(s: Script) -> None:
+    s.join()
+    seconds, micros = map(int, s.raw("TIME"))
+    now = s.step("e1", 0, now=0)[1]
+    assert 0 <= now - seconds * 1000 - micros // 1000 < 5000
+
+
+# ------------------------------------------------------------------------------------------------ one by one
+
+
+@scenario
+def each_end(s: Script) -> None:
+    s.join()
+    for letter in "sfce":
+        (id,) = s.put(count=1)
+        s.claim("e1", 1)
+        s.claim("e1", 0, (id, letter, 60, b"record"))
+        key = f"o:{id[:-1]}" if letter == "s" else f"f:{id}"
+        assert s.look(id) == [letter.encode() + b"record"]
+        assert ttl_of(s, key) == 60
+        assert s.find(id) == [letter.encode(), b"record"]
+        assert s.cancel(id) == letter
+    assert s.counts() == {"n": 4, "s": 1, "f": 1, "c": 1, "e": 1}
+    assert s.hash("e") == {}
+    assert s.held() == set()
+
+
+@scenario
+def what_comes_back(s: Script) -> None:
+    s.join()
+    ids = s.put(count=3)
+    s.claim("e1", 3)
+    assert s.claim("e1", 0, *zip(ids, "rzp", (10, 20, 30), (b"r", b"z", b"p"), strict=True)) == []
+    assert [s.note(id) for id in ids] == [{"a": 1, "e": "r"}, {"e": "z"}, {"p": 1, "e": "p"}]
+    assert [s.state(id) for id in ids] == ["retrying", "scheduled", "scheduled"]
+    assert s.redis("ZRANGE", "d:q", 0, -1, "WITHSCORES") == [
+        word for n, id in enumerate(ids, 1) for word in (f"5{id}".encode(), b"%d" % (s.now + 10 * n))
+    ]
+    assert s.counts() == {"n": 3, "r": 1}
+    assert s.held() == set()
+    assert s.step("e1", 9)[1:4] == [s.now, s.now + 10, []]
+    s.now += 20
+    answer = s.step("e1", 9)
+    assert answer[3] == ids[:2]
+    assert [msgspec.msgpack.decode(note) for note in answer[5]] == [{"a": 1, "e": "r"}, {"e": "z"}]
+    s.claim("e1", 0, (ids[0], "r", 11, b"again"))
+    assert s.note(ids[0]) == {"a": 2, "e": "again"}
+    s.now += 11
+    assert s.claim("e1", 9) == [ids[2], ids[0]]
+    s.claim("e1", 0, (ids[2], "p", 0, b"p"))
+    assert s.note(ids[2])["p"] == 2
+    s.step("e1", 0, (ids[1], "f", 0), runs=[("q", 9, [(ids[0], b"")])])
+    assert set(s.hash("x")) == {ids[2]}
+
+
+@scenario
+def what_comes_back_wakes(s: Script) -> None:
+    s.join()
+    s.put(count=1)
+    (id,) = s.claim("e1", 1)
+    with Ear(s, "e2") as ear:
+        s.redis("SADD", "i:q", "e2")
+        s.claim("e1", 0, (id, "u"))
+        assert ear.heard() == [("e2", b"w")]
+
+
+@scenario
+def what_is_released_goes_first(s: Script) -> None:
+    s.join()
+    ids = s.put(count=3)
+    s.claim("e1", 2)
+    s.claim("e1", 0, (ids[1], "u"), (ids[0], "u"))
+    assert s.list() == ids
+    assert s.held() == set()
+    assert s.hash("x") == {}
+
+
+@scenario
+def one_bad_item_leaves_the_others_alone(s: Script) -> None:
+    s.join()
+    ids = s.put(count=6)
+    s.claim("e1", 5)
+    s.redis("HSET", "e", ids[1], "")
+    s.redis("HSET", "x", ids[3], b"\xc1")
+    answer = s.step("e1", 1, (ids[0], "f", 60), (ids[1], "r"), (ids[2], "c", 60), runs=[("q", 60, [(ids[3], b"x")])])
+    assert answer[:4] == [1, s.now, -1, ids[5:]]
+    assert s.look(ids[0], ids[2], ids[3]) == [b"f", b"c", b"sx"]
+    assert s.held() == {*ids[4:]}
+    errors = s.hash("p")
+    assert set(errors) == {ids[1], ids[3]}
+    assert b"arithmetic" in errors[ids[1]]
+    s.claim("e1", 0, (ids[1], "s", 60))
+    assert s.look(ids[1]) == [b""]
+
+
+@scenario
+def a_job_whose_note_cannot_be_read(s: Script) -> None:
+    s.join()
+    (id,) = s.put(count=1)
+    s.claim("e1", 1)
+    s.redis("HSET", "x", id, b"\xc1")
+    s.claim("e1", 0, (id, "f", 60, b"x"))
+    state, _, _, at, error, _ = s.find(id)
+    assert (state, at) == (b"blocked", 0)
+    assert error
+    s.redis("HDEL", "x", id)
+    assert s.cancel(id) == "blocked"
+    assert s.state(id) == "c"
+    assert s.hash("p") == {}
+
+
+# ------------------------------------------------------------------------------------------------ delayed
+
+
+@scenario
+def delayed_jobs(s: Script) -> None:
+    s.join()
+    soon, later, dated, past, now = (s.new_ids(1)[0] for _ in range(5))
+    s.put(
+        s.job(later, delay_s=2, priority=9),
+        s.job(soon, delay_s=1),
+        s.job(dated, at_s=s.now / 1000 + 3, delay_s=1),
+        s.job(past, at_s=1),
+        s.job(now),
+    )
+    assert s.counts() == {"n": 5}
+    assert [s.state(id) for id in (soon, later, dated, past)] == ["scheduled"] * 3 + ["queued"]
+    assert s.find(soon)[3] == b"%d" % (s.now + 1000)
+    assert s.claim("e1", 9) == [past, now]
+    assert s.step("e1", 9)[:4] == [1, s.now, s.now + 1000, []]
+    assert s.step("e1", 0)[:4] == [1, s.now, -1, []]
+    s.now += 999
+    assert s.claim("e1", 9) == []
+    s.now += 1
+    assert s.claim("e1", 9) == [soon]
+    s.now += 5000
+    s.claim("e1", 0)
+    assert s.redis("ZCARD", "d:q") == 2, "who claims nothing moves nothing"
+    assert s.claim("e1", 9) == [later, dated]
+    assert s.redis("ZCARD", "d:q") == 0
+
+
+@scenario
+def the_nearest_of_all_queues(s: Script) -> None:
+    s.join()
+    for queue, delay in (("p", 3), ("q", 2), ("r", 4)):
+        s.put(s.job(queue=queue, delay_s=delay))
+    assert s.step("e1", 1, queues=["p", "q", "r"])[2] == s.now + 2000
+    assert s.step("e1", 1, queues=["none", "r"])[2] == s.now + 4000
+
+
+@scenario
+def some_hundred_due_jobs_move_in_a_step(s: Script) -> None:
+    s.join()
+    ids = s.new_ids(201)
+    s.put(*(s.job(id, delay_s=1) for id in ids))
+    s.now += 1000
+    assert s.claim("e1", 1) == ids[:1]
+    assert s.redis("ZCARD", "d:q") == 1
+    assert s.claim("e1", 1000) == ids[1:]
+
+
+# ------------------------------------------------------------------------------------------------ sleep and wake
+
+
+@scenario
+def the_idle_are_woken_one_by_one(s: Script) -> None:
+    for epoch in ("e1", "e2", "e3"):
+        s.join(epoch)
+    with Ear(s, "e1", "e2", "e3") as ear:
+        for epoch in ("e1", "e2"):
+            s.claim(epoch, 1, idle=True, queues=["p", "q"])
+        s.claim("e3", 1)
+        s.claim("e3", 0, idle=True)
+        assert s.redis("SCARD", "i:q") == s.redis("SCARD", "i:p") == 2
+        ids = s.put(count=3)
+        ((first, word),) = ear.heard()
+        assert word == b"w"
+        assert s.redis("SCARD", "i:q") == 1
+        assert s.claim(first, 1, asleep=True, queues=["p", "q"]) == ids[:1]
+        ((second, word),) = ear.heard()
+        assert {first, second} == {"e1", "e2"}, "who could not take all wakes the next, and not itself"
+        assert s.redis("SMEMBERS", "i:p") == [second.encode()]
+        assert s.claim(second, 9, asleep=True, idle=True, queues=["p", "q"]) == ids[1:]
+        assert s.redis("EXISTS", "i:q") == s.redis("EXISTS", "i:p") == 0
+        assert ear.heard() == []
+
+
+@scenario
+def who_was_not_asleep_wakes_nobody(s: Script) -> None:
+    s.join()
+    s.join("e2")
+    with Ear(s, "e2") as ear:
+        s.put(count=3)
+        s.claim("e2", 1, idle=True, queues=["p"])
+        s.redis("SADD", "i:q", "e2")
+        assert len(s.claim("e1", 1)) == 1
+        assert ear.heard() == []
+        assert len(s.claim("e1", 1, asleep=True)) == 1
+        assert ear.heard() == [("e2", b"w")]
+
+
+@scenario
+def who_took_all_wakes_nobody(s: Script) -> None:
+    s.join()
+    s.join("e2")
+    with Ear(s, "e2") as ear:
+        s.put(count=3)
+        s.redis("SADD", "i:q", "e2")
+        assert len(s.claim("e1", 4, asleep=True)) == 3
+        s.claim("e1", 0, asleep=True)
+        assert ear.heard() == []
+
+
+@scenario
+def an_inbox_that_nobody_reads_is_passed_over(s: Script) -> None:
+    s.join()
+    with Ear(s, "e1") as ear:
+        s.redis("SADD", "i:q", "dead1", "dead2", "dead3", "e1")
+        s.put(count=1)
+        assert ear.heard() == [("e1", b"w")]
+        s.redis("SADD", "i:q", "dead1")
+        s.put(count=1)
+        assert s.redis("EXISTS", "i:q") == 0
+
+
+@scenario
+def a_nearer_due_time_wakes(s: Script) -> None:
+    s.join()
+    with Ear(s, "e1") as ear:
+        for delay, wakes in ((5, 1), (6, 0), (4, 1)):
+            s.redis("SADD", "i:q", "e1")
+            s.put(s.job(delay_s=delay))
+            assert len(ear.heard()) == wakes
+
+
+# ------------------------------------------------------------------------------------------------ who waits
+
+
+@scenario
+def who_waits_is_told(s: Script) -> None:
+    s.join()
+    ids = s.put(count=3)
+    s.claim("e1", 3)
+    assert s.fcall("wait", "in1", *ids, "nobody") == [b"", b"", b"", None]
+    s.fcall("wait", "in1", ids[0])
+    s.fcall("wait", "in2", ids[0])
+    assert s.note(ids[0]) == {"w": ["in1", "in2"]}
+    with Ear(s, "in1", "in2") as ear:
+        s.step("e1", 0, (ids[1], "f", 60, b"y" * 4096), runs=[("q", 60, [(ids[0], b"x"), (ids[2], b"z" * 4097)])])
+        told = ear.heard()
+    first = b"vs" + ids[0].encode() + b" x"
+    assert sorted(told) == sorted(
+        [
+            ("in1", first),
+            ("in2", first),
+            ("in1", b"o" + ids[2].encode()),
+            ("in1", b"vf" + ids[1].encode() + b" " + b"y" * 4096),
+        ]
+    )
+    assert s.hash("x") == {}
+    assert s.fcall("wait", "in1", ids[0]) == [b"sx"]
+    assert s.hash("x") == {}
+
+
+@scenario
+def a_wait_survives_a_retry(s: Script) -> None:
+    s.join()
+    (id,) = s.put(count=1)
+    s.fcall("wait", "in1", id)
+    s.claim("e1", 1)
+    s.claim("e1", 0, (id, "r", 0, b"why"))
+    assert s.note(id) == {"w": ["in1"], "a": 1, "e": "why"}
+
+
+@scenario
+def to_look_leaves_no_trace(s: Script) -> None:
+    ids = s.put(count=1)
+    assert s.look(*ids, "nobody", "nobody.1:2") == [b"", None, None]
+    assert s.hash("x") == {}
+
+
+# ------------------------------------------------------------------------------------------------ cancel and find
+
+
+@scenario
+def cancel_where_it_waits(s: Script) -> None:
+    s.join()
+    queued, running = s.put(count=2, queue="p")
+    (delayed,) = s.put(s.job(delay_s=60, queue="p"))
+    s.claim("e1", 1, queues=["p"])
+    retrying = queued
+    s.claim("e1", 0, (retrying, "r", 90))
+    (queued,) = s.put(count=1, queue="p")
+    assert s.cancel(delayed) == "scheduled"
+    assert s.cancel(retrying) == "retrying"
+    assert s.redis("ZCARD", "d:p") == 0
+    assert s.cancel(queued) == "queued"
+    assert s.look(delayed, retrying, queued) == [b"c"] * 3
+    assert ttl_of(s, f"f:{queued}") == CANCELLED_TTL
+    assert s.hash("x") == {}
+    assert s.claim("e1", 9, queues=["p"]) == [running]
+    assert s.cancel(queued) == "c"
+    assert s.cancel("nobody") is None
+    assert s.counts("p") == {"n": 4, "c": 3, "r": 1}
+
+
+@scenario
+def cancel_where_it_runs(s: Script) -> None:
+    s.join("e0")
+    s.join()
+    for op in "rzpu":
+        (id,) = s.put(count=1)
+        s.claim("e1", 1)
+        with Ear(s, "e0", "e1") as ear:
+            assert s.cancel(id) == "running"
+            assert ear.heard() == [("e1", b"c" + id.encode())]
+        assert s.note(id) == {"c": 1}
+        assert s.state(id) == "running"
+        s.claim("e1", 0, (id, op, 5, b"why"))
+        assert s.look(id) == [b"c"]
+        assert ttl_of(s, f"f:{id}") == CANCELLED_TTL
+        assert s.hash("x") == {}
+    (id,) = s.put(count=1)
+    s.claim("e1", 1)
+    s.cancel(id)
+    s.claim("e1", 0, (id, "s", 60, b"faster"))
+    assert s.look(id) == [b"sfaster"]
+
+
+@scenario
+def what_find_tells(s: Script) -> None:
+    s.join()
+    (first,) = s.put(count=1)
+    s.now += 5
+    s.claim("e1", 1)
+    (second,) = s.put(count=1)
+    assert s.find(first) == [b"running", pack_body(s.job(first)), None, b"%d" % s.now, None, [None] * 6]
+    assert s.find(second) == [b"queued", pack_body(s.job(second)), None, 0, None, [None] * 6]
+    assert s.fcall("find", "nobody", second)[0] == []
+    s.claim("e1", 0, (first, "r", 5, b"why"))
+    state, _, note, due, _, _ = s.find(first)
+    assert (state, due) == (b"retrying", b"%d" % (s.now + 5))
+    assert read_note(note) == Note(attempts=1, error="why")
+
+
+@scenario
+def what_depth_tells(s: Script) -> None:
+    s.join()
+    s.join("e2")
+    low, high, gone = s.put(count=1, priority=0), s.put(count=3, priority=9), s.put(count=1)
+    s.put(s.job(delay_s=5), s.job(delay_s=5))
+    s.cancel(gone[0])
+    s.claim("e1", 2)
+    s.step("e1", 0, (high[0], "r", 0), runs=[("q", 9, [(high[1], b"")])])
+    now, running, workers, queues = s.fcall("depth", "q", "p")
+    assert (now, running) == (s.now, 0)
+    assert s.claim("e2", 1) == [high[2]]
+    now, running, workers, queues = s.fcall("depth", "q", "p")
+    assert running == 1
+    cards = dict(zip(workers[::2], map(msgspec.msgpack.decode, workers[1::2]), strict=True))
+    assert cards.keys() == {b"e1", b"e2"}
+    assert cards[b"e1"]["host"] == "host"
+    (queued, scheduled, heads, counters), other = queues
+    assert (queued, scheduled) == (2, 2)
+    assert heads == [low[0].encode(), *[None] * 4, gone[0].encode(), *[None] * 3, high[0].encode()]
+    assert counters == [b"7", b"1", None, b"1", None, b"1", None]
+    assert other == [0, 0, [None] * 10, [None] * 7]
+
+
+# ------------------------------------------------------------------------------------------------ epochs
+
+
+@scenario
+def beats_and_sweepers(s: Script) -> None:
+    for epoch, lease in (("e1", 2000), ("e2", 3000), ("e3", 4000)):
+        s.join(epoch, lease_ms=lease)
+    assert s.hash("b") == {"e1": b"0:0:2000", "e2": b"0:0:3000", "e3": b"0:0:4000"}
+    s.claim("e1", 1)
+    _, beats = s.fcall("beat", "e1")
+    assert dict(zip(beats[::2], beats[1::2], strict=True))[b"e1"] == b"1:1:2000"
+    assert len(s.fcall("beat", "e2")) == 2
+    assert s.fcall("beat", "e3") == [1]
+    assert len(s.fcall("beat", "e1")) == len(s.fcall("beat", "e2")) == 2
+    assert (ttl_of(s, "k:1"), ttl_of(s, "k:2")) == (2, 3)
+    s.redis("DEL", "k:1")
+    assert len(s.fcall("beat", "e3")) == 2
+    assert s.hash("b")["e3"] == b"0:2:4000"
+    assert s.fcall("beat", "nobody") == [-1]
+
+
+@scenario
+def only_who_stands_still_is_reaped(s: Script) -> None:
+    s.join()
+    seen = s.hash("b")["e1"]
+    s.fcall("beat", "e1")
+    assert s.reap("e1", seen) == -1
+    seen = s.hash("b")["e1"]
+    s.claim("e1", 1)
+    assert s.reap("e1", seen) == -1
+    assert s.reap("e1", s.hash("b")["e1"]) == 0
+    assert s.reap("e1", seen) == -1
+    assert s.reap("nobody") == -1
+
+
+@scenario
+def the_reaped_leaves_its_jobs_in_order(s: Script) -> None:
+    s.join("e1", ["p", "q"])
+    ids = s.put(count=12)
+    s.claim("e1", 10)
+    s.claim("e1", 5, queues=["p"], idle=True)
+    s.redis("SADD", "i:q", "e1", "e2")
+    assert s.reap() == 10
+    assert s.list() == ids
+    assert s.counts() == {"n": 12, "d": 10}
+    assert s.note(ids[0]) == {"d": 1}
+    assert s.redis("EXISTS", "i:p") == 0
+    assert not s.keys() & {"b", "a:e1"}
+    s.join("e2", ["q"])
+    answer = s.step("e2", 1)
+    assert read_note(answer[5][0]).deliveries == 1
+    s.redis("SADD", "i:q", "e2")
+    s.redis("SADD", "i:q", "e3")
+    assert s.reap("e2", crashed=False) == 1
+    assert s.note(ids[0]) == {"d": 1}
+    assert s.counts() == {"n": 12, "d": 10}
+
+
+@scenario
+def the_reaped_is_no_longer_idle(s: Script) -> None:
+    s.join("e1", ["p", "q"])
+    s.claim("e1", 1, idle=True, queues=["p", "q"])
+    assert s.reap() == 0
+    assert not s.keys() & {"i:p", "i:q"}
+
+
+@scenario
+def a_job_that_kills_its_workers(s: Script) -> None:
+    (id,) = s.put(s.job(payload=pack_call("shop.charge", (1,), {})))
+    (other,) = s.put(s.job(payload=b"no call", options={"max_deliveries": 1}))
+    (unread,) = s.put(s.job(options={"odd": b"bytes"}))
+    with Ear(s, "in1") as ear:
+        s.fcall("wait", "in1", id)
+        for n, held in ((1, 3), (2, 2)):
+            s.join()
+            assert len(s.claim("e1", 9)) == held
+            if n == 2:
+                s.redis("HSET", "x", id, msgspec.msgpack.encode({"d": 1, "a": 4, "w": ["in1"]}))
+            assert s.reap(most=2) == held
+        (told,) = ear.heard()
+    assert told[1].startswith(b"vf" + id.encode())
+    letter, record = s.find(id)
+    assert (letter, ttl_of(s, f"f:{id}")) == (b"f", FAILED_TTL)
+    assert unpack_record(record) == Record(
+        task="shop.charge",
+        attempt=5,
+        ended_s=s.now / 1000,
+        reason="worker_lost",
+        error_text="2 workers died with this job in hand",
+    )
+    assert unpack_record(s.find(other)[1]).task == ""
+    assert s.state(unread) == "f"
+    assert s.counts() == {"n": 3, "f": 3, "d": 2}
+    assert s.hash("x") == {}
+    assert s.list() == []
+
+
+@scenario
+def reaping_ends_what_was_to_stop(s: Script) -> None:
+    s.join()
+    (id,) = s.put(count=1)
+    s.claim("e1", 1)
+    s.cancel(id)
+    assert s.reap() == 1
+    assert s.look(id) == [b"c"]
+    assert ttl_of(s, f"f:{id}") == CANCELLED_TTL
+    assert s.counts() == {"n": 1, "c": 1}
+    assert s.list() == []
+    assert s.hash("x") == {}
+
+
+@scenario
+def reaping_parks_what_is_broken(s: Script) -> None:
+    s.join()
+    ids = s.put(count=3)
+    s.claim("e1", 3)
+    s.redis("HSET", "e", ids[1], "")
+    assert s.reap() == 3
+    assert s.list() == [ids[0], ids[2]]
+    assert set(s.hash("p")) == {ids[1]}
+
+
+# ------------------------------------------------------------------------------------------------ enqueue
+
+
+@scenario
+def a_call_is_applied_once(s: Script) -> None:
+    jobs = [s.job(), s.job(delay_s=5)]
+    known = s.job()
+    assert s.send(known) == [1, b""]
+    assert s.send(known, *jobs, s.job("0" * 26 + ".1"), seq=2) == [1, b"0k,3c"]
+    before = s.hash("c")
+    assert s.send(known, *jobs, s.job("0" * 26 + ".1"), seq=2) == [1, b"0k,3c"]
+    assert s.send(s.job(), seq=1) == [-4]
+    assert s.hash("c") == before == {"q:n": b"3"}
+    assert ttl_of(s, "w:lane") == 3600
+    assert s.send(s.job(), seq=9) == [1, b""]
+    assert s.send(s.job(), seq=1, lane="other") == [1, b""]
+
+
+@scenario
+def an_id_is_known_while_it_lives_or_its_result(s: Script) -> None:
+    s.join()
+    ids = s.put(count=4)
+    s.claim("e1", 3)
+    s.step("e1", 0, (ids[1], "f", 60), runs=[("q", 60, [(ids[0], b"")])])
+    fresh = s.new_ids(1)[0]
+    for more in ({}, {"delay_s": 60}):
+        assert s.send(*(s.job(id, **more) for id in ids)) == [1, b"0k,1k,2k,3k"]
+    run = [word for id in [*ids, fresh, fresh] for word in (id, pack_body(s.job(id)))]
+    assert s.fcall("enqueue", "other", 1, "q", 5, 6, *run) == [1, b"0k,1k,2k,3k,5k"]
+    assert s.counts() == {"n": 5, "s": 1, "f": 1}
+    assert s.list() == [ids[3], fresh]
+    s.new_ids(64)  # of other buckets
+    (last,) = s.put(count=1)
+    s.cancel(last)
+    run = [word for id in (last, *s.new_ids(1)) for word in (id, pack_body(s.job(id)))]
+    assert s.fcall("enqueue", "third", 1, "q", 5, 2, *run) == [1, b"0k"]
+
+
+@scenario
+def calls_of_many_runs(s: Script) -> None:
+    ids = s.new_ids(5)
+    words = [[id, pack_body(s.job(id))] for id in ids]
+    args = ["q", 5, 2, *words[0], *words[1], "q", 5, 0, *words[2], 5, 0, "", "p", 9, 1, *words[3]]
+    args += ["q", 5, 0, *words[2], 0, 0, "", "q", 5, 2, *words[4], *words[0]]
+    assert s.fcall("enqueue", "lane", 1, *args) == [1, b"4k,6k"]
+    assert s.list() == [ids[0], ids[1], ids[4]]
+    assert s.list("p", 9) == [ids[3]]
+    assert s.redis("ZCARD", "d:q") == 1
+
+
+@scenario
+def a_thousand_in_a_run(s: Script) -> None:
+    ids = s.new_ids(3000)
+    words = [word for id in ids for word in (id, pack_body(s.job(id)))]
+    assert s.fcall("enqueue", "lane", 1, "q", 5, 3000, *words) == [1, b""]
+    assert s.list() == ids
+    assert s.redis("HLEN", "e") == 3000
+
+
+# ------------------------------------------------------------------------------------------------ parents and children
+
+
+@scenario
+def a_parent_waits_for_its_children(s: Script) -> None:
+    parent, ids = s.parent(2)
+    s.join()
+    assert s.held("feeder") == {parent}
+    assert s.hash("a:feeder")[parent] == b"%d" % s.now
+    assert s.find(parent)[5] == [b"2", b"0", b"0", b"0", b"0", b"open"]
+    assert s.state(parent) == "running"
+    s.now += 7
+    assert s.claim("feeder", 0, (parent, "b")) == []
+    assert s.held("feeder") == set()
+    state, _, _, since, _, children = s.find(parent)
+    assert (state, since, children[4:]) == (b"blocked", b"%d" % START_MS, [b"1", b"wait"])
+    assert s.claim("e1", 9) == ids
+    s.claim("e1", 0, (ids[0], "s", 70, b"A"))
+    assert s.state(parent) == "blocked"
+    assert s.look(*ids) == [b"sA", b""]
+    assert s.claim("e1", 9, (ids[1], "s", 30, b"B")) == [parent]
+    assert s.find(parent)[5] == [b"2", b"2", b"0", b"100", b"1", b"over"]
+    assert s.hash(f"o:{parent}") == {"0": b"sA", "1": b"sB"}
+    assert s.redis("PTTL", f"o:{parent}") == -1
+    assert s.counts() == {"n": 3, "s": 2}
+    assert s.send(s.job(f"{parent}.2"), s.job(ids[0])) == [1, b"0c,1k"]
+    s.claim("e1", 0, (parent, "s", 60, b"all"))
+    assert s.look(parent, *ids) == [b"sall", None, None]
+    assert s.keys() == {"b", "a:e1", "a:feeder", "c", "w:lane", f"o:{parent[:-1]}"}
+
+
+@scenario
+def sealed_when_all_are_done_or_there_are_none(s: Script) -> None:
+    parent, ids = s.parent(1)
+    s.join()
+    s.claim("e1", 1)
+    s.claim("e1", 0, (ids[0], "s", 1))
+    assert s.state(parent) == "running"
+    s.claim("feeder", 0, (parent, "b"))
+    assert s.claim("e1", 9) == [parent]
+    none, _ = s.parent(0, "feeder2")
+    assert s.claim("feeder2", 0, (none, "b")) == []
+    assert s.claim("e1", 9) == [none]
+
+
+@scenario
+def a_failed_child_releases_its_parent(s: Script) -> None:
+    for op, sealed in (("f", True), ("c", False), ("e", False)):
+        parent, ids = s.parent(3, f"feeder{op}")
+        s.join()
+        if sealed:
+            s.claim(f"feeder{op}", 0, (parent, "b"))
+        assert s.claim("e1", 2) == ids[:2]
+        s.claim("e1", 0, (ids[0], op, 60, b"why"))
+        assert s.held(f"feeder{op}") == set()
+        assert s.list() == [ids[2], parent]
+        assert s.find(parent)[5] == [b"3", b"1", b"1", b"0", b"%d" % sealed, b"over"]
+        assert s.send(s.job(f"{parent}.9")) == [1, b"0c"]
+        s.claim("e1", 0, (ids[1], op, 60, b"too"))
+        assert s.find(parent)[5][:3] == [b"3", b"2", b"2"]
+        assert s.list() == [ids[2], parent], "released once"
+        assert s.hash(f"o:{parent}") == {"0": op.encode() + b"why", "1": op.encode() + b"too"}
+        s.fcall("wait", "in1", ids[2])
+        with Ear(s, "in1") as ear:
+            assert s.claim("e1", 9) == [parent], "the third is dropped"
+            assert ear.heard() == [("in1", b"vc" + ids[2].encode() + b" ")]
+        assert s.hash("x") == {}
+        assert s.look(ids[2]) == [None]
+        assert set(s.hash("e")) == {parent}
+        s.claim("e1", 0, (parent, "f", 0, b""))
+    assert s.counts() == {"n": 12, "f": 5, "c": 5, "e": 2}
+
+
+@scenario
+def a_child_that_cannot_be_dropped_is_parked(s: Script) -> None:
+    parent, ids = s.parent(1)
+    s.join()
+    s.cancel(parent)
+    s.redis("HSET", "x", ids[0], b"\xc1")
+    assert s.claim("e1", 9) == []
+    assert set(s.hash("p")) == {ids[0]}
+
+
+@scenario
+def children_of_a_parent_that_is_gone(s: Script) -> None:
+    parent, ids = s.parent(3)
+    s.join()
+    s.claim("feeder", 0, (parent, "b"))
+    assert s.claim("e1", 2) == ids[:2]
+    with Ear(s, "e1", "feeder") as ear:
+        assert s.cancel(parent) == "blocked"
+        assert sorted(ear.heard()) == [("e1", b"c" + parent.encode()), ("feeder", b"c" + parent.encode())]
+    assert s.look(parent, *ids) == [b"c", b"", b"", b""]
+    s.claim("e1", 0, (ids[0], "s", 1, b"x"), (ids[1], "v", 0, b"chunk"), (ids[1], "f", 60, b"x"))
+    assert s.look(*ids) == [None, None, b""]
+    assert s.claim("e1", 9) == []
+    assert s.counts() == {"n": 4, "s": 1, "f": 1, "c": 2}
+    assert s.keys() == {"b", "a:e1", "a:feeder", "c", "w:lane", f"f:{parent}"}
+    assert s.send(s.job(f"{parent}.7")) == [1, b"0c"]
+
+
+@scenario
+def cancel_a_parent_in_its_feeders_hands(s: Script) -> None:
+    parent, ids = s.parent(1)
+    with Ear(s, "feeder") as ear:
+        assert s.cancel(parent) == "running"
+        assert ear.heard() == [("feeder", b"c" + parent.encode())]
+    assert s.held("feeder") == set()
+    assert s.look(parent) == [b"c"]
+    s.claim("feeder", 0, (parent, "b"))
+    assert s.keys() == {"b", "a:feeder", "c", "w:lane", f"f:{parent}", "e", "r:q:5"}
+    assert set(s.hash("e")) == set(ids)
+
+
+@scenario
+def cancel_a_parent_that_reduces(s: Script) -> None:
+    parent, _ = s.parent(0)
+    s.join()
+    s.claim("feeder", 0, (parent, "b"))
+    s.claim("e1", 1)
+    with Ear(s, "e1", "feeder") as ear:
+        assert s.cancel(parent) == "running"
+        assert ear.heard() == [("e1", b"c" + parent.encode())]
+    assert s.note(parent) == {"c": 1}
+    assert s.held() == {parent}
+
+
+@scenario
+def cancel_a_child(s: Script) -> None:
+    parent, ids = s.parent(2)
+    assert s.cancel(ids[1]) == "queued"
+    assert s.look(*ids) == [b"", b"c"]
+    assert s.list() == [*ids, parent]
+
+
+@scenario
+def a_feeder_that_is_gone(s: Script) -> None:
+    for crashed in (True, False):
+        parent, ids = s.parent(1)
+        assert s.reap("feeder", crashed=crashed) == 1
+        assert s.list() == [parent, *ids]
+        assert s.find(parent)[5] == [b"1", b"0", b"0", b"0", b"0", b"over"]
+        assert s.send(s.job(f"{parent}.1")) == [1, b"0c"]
+        s.join()
+        assert s.claim("e1", 9) == [parent]
+        s.claim("e1", 0, (parent, "f", 0))
+
+
+@scenario
+def who_feeds_and_works_is_gone(s: Script) -> None:
+    parent, _ = s.parent(0)
+    s.put(s.job(f"{parent}.0", options={"max_deliveries": 1}))
+    assert s.claim("feeder", 1) == [f"{parent}.0"]
+    assert s.reap("feeder") == 2
+    assert s.list() == [parent], "released by its child, and not given back once more"
+    assert s.note(parent) == {}
+    assert s.find(parent)[5] == [b"1", b"1", b"1", b"0", b"0", b"over"]
+
+
+@scenario
+def a_released_parent_takes_no_more(s: Script) -> None:
+    parent, _ = s.parent(1)
+    s.claim("feeder", 0, (parent, "u"))
+    assert s.find(parent)[5][5] == b"over"
+    assert s.list()[0] == parent
+
+
+@scenario
+def who_may_hold(s: Script) -> None:
+    assert s.send(s.job(hold="nobody")) == [1, b"0c"]
+    assert s.keys() == {"w:lane"}
+    parent, _ = s.parent(0)
+    assert s.send(s.job(f"{parent}.0"), s.job(f"{parent}.0"), s.job(f"{parent}.1", hold="nobody")) == [1, b"1k,2c"]
+    assert s.find(parent)[5][0] == b"1"
+
+
+@scenario
+def chunks_lie_with_the_parent(s: Script) -> None:
+    parent, ids = s.parent(2)
+    s.join()
+    s.join("e2")
+    s.claim("e1", 1)
+    s.claim("e2", 0, (ids[0], "v", 7, b"not mine"))
+    s.claim("e1", 0, (ids[0], "v", 0, b"AA"), (ids[0], "v", 12, b"BB"))
+    assert s.held() == {ids[0]}
+    s.claim("e1", 0, (ids[0], "s", 5, b"2"))
+    assert s.hash(f"o:{parent}") == {"0:0": b"sAA", "0:12": b"sBB", "0": b"s2"}
+    assert s.look(f"{ids[0]}:0", f"{ids[0]}:12", f"{ids[0]}:7") == [b"sAA", b"sBB", None]
+
+
+@scenario
+def delayed_children(s: Script) -> None:
+    parent, _ = s.parent(0)
+    s.join()
+    s.put(s.job(f"{parent}.0", delay_s=5))
+    assert s.find(parent)[5][0] == b"1"
+    assert s.state(f"{parent}.0") == "scheduled"
+
+
+@scenario
+def a_parent_may_be_retried(s: Script) -> None:
+    parent, ids = s.parent(1)
+    s.join()
+    s.claim("feeder", 0, (parent, "b"))
+    s.claim("e1", 1)
+    s.claim("e1", 1, (ids[0], "s", 1, b"part"))
+    s.claim("e1", 0, (parent, "r", 0, b"why"))
+    assert s.look(ids[0]) == [b"spart"]
+    assert s.claim("e1", 1) == [parent]
+
+
+# ------------------------------------------------------------------------------------------------ the server
+
+
+@scenario
+def looks_write_nothing(s: Script) -> None:
+    flags = {}
+    for library in s.raw("FUNCTION", "LIST", "LIBRARYNAME", s.library):
+        for function in library[library.index(b"functions") + 1]:
+            about = dict(zip(function[::2], function[1::2], strict=True))
+            flags[about[b"name"].decode().rpartition("_")[2]] = {flag.decode() for flag in about[b"flags"]}
+    writes = {key: {"allow-oom"} for key in ("step", "join", "beat", "reap", "cancel", "wait")}
+    assert flags == {"enqueue": set(), **writes, **{key: {"no-writes"} for key in ("look", "find", "depth")}}
+
+
+@scenario
+def strange_calls_are_errors(s: Script) -> None:
+    s.join()
+    try:
+        s.fcall("step", "e1")
+    except ScriptError:
+        return
+    raise AssertionError("a step without arguments was accepted")

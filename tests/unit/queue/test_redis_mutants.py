@@ -1,0 +1,157 @@
+"""A test of the tests: each line of ``redis.lua`` matters to a scenario, and so does each rule that it keeps.
+
+Every mutant is loaded as a library under its own name and told the scenarios until one fails; the one that caught the
+last mutant goes first. A line whose removal does not parse counts as caught. A mutant that hangs costs its server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from asyncworker.queue import server
+from asyncworker.queue.brokers import redis
+from tests.support.redis_scenarios import SCENARIOS
+from tests.support.redis_script import Raw, Script, ScriptError
+from tests.support.servers import long_lived
+
+TEXT = redis.library("x").partition("\n")[2].removeprefix("local LIBRARY = 'x' ")
+HANG_S = 0.7
+
+
+RULES = {
+    "the fence is off": ("if not beat then", "if not beat then beat = '0:0:1' end if false then"),
+    "a repeat is applied again": ("if ahead == 0 then", "if false then"),
+    "a late copy is applied": ("if ahead < 0 then", "if false then"),
+    "a gap goes unnoticed": ("if ahead > 1 then", "if false then"),
+    "a result is not written": ("    bulk('HSET', bucket, fields)", "    local _ = fields"),
+    "a result lives for ever": ("call('EXPIRE', bucket, ttl, 'NX')", "local _ = 0"),
+    "a bucket never lives longer": ("call('EXPIRE', bucket, ttl, 'GT')", "local _ = 0"),
+    "a younger result shortens a bucket's life": ("call('EXPIRE', bucket, ttl, 'GT')", "call('EXPIRE', bucket, ttl)"),
+    "a failure's record lives for ever": ("state .. record, 'EX', number)", "state .. record)"),
+    "a claim is not recorded": ("  bulk('HSET', mine, fields)", "  local _ = fields"),
+    "what is due is kept": ("bulk('ZREM', delayed, due)", "local _ = due"),
+    "a child that ended releases nobody": ("  release_if_over(parent)", "  local _ = parent"),
+    "a parent is released before its last child": ("and done == total", "and true"),
+    "a parent is released before it is sealed": ("state == 'wait' and done", "state ~= 'over' and done"),
+    "a parent is released twice": ("if state ~= 'over' and (all", "if (all"),
+    "a failed child releases nobody": ("(all or failed ~= '0')", "(all)"),
+    "progress counts no units": ("call('HINCRBY', family, 'units', units)", "local _ = units"),
+    "a settle needs no hold": (
+        "if call('HDEL', mine, id) == 0 then\n    return\n  end\n  local body = call('HGET', bodies, id)\n  if not body then\n    return\n  end\n  local note = note_of(id)\n  if op",
+        "call('HDEL', mine, id)\n  local body = call('HGET', bodies, id)\n  if not body then\n    return\n  end\n  local note = note_of(id)\n  if op",
+    ),
+    "a run needs no hold": ("if held[k] then", "if true then"),
+    "reap does not compare": ("(args[3] ~= '' and args[3] ~= was)", "false"),
+    "reap compares only epochs that are known": ("if not was or (args[3]", "if was and (args[3]"),
+    "a delivery costs nothing": ("note.d = (note.d or 0) + 1", "note.d = note.d or 0"),
+    "the worker's limit goes first": ("fine and tonumber(options.max_deliveries) or tonumber(most)", "tonumber(most)"),
+    "a cancel is lost on retry": ("elseif note.c then", "elseif false then"),
+    "a cancel is lost when its worker dies": ("  if note.c then", "  if false then"),
+    "a note is kept": ("  call('HDEL', notes, id)", "  local _ = id"),
+    "a waiter is told twice": ("if inbox == args[2] then", "if false then"),
+    "a parent's children stay": (", tag .. 'o:' .. id)\n  end\n  tell", ")\n  end\n  tell"),
+    "a child is claimed although its parent is over": (
+        "elseif parent and not is_taking(parent) then",
+        "elseif false then",
+    ),
+    "a child enters although its parent is over": (
+        "if parent and not is_taking(parent) then\n    return 'c'",
+        "if false then\n    return 'c'",
+    ),
+    "a call is applied twice": ("if last == seq then", "if false then"),
+    "a late call is applied": ("if last > seq then", "if false then"),
+    "an id in use is taken": ("known[id] = found[k]", "local _ = found"),
+    "a failed id is taken": ("places[#places + 1] = tag .. 'f:' .. id", "local _ = id"),
+    "an id is taken twice in a call": ("      known[id] = true", "      local _ = id"),
+    "the order of levels is one": ("lowest_first and rank or 9 - rank", "9 - rank"),
+    "quotas are ignored": ("math.min(most[k], want - #claimed.ids)", "want - #claimed.ids"),
+    "all is unpacked at once": ("local SLICE = 1000", "local SLICE = 100000"),
+    "looks without end": ("claimed.looks == POPS then\n        return", "false then\n        return"),
+    "a bad item undoes the rest": ("local fine, why = pcall(act, id, ...)", "local fine, why = true, act(id, ...)"),
+    "a wake-up for a dead inbox is lost": ("'w') > 0", "'w') >= 0"),
+    "who wakes others wakes itself": (
+        "call('SREM', tag .. 'i:' .. queue, epoch)\n    end\n    local room",
+        "local _ = 0\n    end\n    local room",
+    ),
+    "who has enough wakes others": ("and more then", "then"),
+    "a delayed child counts for nobody": ("call('HINCRBY', tag .. 'j:' .. parent, 'total', 1)", "local _ = parent"),
+    "what was cancelled still counts as queued": ("queue .. ':g', -1)", "queue .. ':g', 0)"),
+}
+
+
+class Court:
+    """A server of its own, on which each mutant is tried."""
+
+    def __init__(self) -> None:
+        self._scenarios = list(SCENARIOS.items())
+        self._open()
+
+    def _open(self) -> None:
+        self._server = server.start()
+        self._alive = long_lived(self._server.pid)
+        self._alive.__enter__()
+        self._raw = Raw(self._server.url, HANG_S)
+
+    def close(self) -> None:
+        self._raw.close()
+        self._server.stop()
+        self._alive.__exit__(None, None, None)
+
+    def verdict(self, text: str) -> str:
+        """Return the name of a scenario that fails on this text, '' when all are content."""
+        try:
+            self._raw("FUNCTION", "LOAD", "REPLACE", redis.library("mutant", text))
+        except ScriptError:
+            return "does not load"
+        for place, (name, tell) in enumerate(self._scenarios):
+            try:
+                tell(Script(self._server.url, self._raw, "mutant"))
+            except Exception as exc:
+                self._scenarios.insert(0, self._scenarios.pop(place))
+                if isinstance(exc, OSError):
+                    self.close()
+                    self._open()
+                else:
+                    self._raw("FLUSHALL")
+                return name
+        self._raw("FLUSHALL")
+        return ""
+
+
+@pytest.fixture(scope="module")
+def court() -> Iterator[Court]:
+    court = Court()
+    yield court
+    court.close()
+
+
+def code_lines() -> dict[int, str]:
+    lines = TEXT.split("\n")
+    end_of_head = next(n for n, line in enumerate(lines) if line.endswith("]]"))
+    code = {n: line for n, line in enumerate(lines) if n > end_of_head}
+    return {n: line for n, line in code.items() if line.strip() and not line.strip().startswith("--")}
+
+
+def test_the_script_as_it_is(court: Court):
+    assert court.verdict(TEXT) == ""
+
+
+@pytest.mark.timeout(240)
+def test_each_line_matters(court: Court):
+    lines = TEXT.split("\n")
+    survivors = [
+        f"line {n + 1}: {line.strip()}"
+        for n, line in code_lines().items()
+        if not court.verdict("\n".join([*lines[:n], "", *lines[n + 1 :]]))
+    ]
+    assert not survivors, "removing one of these lines changes nothing that a scenario sees:\n" + "\n".join(survivors)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_each_rule_matters(court: Court, rule: str):
+    old, new = RULES[rule]
+    assert TEXT.count(old) == 1, f"{old!r} stands {TEXT.count(old)} times in the script"
+    verdict = court.verdict(TEXT.replace(old, new))
+    assert verdict not in {"", "does not load"}, verdict
