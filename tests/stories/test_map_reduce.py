@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from asyncworker.mapreduce.catalogue import find_function
 from asyncworker.mapreduce.progress import watch
 from asyncworker.queue.job import State, child_id
 from tests.support.brokers import Make, makes
@@ -112,3 +114,25 @@ async def test_a_source_that_breaks_ends_it(fleet: Fleet) -> None:
             await feeding
         state, record = await fleet.end(job_id)
     assert (state, record.error_text) == (State.FAILED, "the disk is gone")
+
+
+@pytest.mark.long
+async def test_s11_memory_stays_flat_over_two_million_items(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.functions["data_validation"] = find_function("data_validation")
+    rules = {"validation_rules": {"required_fields": ["id"], "range_validations": {"id": {"max": 1_999_000}}}}
+    path = tmp_path / "many.jsonl"
+    with path.open("w") as file:
+        file.writelines(f'{{"id":{number},"name":"n{number}"}}\n' for number in range(2_000_000))
+    process, most = psutil.Process(), 0
+    async with fleet.working():
+        warm = await fleet.sealed([{"id": 1}], "data_validation", params=rules)
+        await fleet.end(warm)
+        before = process.memory_info().rss
+        job_id = await fleet.sealed(str(path), "data_validation", params=rules, partition_size=10_000)
+        async for _ in watch(fleet.broker, job_id, 0.05):
+            most = max(most, process.memory_info().rss)
+        state, record = await fleet.end(job_id)
+    assert state is State.SUCCEEDED
+    assert record.value["total_processed"] == 2_000_000
+    assert record.value["final_result"]["invalid_count"] == 999
+    assert most - before < 64 * 2**20
