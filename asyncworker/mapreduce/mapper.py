@@ -17,10 +17,12 @@ from inspect import isawaitable
 from types import CoroutineType
 from typing import Any, cast
 
+from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import Discard, JobFailed, SourceError
 from asyncworker.mapreduce.dataset import open_source
 from asyncworker.mapreduce.functions.function import Function, Work
 from asyncworker.mapreduce.job import CHUNK_BYTES, ERROR_CHARS, FAILURES_KEPT, Failure, Partial, Plan, read, read_call
+from asyncworker.mapreduce.skew import function_or_snooze
 from asyncworker.mapreduce.sources.source import BadItem, Key, Partition
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import pack
@@ -52,10 +54,12 @@ class Mapper:
         find_function: Callable[[str], Function],
         *,
         concurrency: int = 32,
+        clock: Clock = SYSTEM,
     ) -> None:
         self._broker = broker
         self._find_function = find_function
         self._concurrency = concurrency
+        self._clock = clock
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
         self._plans: dict[str, Plan] = {}
 
@@ -64,12 +68,13 @@ class Mapper:
 
         Raises:
             SourceError: it cannot be read, or holds nothing where items were planned. JobFailed: more items failed
-            than the job allows; running it again would not help. Discard: the job is over.
+            than the job allows; running it again would not help. Discard: the job is over. Snooze: this worker lacks the
+            function.
         """
         began = time.perf_counter()
         partition = read(Partition, spec)
         plan = await self._plan(parent_of(ctx.id) or "")
-        work = self._find_function(plan.function).prepare(plan.params)
+        work = function_or_snooze(self._find_function, plan.function, ctx, self._clock).prepare(plan.params)
         limit = plan.max_failures if type(plan.max_failures) is int else None
         folding = Folding(work, limit, self._concurrency)
         source = open_source(plan.source)

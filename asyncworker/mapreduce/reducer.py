@@ -17,6 +17,7 @@ from asyncworker.errors import BadParameters, JobFailed
 from asyncworker.mapreduce.dataset import open_results, open_sink
 from asyncworker.mapreduce.functions.function import Function, Work
 from asyncworker.mapreduce.job import CHUNK_BYTES, FAILURES_KEPT, Failure, Partial, Plan, Summary, read
+from asyncworker.mapreduce.skew import function_or_snooze
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, born_ms, pack, unpack, unpack_record
 from asyncworker.queue.context import Context
@@ -25,7 +26,7 @@ from asyncworker.queue.job import Found, Progress, Record, State, child_id
 SLICE = 16
 """How many partials (or chunks of one) are held at once, besides what they are merged into."""
 ROWS = 1000
-RESULT_BYTES = MAX_PAYLOAD_BYTES - 2**16
+RESULT_BYTES = MAX_PAYLOAD_BYTES - 2**18
 """The largest summary that a job's record can carry, its failure's detail included."""
 
 
@@ -46,14 +47,15 @@ class Reducer:
 
         Raises:
             JobFailed: its submitter died, a partition failed for good, too many items did, or its result is too
-            large; with the summary over what did succeed.
+            large; with the summary over what did succeed. Snooze: this worker lacks the function.
         """
         plan = read(Plan, spec)
         found = (await self._broker.find([ctx.id]))[0]
         children = found.children if found else None
         if children is None:
             raise JobFailed("the job has lost its partitions")
-        tally = Tally(self._find_function(plan.function).prepare(plan.params))
+        function = function_or_snooze(self._find_function, plan.function, ctx, self._clock)
+        tally = Tally(function.prepare(plan.params))
         for start in range(0, children.total, SLICE):
             ids = [child_id(ctx.id, part) for part in range(start, min(start + SLICE, children.total))]
             for child, ended in zip(ids, await self._broker.find(ids), strict=True):

@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncworker.errors import JobFailed
+from asyncworker.errors import JobFailed, Snooze, UnknownName
+from asyncworker.mapreduce import skew
 from asyncworker.mapreduce.job import ERROR_CHARS, FAILURES_KEPT, Partial, read
 from asyncworker.mapreduce.mapper import WINDOW, Folding, Mapper, Pair
 from asyncworker.mapreduce.sources.source import BadItem
-from asyncworker.queue.codec import unpack, unpack_record
+from asyncworker.queue.codec import Ids, born_ms, unpack, unpack_record
+from asyncworker.queue.context import Context
 from asyncworker.queue.job import State, child_id
+from tests.support.clock import FrozenClock
 from tests.support.mapreduce import PATIENCE, Collect, Fleet
 
 
@@ -211,3 +214,32 @@ async def test_what_a_job_is_asked_to_do_is_looked_up_once_a_worker() -> None:
     plans = [await mapper._plan(job_id) for _ in range(5)]
     assert len({id(plan) for plan in plans}) == 1
     assert looks == [[job_id]]
+
+
+async def test_a_worker_that_lacks_the_function_leaves_the_job_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(skew, "AGAIN_S", 0.01)
+    newer = Fleet()
+    newer.functions["colour"] = newer.collect
+    newer.collect.name = "colour"
+    older = Fleet(newer.broker)
+    async with older.working():
+        job_id = await newer.sealed([1, 2], "colour")
+        (found,) = await newer.broker.find([child_id(job_id, 0)])
+        async with asyncio.timeout(PATIENCE):
+            while not (found and "colour" in found.error):
+                await asyncio.sleep(0.001)
+                (found,) = await newer.broker.find([child_id(job_id, 0)])
+        assert found.attempt <= 1  # no attempt was spent
+    async with newer.working():
+        assert (await newer.end(job_id))[0] is State.SUCCEEDED
+
+
+async def test_after_an_hour_nobody_is_waited_for() -> None:
+    clock = FrozenClock()
+    ctx = Context(Ids()(), "asyncworker.map", "default", 1, 0, lambda _number, _data: asyncio.sleep(0))
+    clock.advance(born_ms(ctx.id) / 1000 - clock.now() + 3599)
+    with pytest.raises(Snooze):
+        skew.function_or_snooze(Fleet().find, "colour", ctx, clock)
+    clock.advance(2)
+    with pytest.raises(UnknownName):
+        skew.function_or_snooze(Fleet().find, "colour", ctx, clock)
