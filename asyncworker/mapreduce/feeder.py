@@ -42,7 +42,7 @@ A_ROUND_TRIP = 1000
 FLUSH_S = 0.05
 """How long a partition that has been cut waits for others to travel with; many a source is cut in less."""
 FULL_PAUSE_S = 0.5
-PATIENCE_S = 5.0
+PATIENCE_S = 2.0
 """How long a feeder that failed tries to say so; after that its lease does."""
 FAILED_TTL_S, CANCELLED_TTL_S = 604_800, 3_600
 MAP_OPTIONS = {"max_deliveries": 10}

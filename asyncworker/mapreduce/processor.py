@@ -141,6 +141,16 @@ class DistributedProcessor:
             self._end(job)
         return _status(job)
 
+    async def get_job(self, job_id: str) -> ProcessingJob:
+        """Return a job with each of its partitions, as long as it is not over; of one that is, all the rest.
+
+        Raises:
+            JobNotFound: nobody knows the id, or no longer.
+
+        Cost: a round trip for every 64 partitions.
+        """
+        return await self._described(job_id, partitions=True)
+
     async def cancel_job(self, job_id: str) -> bool:
         """Cancel a job for good; returns False when it was over already.
 
@@ -200,8 +210,8 @@ class DistributedProcessor:
                 lost = {"state": State.FAILED, "status": STATUS[State.FAILED], "error": "its end was missed"}
                 self._end(msgspec.structs.replace(self.active_jobs[job_id], **lost))
 
-    async def _described(self, job_id: str) -> ProcessingJob:
-        job = await describe(self._engine.broker, job_id)
+    async def _described(self, job_id: str, *, partitions: bool = False) -> ProcessingJob:
+        job = await describe(self._engine.broker, job_id, partitions=partitions)
         if known := self.active_jobs.get(job_id) or self._ended.get(job_id):
             job.dataset_id, job.processing_function = known.dataset_id, known.processing_function
             job.parameters = known.parameters

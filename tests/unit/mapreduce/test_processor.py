@@ -80,6 +80,9 @@ async def test_a_job_from_its_submission_to_its_result() -> None:
             assert (running["status"], running["partitions"]) == ("running", 3)
             assert running["progress"] == {"completed_partitions": 2, "total_partitions": 3, "percentage": 66}
             assert jobs.active_jobs[job_id].status == "running"
+            known = await jobs.get_job(job_id)
+            assert (known.dataset_id, known.parameters, len(known.partitions)) == ("list in memory", {"x": 1}, 3)
+            assert known.partitions[2].data_range == (20, 21)
             fleet.collect.gate("go").set()
             await over(jobs, fleet, job_id)
         done = await jobs.get_job_status(job_id)
