@@ -268,7 +268,7 @@ class Engine:
             lease_s=self.lease,
         )
         self._adopt(feeding)
-        return JobHandle(self.broker, job_id, PARTITION_QUEUE)
+        return JobHandle(self.broker, job_id, PARTITION_QUEUE, parent=True)
 
     async def _live_workers(self) -> int:
         cards = (await self.broker.depth([])).workers.values()

@@ -61,14 +61,16 @@ class JobHandle(Generic[R]):
 
     Args:
         queue: where the job went, if known: then a wait warns once when no live worker reads it.
+        parent: it is known to be a map/reduce job.
     """
 
-    __slots__ = ("_broker", "_queue", "id")
+    __slots__ = ("_broker", "_parent", "_queue", "id")
 
     _warned: set[int] = set()  # noqa: RUF012 - brokers whose users were told, for the life of the process
 
-    def __init__(self, broker: Broker, id: str, queue: str = "") -> None:
+    def __init__(self, broker: Broker, id: str, queue: str = "", *, parent: bool = False) -> None:
         self.id = id
+        self._parent = parent
         self._broker = broker
         self._queue = queue
 
@@ -94,7 +96,7 @@ class JobHandle(Generic[R]):
                 raise ResultExpired(f"job {self.id} succeeded; its task keeps no results (result_ttl=0)")
             value: R = record.value
             return value
-        raise _error(self.id, ended.state, record)
+        raise _error(self.id, ended.state, record, parent=self._parent or record.task == REDUCE_TASK)
 
     async def _ended(self, timeout: float | None) -> Ended | None:
         try:
@@ -181,10 +183,9 @@ def _status(found: Found) -> JobStatus:
     )
 
 
-def _error(job_id: str, state: State, record: Record) -> Exception:
+def _error(job_id: str, state: State, record: Record, *, parent: bool) -> Exception:
     """Return the error that tells how a job ended. Types are chosen here, never named by the record."""
     text = f"{record.error_type}: {record.error_text}" if record.error_type else record.error_text
-    parent = record.task == REDUCE_TASK
     if state is State.CANCELLED:
         why = f"job {job_id} was cancelled" + (f": {text}" if text else "")
         return JobCancelled(why) if parent else TaskCancelled(why)

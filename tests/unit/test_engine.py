@@ -318,6 +318,22 @@ async def test_a_cron_task_is_a_task_too(engine: Engine) -> None:
         engine.cron("not a crontab")(nightly.__wrapped__)
 
 
+async def test_a_cancelled_map_reduce_job_says_that_it_was_one(engine: Engine) -> None:
+    started = asyncio.Event()
+
+    @engine.mapper
+    async def waits(item: int, params: dict[str, Any]) -> int:
+        started.set()
+        await asyncio.Event().wait()
+        return item
+
+    job = await engine.map_reduce(range(100), map=waits, partition_size=10)
+    await asyncio.wait_for(started.wait(), 10)
+    assert await job.cancel()
+    with pytest.raises(errors.JobCancelled):
+        await job.result(timeout=10)
+
+
 async def test_users_own_map_and_reduce(engine: Engine) -> None:
     @engine.mapper
     async def length(item: str, params: dict[str, Any]) -> int:
