@@ -1,18 +1,24 @@
 """dramatiq: a list of ids and a hash of messages, each verb a Lua script; threads.
 
-It has no bulk call: a `group` enqueues one by one as well, so the bulk way is the plain loop.
+It has no bulk call: a `group` enqueues one by one as well, so the bulk way is the plain loop. By default it
+prefetches two messages a thread and then naps, which holds 8 threads at 2,000 jobs/s with the processor idle;
+a prefetch of 100 lets them run at 5,000/s and more.
 """
 
 from __future__ import annotations
 
-import dramatiq
-from dramatiq.brokers.redis import RedisBroker
-from dramatiq.cli import main as run_cli
-from dramatiq.cli import make_argument_parser
-from dramatiq.results import Results
-from dramatiq.results.backends import RedisBackend
+import os
 
-from bench.peers.peer import Marks, Run, main
+os.environ.setdefault("dramatiq_queue_prefetch", "100")  # read when dramatiq is imported
+
+import dramatiq  # noqa: E402
+from dramatiq.brokers.redis import RedisBroker  # noqa: E402
+from dramatiq.cli import main as run_cli  # noqa: E402
+from dramatiq.cli import make_argument_parser  # noqa: E402
+from dramatiq.results import Results  # noqa: E402
+from dramatiq.results.backends import RedisBackend  # noqa: E402
+
+from bench.peers.peer import Marks, Run, main  # noqa: E402
 
 run = Run()
 marks = Marks(run)

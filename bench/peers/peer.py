@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-CHUNK = 100
+CHUNK = 20
 """How many single enqueues are gathered where a peer has no bulk call of its own."""
 
 

@@ -29,10 +29,10 @@ _TASKIQ = ("taskiq==0.13.0", "taskiq-redis==1.2.4", *REDIS, *LOOP)
 OURS = "asyncworker"
 PEERS: dict[str, Peer] = {
     OURS: Peer("ours", (), 100, "defaults"),
-    "arq": Peer("arq", ("arq==0.28.0", "redis==5.3.1", "hiredis==3.5.0", *LOOP), 64, "poll_delay 5 ms"),
-    "dramatiq": Peer("dramatiq", ("dramatiq==2.2.1", *REDIS), 8, "1 process of 8 threads"),
-    "saq": Peer("saq", ("saq==0.26.4", "typing_extensions==4.16.0", *REDIS, *LOOP), 10, "defaults"),
-    "streaq": Peer("streaq", ("streaq==7.2.0", "coredis==6.9.0", *LOOP), 64, "prefetch 64"),
+    "arq": Peer("arq", ("arq==0.28.0", "redis==5.3.1", "hiredis==3.5.0", *LOOP), 20, "poll_delay 5 ms"),
+    "dramatiq": Peer("dramatiq", ("dramatiq==2.2.1", *REDIS), 8, "1 process of 8 threads, prefetch 100"),
+    "saq": Peer("saq", ("saq==0.26.4", "typing_extensions==4.16.0", *REDIS, *LOOP), 20, "defaults"),
+    "streaq": Peer("streaq", ("streaq==7.2.0", "coredis==6.9.0", *LOOP), 16, "defaults"),
     "taskiq-stream": Peer("taskiq", _TASKIQ, 100, "xread_count 1000, prefetch 1000", "stream"),
     "taskiq-list": Peer("taskiq", _TASKIQ, 100, "prefetch 1000; no acknowledgement", "list"),
 }
