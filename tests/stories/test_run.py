@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.command import Running, run, started
+from tests.support.command import Running, call, run, started
 
 APP = '''
 import asyncio
@@ -101,7 +101,7 @@ def test_ctrl_c_on_an_embedded_broker_stops_everything(
 
 
 def test_when_it_is_killed_nothing_stays_behind(place: Path, gated: tuple[str, ...]) -> None:
-    with started(*gated, "--workers", "2", cwd=place) as running:
+    with started(*gated, "--workers", "2", "--lease", "2s", cwd=place) as running:
         began(running, place, 2)
         processes = running.children()
         running.signal(signal.SIGKILL)
@@ -122,7 +122,7 @@ def test_ctrl_c_on_another_broker_leaves_the_job_and_says_how_to_go_on(
     (place / "open").touch()
     resume = shlex.split(found[1])[1:]
     with started("worker", "flow", *other, "--burst", cwd=place) as worker:
-        code, out, err = run(*resume, "--json", cwd=place)
+        code, out, err = call(*resume, "--json", cwd=place)
         assert code == 0, err
         assert sorted(json.loads(out)["final_result"]) == list(range(40))
         assert worker.end()[0] == 0
@@ -138,7 +138,7 @@ def test_ctrl_c_while_partitions_are_shipped_cancels_the_job(place: Path, other:
     assert (code, out) == (130, "")
     found = re.search("job ([0-9a-z]+) is cancelled, for its partitions were still being shipped", err)
     assert found, err
-    code, out, _ = run("status", found[1], *other, "--json", cwd=place)
+    code, out, _ = call("status", found[1], *other, "--json", cwd=place)
     assert code == 0
     assert json.loads(out)["state"] == "cancelled"
 
@@ -153,14 +153,14 @@ def test_when_all_workers_have_died_the_run_fails(place: Path, gated: tuple[str,
 
 def test_a_submitted_job_is_done_by_others(place: Path, other: tuple[str, ...]) -> None:
     words = ("submit", "rows.jsonl", "-f", "word_count", "-p", '{"field": "n"}')
-    code, out, err = run(*words, *other, cwd=place)
+    code, out, err = call(*words, *other, cwd=place)
     assert code == 0, err
     job = out.strip()
     assert re.fullmatch("[0-9a-z]{26}", job)
     assert "no live worker" in err
     assert f"asyncworker result {job} --wait" in err
     with started("worker", *other, "--burst", cwd=place) as worker:
-        code, out, err = run("result", job, *other, "--timeout", "20s", "--json", cwd=place)
+        code, out, err = call("result", job, *other, "--timeout", "20s", "--json", cwd=place)
         assert code == 0, err
         assert json.loads(out)["total_processed"] == 40
         assert worker.end()[0] == 0

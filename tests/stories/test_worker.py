@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import run, started
+from tests.support.command import call, run, started
 
 APP = """
 import asyncio
@@ -62,7 +62,7 @@ def appears(path: Path, running: object) -> None:
 
 
 def test_its_banner_says_what_it_is_and_a_burst_ends_when_all_is_done(place: Path, broker: tuple[str, ...]) -> None:
-    ids = [run("enqueue", "add", str(n), "--kwargs", '{"b": 10}', *broker, cwd=place)[1].strip() for n in (1, 2)]
+    ids = [call("enqueue", "add", str(n), "--kwargs", '{"b": 10}', *broker, cwd=place)[1].strip() for n in (1, 2)]
     words = ("worker", "shop:made", *broker, "--burst", "--concurrency", "3", "--lease", "5s", "--queues", "default")
     code, out, err = run(*words, cwd=place)
     assert (code, out) == (0, "")
@@ -76,25 +76,25 @@ def test_its_banner_says_what_it_is_and_a_burst_ends_when_all_is_done(place: Pat
         "grace period 30 s",
     ):
         assert words_in_it in banner
-    code, out, _ = run("result", ids[1], *broker, cwd=place)
+    code, out, _ = call("result", ids[1], *broker, cwd=place)
     assert (code, out) == (0, "12\n")
 
 
 def test_the_first_signal_drains(place: Path, broker: tuple[str, ...]) -> None:
     gate = place / "gate"
     with started("worker", "shop", *broker, cwd=place) as worker:
-        job = run("enqueue", "wait_for", str(gate), *broker, cwd=place)[1].strip()
+        job = call("enqueue", "wait_for", str(gate), *broker, cwd=place)[1].strip()
         appears(place / "gate.began", worker)
         worker.signal(signal.SIGTERM)
         worker.wait_for("SIGTERM: draining, for 30 s at most")
         gate.touch()
         assert worker.end()[0] == 0
-    assert run("result", job, *broker, cwd=place)[:2] == (0, "done\n")
+    assert call("result", job, *broker, cwd=place)[:2] == (0, "done\n")
 
 
 def test_the_second_signal_hands_jobs_back_at_once(place: Path, broker: tuple[str, ...]) -> None:
     with started("worker", "shop", *broker, cwd=place) as worker:
-        job = run("enqueue", "wait_for", str(place / "never"), *broker, cwd=place)[1].strip()
+        job = call("enqueue", "wait_for", str(place / "never"), *broker, cwd=place)[1].strip()
         appears(place / "never.began", worker)
         worker.signal(signal.SIGINT)
         worker.wait_for("SIGINT: draining")
@@ -102,7 +102,7 @@ def test_the_second_signal_hands_jobs_back_at_once(place: Path, broker: tuple[st
         code, _, err = worker.end()
     assert code == 0
     assert "SIGINT again: handing running jobs back" in err
-    status = json.loads(run("status", job, *broker, "--json", cwd=place)[1])
+    status = json.loads(call("status", job, *broker, "--json", cwd=place)[1])
     assert (status["state"], status["attempt"], status["deliveries"]) == ("queued", 0, 0)
 
 
@@ -112,7 +112,7 @@ def test_s22_what_a_job_was_given_is_in_no_log_line_and_no_metric(place: Path, b
     with started(*words, cwd=place) as worker:
         url = re.search(r"http://127\.0\.0\.1:[0-9]+/metrics", worker.wait_for("/metrics"))
         assert url
-        code, out, err = run("enqueue", "fail", canary, *broker, "--timeout", "20s", cwd=place)
+        code, out, err = call("enqueue", "fail", canary, *broker, "--timeout", "20s", cwd=place)
         assert (code, out) == (1, "")
         assert "ValueError" in err
         with urllib.request.urlopen(url[0], timeout=10) as answer:
@@ -136,7 +136,7 @@ def test_on_memory_it_says_that_nobody_else_sees_its_jobs(place: Path) -> None:
 def test_a_taken_metrics_port_is_exit_2(place: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        code, out, err = run("worker", "--metrics-port", port, cwd=place)
+        code, out, err = call("worker", "--metrics-port", port, cwd=place)
     assert (code, out) == (2, "")
     assert (
         err == f"asyncworker: metrics port {port} of 127.0.0.1 cannot be had: Address already in use; choose another\n"
@@ -144,15 +144,15 @@ def test_a_taken_metrics_port_is_exit_2(place: Path) -> None:
 
 
 def test_who_works_and_what_waits_is_counted(place: Path, broker: tuple[str, ...]) -> None:
-    run("enqueue", "add", "1", *broker, cwd=place)
-    counted = json.loads(run("jobs", *broker, "--json", cwd=place)[1])
+    call("enqueue", "add", "1", *broker, cwd=place)
+    counted = json.loads(call("jobs", *broker, "--json", cwd=place)[1])
     assert counted["queues"]["default"]["queued"] == 1
     assert counted["workers"] == []
     with started("worker", "shop", *broker, cwd=place) as worker:
-        code, out, _ = run("enqueue", "add", "2", *broker, "--wait", cwd=place)
+        code, out, _ = call("enqueue", "add", "2", *broker, "--wait", cwd=place)
         assert (code, out) == (0, "2\n")
-        counted = json.loads(run("jobs", *broker, "--json", cwd=place)[1])
-        code, out, _ = run("jobs", *broker, cwd=place)
+        counted = json.loads(call("jobs", *broker, "--json", cwd=place)[1])
+        code, out, _ = call("jobs", *broker, cwd=place)
         worker.signal(signal.SIGTERM)
         assert worker.end()[0] == 0
     assert counted["queues"]["default"]["succeeded"] == 2
@@ -163,16 +163,16 @@ def test_who_works_and_what_waits_is_counted(place: Path, broker: tuple[str, ...
 
 
 def test_a_job_is_looked_at_and_cancelled(place: Path, broker: tuple[str, ...]) -> None:
-    job = run("enqueue", "add", "1", '"1"', "[1]", "two words", *broker, cwd=place)[1].strip()
-    code, out, _ = run("status", job, *broker, cwd=place)
+    job = call("enqueue", "add", "1", '"1"', "[1]", "two words", *broker, cwd=place)[1].strip()
+    code, out, _ = call("status", job, *broker, cwd=place)
     assert code == 0
     assert re.search(r"(?m)^state +queued$", out)
     assert re.search(r"(?m)^task +add$", out)
-    code, out, err = run("result", job, *broker, cwd=place)
+    code, out, err = call("result", job, *broker, cwd=place)
     assert (code, out, err) == (1, "", f"job {job} is queued; --wait waits for its end\n")
-    assert run("cancel", job, *broker, cwd=place)[0] == 0
-    code, out, _ = run("cancel", job, *broker, "--json", cwd=place)
+    assert call("cancel", job, *broker, cwd=place)[0] == 0
+    code, out, _ = call("cancel", job, *broker, "--json", cwd=place)
     assert (code, json.loads(out)) == (1, {"job_id": job, "cancelled": False})
-    code, _, err = run("result", job, *broker, cwd=place)
+    code, _, err = call("result", job, *broker, cwd=place)
     assert code == 1
     assert "was cancelled" in err

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
+
+from asyncworker.cli import main
 
 PATIENCE = 30.0
 
@@ -22,7 +26,7 @@ def environment(**variables: str) -> dict[str, str]:
     return {name: value for name, value in own.items() if name not in {"NO_COLOR", "FORCE_COLOR"}} | variables
 
 
-@contextmanager
+@contextlib.contextmanager
 def started(*words: str, cwd: Path, stdin: int | None = subprocess.DEVNULL, **variables: str) -> Iterator[Running]:
     """Start the command; it is killed at the end of the block if it still runs."""
     log = cwd / f"stderr-{time.monotonic_ns()}"
@@ -74,6 +78,19 @@ class Running:
         """Wait for its end; returns the exit code, standard output and standard error."""
         out, _ = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, out.decode(), self.said
+
+
+def call(*words: str, cwd: Path, **variables: str) -> tuple[int, str, str]:
+    """Run the command in this process, which takes a tenth of the time; returns what `run` does."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        patch.dict(os.environ, environment(**variables), clear=True),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = main(list(words))
+    return code, out.getvalue(), err.getvalue()
 
 
 def run(*words: str, cwd: Path, **variables: str) -> tuple[int, str, str]:
