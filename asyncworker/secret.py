@@ -10,13 +10,13 @@ import re
 
 MASK = "***"
 
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]+")
-_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^@:/?#,\[\]]*)(:\d*)?")
+# Both begin at a word's first letter and give back nothing that they took, so that long texts cost linear time.
+_URL = re.compile(r"(?<![a-zA-Z0-9+.-])[a-zA-Z0-9+.-]++://[^\s'\"<>]+")
 _NAMED = re.compile(
-    r"(?i)(?<![\w-])"  # from a word's first letter on: else each letter of a long word is tried, at the square of its length
-    r"(?P<name>[\w-]*(passw(or)?d|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|signature)[\w-]*\s*=\s*)"
-    r"('[^']*'|\"[^\"]*\"|[^\s&;#]+)"
+    r"(?i)(?<![\w-])(?=[\w-]*?(?:passw(?:or)?d|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|signature))"
+    r"(?P<name>[\w-]++(?:\s*+=|['\"]\s*+:)\s*+)('[^']*'|\"[^\"]*\"|[^\s&;#]+)"
 )
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^@:/?#,\[\]]*)(:\d*)?")
 
 
 def mask_url(url: str) -> str:
@@ -30,7 +30,10 @@ def mask_url(url: str) -> str:
 
 
 def mask_text(text: str) -> str:
-    """Return *text* with the passwords as ``***`` of the URLs and ``password=…`` words that stand in it."""
+    """Return *text* with the passwords as ``***`` of the URLs and ``password=…`` words that stand in it.
+
+    Also of a dict that was printed: ``{'password': …}``. Cost: linear, about 20 MB/s.
+    """
     return _mask_named(_URL.sub(lambda found: mask_url(found[0]), text))
 
 

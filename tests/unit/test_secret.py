@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +45,20 @@ def test_a_text_with_urls_in_it_is_masked() -> None:
     shown = mask_text(text)
     assert CANARY not in shown
     assert shown == "cannot reach 'redis://u:***@h:1/0' nor postgresql://h/d?password=*** PGPASSWORD=*** x"
+
+
+def test_a_dict_that_was_printed_is_masked() -> None:
+    assert mask_text(repr({"user": "u", "password": CANARY, "port": 1})) == "{'user': 'u', 'password': ***, 'port': 1}"
+    assert mask_text(f'{{"api_key": "{CANARY}"}}') == '{"api_key": ***}'
+    assert mask_text("unexpected token: x") == "unexpected token: x"
+
+
+@pytest.mark.parametrize("text", ["a", "password", "a:", "password=", "a://b@", "-", "://"])
+def test_a_long_text_costs_linear_time(text: str) -> None:
+    long = text * (400_000 // len(text))
+    began = time.process_time()
+    mask_text(long)
+    assert time.process_time() - began < 2
 
 
 @given(
