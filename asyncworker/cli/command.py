@@ -21,7 +21,7 @@ from asyncworker.cli.line import one_line
 from asyncworker.secret import mask_text
 from asyncworker.settings import DEFAULTS, SETTINGS, Loaded, Settings, flag, load, shown, variable
 
-SHORT = {"broker": "-b", "queues": "-q", "concurrency": "-c", "workers": "-w", "function": "-f", "params": "-p"}
+SHORT = {"queues": "-q", "concurrency": "-c", "workers": "-w", "burst": "-b", "function": "-f", "params": "-p"}
 EVERYWHERE = ("no_color", "debug")
 
 

@@ -30,7 +30,7 @@ async def body(call: Call, source: str) -> None:
     """Process a dataset, here and now: map its items, reduce what comes out, print the summary.
 
     SOURCE is a file (.csv, .jsonl, also .gz), a URL (postgresql://…?dataset=NAME), a dataset's id in
-    --database, or - for standard input.
+    --database, or - for standard input: JSON Lines; for CSV write -- '-?format=csv' after the flags.
 
     Without --broker it starts a server of its own and --workers processes (auto: one a processor), which all
     end with it. With --broker the job is left to the workers there, and Ctrl-C leaves it with them.
