@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import redis
 
@@ -32,7 +32,7 @@ def binary() -> str:
 class Server:
     """A server, and a connection to it for the bench itself."""
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,12 @@ async def turn(
             one = await client.ask(do="single", jobs=single)
             server.empty()
             many = await client.ask(do="bulk", jobs=jobs)
-            calls, cpu_s, clock = server.commands, server.cpu_s, asyncio.get_running_loop().time()
+            if not (await client.ask(do="left"))["left"]:
+                raise ChildError(f"{name}: nothing is left to do before the worker started")
+            calls = server.commands
+            await client.ask(do="left")
+            a_poll = server.commands - calls - 1  # asking for the count is a command, too
+            calls, cpu_s, clock = server.commands, server.cpu_s, time.monotonic()
             async with started([*command, "worker"], env, log) as worker:
                 dying = asyncio.ensure_future(worker.died())
                 waiting = asyncio.ensure_future(client.ask(do="wait"))
@@ -70,7 +76,7 @@ async def turn(
                     waiting.cancel()
                 began = json.loads(marks.read_text().splitlines()[0])
                 worker_s = sum(psutil.Process(began["pid"]).cpu_times()[:2]) - began["cpu_s"]
-                server_s, commands = server.cpu_s - cpu_s, server.commands - calls - ended["polls"]
+                server_s, commands = server.cpu_s - cpu_s, server.commands - calls - a_poll * ended["polls"]
                 if results and (value := (await client.ask(do="value"))["value"]) != 1:
                     raise ChildError(f"{name}: the last result is {value!r}, not 1")
     return Figures(

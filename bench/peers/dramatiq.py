@@ -11,14 +11,14 @@ import os
 
 os.environ.setdefault("dramatiq_queue_prefetch", "100")  # read when dramatiq is imported
 
-import dramatiq  # noqa: E402
-from dramatiq.brokers.redis import RedisBroker  # noqa: E402
-from dramatiq.cli import main as run_cli  # noqa: E402
-from dramatiq.cli import make_argument_parser  # noqa: E402
-from dramatiq.results import Results  # noqa: E402
-from dramatiq.results.backends import RedisBackend  # noqa: E402
+import dramatiq
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.cli import main as run_cli
+from dramatiq.cli import make_argument_parser
+from dramatiq.results import Results
+from dramatiq.results.backends import RedisBackend
 
-from bench.peers.peer import Marks, Run, main  # noqa: E402
+from bench.peers.peer import Marks, Run, main
 
 run = Run()
 marks = Marks(run)

@@ -28,7 +28,8 @@ _TASKIQ = ("taskiq==0.13.0", "taskiq-redis==1.2.4", *REDIS, *LOOP)
 
 OURS = "asyncworker"
 PEERS: dict[str, Peer] = {
-    OURS: Peer("ours", (), 100, "defaults"),
+    OURS: Peer("ours", (), 100, "defaults, metrics off"),
+    f"{OURS}+metrics": Peer("ours", (), 100, "defaults, --metrics-port", "metrics"),
     "arq": Peer("arq", ("arq==0.28.0", "redis==5.3.1", "hiredis==3.5.0", *LOOP), 20, "poll_delay 5 ms"),
     "dramatiq": Peer("dramatiq", ("dramatiq==2.2.1", *REDIS), 8, "1 process of 8 threads, prefetch 100"),
     "saq": Peer("saq", ("saq==0.26.4", "typing_extensions==4.16.0", *REDIS, *LOOP), 20, "defaults"),
