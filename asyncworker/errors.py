@@ -7,6 +7,7 @@ AsyncWorkerError
 ├─ DecodeError                     bytes that are no message
 ├─ SourceError ─ EmptyDataset      a dataset, file or table that cannot be read or written
 ├─ BrokerError ─ BrokerDown · LeaseLost · QueueFull · JobTooBig
+├─ PoolError ─ PoolDown · PoolTimeout · PoolClosed     a pool of connections that gives none
 ├─ JobNotFound · ResultExpired     an id that nobody knows, or no longer
 ├─ TaskFailed ─ TaskTimeout · JobFailed
 ├─ TaskCancelled ─ JobCancelled
@@ -80,6 +81,22 @@ class QueueFull(BrokerError):
 
 class JobTooBig(BrokerError, ValueError):
     """The job's arguments take more bytes than a job may have."""
+
+
+class PoolError(AsyncWorkerError):
+    """The pool gives no connection."""
+
+
+class PoolDown(PoolError, ConnectionError):
+    """What the pool connects to cannot be reached."""
+
+
+class PoolTimeout(PoolError, TimeoutError):
+    """No connection became free in time."""
+
+
+class PoolClosed(PoolError):
+    """The pool is closed."""
 
 
 class JobNotFound(AsyncWorkerError, LookupError):

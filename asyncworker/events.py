@@ -10,6 +10,8 @@
 | BrokerRestored  | broker            | at the first answer after an outage                         |
 | LeaseEnded      | worker, keeper    | the worker was fenced, or fenced itself                     |
 | WorkerReaped    | worker, sweeper   | a dead worker's jobs were given back                        |
+| BorrowLeaked    | pool              | a borrowed connection is not coming back, as it seems       |
+| BorrowReturned  | pool              | one that was told of as leaked came back after all          |
 """
 
 from __future__ import annotations
@@ -81,6 +83,21 @@ class LeaseEnded(Event, frozen=True):
 class WorkerReaped(Event, frozen=True):
     epoch: str
     jobs: int
+
+
+class BorrowLeaked(Event, frozen=True):
+    """``place``: file:line of the borrowing call, in which function."""
+
+    pool: str
+    place: str
+    held_s: float
+    because: str
+
+
+class BorrowReturned(Event, frozen=True):
+    pool: str
+    place: str
+    held_s: float
 
 
 E = TypeVar("E", bound=Event)
