@@ -1,0 +1,43 @@
+"""The benches stay alive: each explains itself, and those that need no network run small."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHES = sorted(path.stem for path in (ROOT / "bench").glob("bench_*.py"))
+
+
+def run(bench: str, *arguments: str) -> str:
+    command = [sys.executable, "-m", f"bench.{bench}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("bench", BENCHES)
+def test_a_bench_asks_one_question_and_says_what_would_refute_it(bench: str) -> None:
+    text = (ROOT / "bench" / f"{bench}.py").read_text(encoding="utf-8")
+    question = text.removeprefix('"""').partition("\n")[0]
+    assert question.endswith("?")
+    assert "Null hypothesis:" in text
+
+
+@pytest.mark.parametrize("bench", ["bench_map", "bench_queue"])
+def test_a_bench_explains_itself(bench: str) -> None:
+    said = run(bench, "--help")
+    assert "--json" in said
+    assert "Null hypothesis" in said
+
+
+def test_the_map_bench_runs_small() -> None:
+    told = json.loads(run("bench_map", "--small", "--json"))
+    assert told["items"] == 2_000
+    assert {"workers", "stream", "gather"} <= told["ways"].keys()
+    assert all(body["us"]["min"] > 0 for way in told["ways"].values() for body in way.values())
+    assert told["ways"]["stream"]["once"]["more_mb"]["max"] < 2
