@@ -10,6 +10,7 @@
 | BrokerRestored  | broker            | at the first answer after an outage                         |
 | LeaseEnded      | worker, keeper    | the worker was fenced, or fenced itself                     |
 | WorkerReaped    | worker, sweeper   | a dead worker's jobs were given back                        |
+| Decided         | tuner, limiters   | a size was changed, and because of what                     |
 | BorrowLeaked    | pool              | a borrowed connection is not coming back, as it seems       |
 | BorrowReturned  | pool              | one that was told of as leaked came back after all          |
 """
@@ -98,6 +99,15 @@ class BorrowReturned(Event, frozen=True):
     pool: str
     place: str
     held_s: float
+
+
+class Decided(Event, frozen=True):
+    """The actuator *name* has another size now; *because* is a clause for people."""
+
+    name: str
+    old: int
+    new: int
+    because: str
 
 
 E = TypeVar("E", bound=Event)

@@ -20,6 +20,7 @@ ROOMS = {
     "source": "asyncworker.mapreduce.sources",
     "function": "asyncworker.mapreduce.functions",
     "executor": "asyncworker.work.executors",
+    "policy": "asyncworker.tune.policies",
 }
 ALIASES = {
     "broker": {"rediss": "redis", "unix": "redis"},

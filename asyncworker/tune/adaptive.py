@@ -1,0 +1,95 @@
+"""A limiter that finds its own size: calls pass a `Limiter`, and what they took is told to a policy.
+
+    limiter = AdaptiveLimiter(UslPolicy(high=200))
+    async with limiter:
+        await call()
+
+One for each backend: a policy that sees two kinds of calls mixed learns the mixture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from asyncworker.errors import BadParameters
+from asyncworker.tune.actuators.limiter import Limiter
+from asyncworker.tune.decisions import Decisions
+from asyncworker.tune.policies.policy import LimiterPolicy
+
+
+class AdaptiveLimiter:
+    """Let as many inside ``async with`` as the policy says, and report to it each call that ends.
+
+    An error that leaves the block is a failed call; a cancellation is no evidence and is not reported. Who needs no
+    task of its own for each call (a worker that claims jobs in batches) asks the limiter for room and reports with
+    `complete`.
+
+    Args:
+        policy: of the limiter kind; it says the first size.
+        limiter: the gate; by default one within the policy's bounds.
+        decisions: where changes are noted; by default in a log of its own.
+        clock: monotonic seconds; by default the running event loop's, so it also holds in virtual time.
+
+    Cost: 2 us a call (`bench/control/bench_limiter.py`).
+    """
+
+    def __init__(
+        self,
+        policy: LimiterPolicy,
+        limiter: Limiter | None = None,
+        *,
+        decisions: Decisions | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self.policy = policy
+        self.limiter = limiter or Limiter(policy.limit, low=policy.low, high=policy.high)
+        self.decisions = Decisions() if decisions is None else decisions
+        self._clock = clock
+        self._began: dict[asyncio.Task[object] | None, float] = {}
+        self.limiter.resize(policy.limit)
+
+    @property
+    def limit(self) -> int:
+        return self.limiter.size
+
+    def now(self) -> float:
+        """Return the time by which calls are measured."""
+        if self._clock is None:
+            self._clock = _loop_clock()
+        return self._clock()
+
+    def complete(self, began: float, ok: bool = True) -> None:
+        """Report a call that began at ``now() == began`` and has just ended; its permit must still be held."""
+        now = self.now()
+        limit = self.policy.on_complete(now, now - began, self.limiter.in_use, ok)
+        if limit != self.limiter.size:
+            old = self.limiter.size
+            self.limiter.resize(limit)
+            self.decisions.add(self.limiter.name, old, self.limiter.size, self.policy.because)
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        if task in self._began:
+            raise BadParameters("this task is inside this limiter already and would wait for itself")
+        await self.limiter.acquire()
+        self._began[task] = self.now()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        began = self._began.pop(asyncio.current_task())
+        try:
+            if kind is None or not issubclass(kind, asyncio.CancelledError | GeneratorExit):
+                self.complete(began, ok=kind is None)
+        finally:
+            self.limiter.release()
+
+
+def _loop_clock() -> Callable[[], float]:
+    try:
+        return asyncio.get_running_loop().time
+    except RuntimeError:
+        return time.monotonic

@@ -1,0 +1,393 @@
+"""USL: the concurrency at which most work is done a second, found by trying and fitting. The default for backlogs.
+
+It measures throughput in *epochs*, at limits of its own choosing, and fits the universal scalability law to them
+(`asyncworker.tune.scalability`). Latency is not what it looks at: on a contended backend calls take three times as
+long before throughput is at its best.
+
+| phase   | what it does                                                                                       |
+|---------|----------------------------------------------------------------------------------------------------|
+| start   | double while throughput grows by a tenth or more, then fit                                          |
+| track   | hold the fitted centre and probe around it, in a cycle of eight epochs                               |
+| bracket | after the backend has changed: forget, and step x1.6 one way until the best is in the middle         |
+
+Epoch: after a change of the limit one turnover is let pass, until a call that began after the change has ended; then
+completions are counted. What an application that asks for less than the limit does is no evidence, and moves nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from asyncworker.errors import BadParameters
+from asyncworker.tune.policies.policy import check_bounds, load
+from asyncworker.tune.scalability import Curve, fit
+
+# The numbers below were chosen on simulated backends: `bench/control/bench_convergence.py`, `bench_shapes.py`.
+GROWTH = 1.1
+"""Start-up goes on while doubling the limit brings this much."""
+STEP = 1.6
+"""How far the centre may move at once, how far a bracket steps, and how high the widest probe reaches."""
+HISTORY = 48
+HALF_LIFE = 16
+"""Epochs after which a measurement counts half."""
+NEIGHBOURHOOD = 0.8
+"""Width, in ln N, of what the fit looks at around the centre."""
+MODEL_ERROR = 0.03
+"""What the law itself may be wrong by, as a share; beside the noise of counting."""
+DRIFT_ERROR = 0.02
+FAILING = 0.05
+"""The share of failures, beyond the usual one, that is answered by backing off."""
+BACK_OFF = 0.7
+TRIES = 4
+"""Steps back after which failures that stay are taken for usual: they do not come from load."""
+
+
+class Sample(msgspec.Struct, frozen=True, array_like=True):
+    """One epoch: mean calls under way, good completions a second, completions counted, and its number."""
+
+    inflight: float
+    rate: float
+    count: int
+    epoch: int
+
+
+class Trial(msgspec.Struct):
+    """A back-off that goes on: from which limit and share of failures, and how many steps so far."""
+
+    limit: int
+    share: float
+    steps: int = 0
+
+
+class _State(msgspec.Struct, forbid_unknown_fields=True):
+    """All that is learned; `centre` is the limit without its probes."""
+
+    limit: int
+    centre: float
+    phase: Literal["start", "track", "bracket"] = "start"
+    because: str = "start"
+    epoch: int = 0
+    place: int = 0  # in the cycle of probes
+    curve: Curve | None = None
+    variance: float = 0.25  # of call times, squared coefficient of variation
+    history: list[Sample] = []
+    bracket: list[Sample] = []
+    best_rate: float = 0.0  # of the start-up
+    surprises: int = 0  # epochs in a row far from the curve
+    above: float = 0.0  # sums of small surprises, CUSUM
+    below: float = 0.0
+    ceiling: float | None = None  # a cliff: above it throughput falls
+    ceiling_until: int = 0
+    ceiling_for: int = 16
+    last_ceiling: float | None = None
+    fell: bool = False  # the last probe fell off it
+    usual_failures: float = 0.0
+    trial: Trial | None = None
+    hold: int = 0  # epochs to let pass
+
+
+class UslPolicy:
+    """Seek the least concurrency with nearly the best throughput.
+
+    Args:
+        low, high: bounds of the limit. initial: where start-up begins.
+        min_samples, min_window: completions and seconds that an epoch lasts at least.
+        dither: how far probes go from the centre, a share.
+        knee_tolerance: throughput given up, a share, for fewer calls under way; 0 for the very peak.
+
+    Cost: 0.5 us a completion, and some 0.1 ms an epoch (`bench/control/bench_policies.py`).
+    """
+
+    def __init__(
+        self,
+        *,
+        low: int = 1,
+        high: int = 200,
+        initial: int = 4,
+        min_samples: int = 50,
+        min_window: float = 0.05,
+        dither: float = 0.2,
+        knee_tolerance: float = 0.01,
+    ) -> None:
+        check_bounds(low, high)
+        if not (min_samples >= 8 and min_window >= 0 and 0 < dither <= 0.5 and 0 <= knee_tolerance < 0.5):
+            raise BadParameters("min_samples >= 8, min_window >= 0, dither in 0..0.5 and knee_tolerance below 0.5")
+        self.low, self.high = low, high
+        self._min_samples, self._min_window = min_samples, min_window
+        self._dither, self._tolerance = dither, knee_tolerance
+        initial = min(max(initial, low), high)
+        self._state = _State(initial, float(initial))
+        self.limit = initial
+        self._begin(-math.inf, settled=False)
+
+    @property
+    def because(self) -> str:
+        return self._state.because
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = msgspec.to_builtins(self._state)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        loaded = load(state, _State)
+        loaded.history = [sample for sample in loaded.history[-HISTORY:] if sample.rate > 0 and sample.inflight >= 1]
+        loaded.bracket = [sample for sample in loaded.bracket[-8:] if sample.rate > 0 and sample.inflight >= 1]
+        if loaded.curve is not None and (loaded.curve.a0 <= 0 or min(loaded.curve) < 0):
+            loaded.curve = None
+        if loaded.phase == "bracket" and not loaded.bracket:
+            loaded.phase = "track"
+        loaded.variance = max(1e-4, loaded.variance)
+        loaded.centre = min(max(loaded.centre, float(self.low)), float(self.high))
+        self._state = loaded
+        self._set(loaded.limit, loaded.because)
+        self._begin(-math.inf, settled=False)
+
+    # --- an epoch: what is counted ------------------------------------------------------------------------------
+
+    def _begin(self, t: float, *, settled: bool) -> None:
+        self._since = self._last = t
+        self._settled = settled
+        self._count = self._good = 0
+        self._sum = self._squares = self._area = 0.0
+
+    def on_complete(self, t: float, rtt: float, inflight: int, ok: bool) -> int:
+        if not (0.0 <= rtt < math.inf and -math.inf < t < math.inf):
+            return self.limit
+        if not self._settled:
+            self._count += 1
+            if t - rtt >= self._since and self._count >= min(self.limit, inflight):
+                self._begin(t, settled=True)
+            return self.limit
+        self._count += 1
+        if t > self._last:
+            self._area += max(1, inflight) * (t - self._last)
+            self._last = t
+        if ok:
+            self._good += 1
+            self._sum += rtt
+            self._squares += rtt * rtt
+        elapsed = self._last - self._since
+        if elapsed >= self._min_window and elapsed > 0 and self._enough(elapsed):
+            before = self.limit
+            self._close(elapsed)
+            self._begin(t, settled=self.limit == before)
+        return self.limit
+
+    def _enough(self, elapsed: float) -> bool:
+        state, count = self._state, self._count
+        if count >= max(self._min_samples, self.limit):
+            return True
+        if state.phase == "start":  # slow calls: do not wait for fifty where the answer is plain
+            noise = math.sqrt(state.variance * (1 / count + 1 / self._min_samples))
+            plain = state.best_rate * GROWTH * (1 + 3 * noise)
+            return count >= max(16, self.limit) and self._good / elapsed > plain
+        if state.curve is None or count < 15:
+            return False
+        # An epoch that takes twice as long as it should is judged at once.
+        return elapsed * state.curve.rate(max(1.0, self._area / elapsed)) >= 2.0 * count + 20
+
+    def _close(self, elapsed: float) -> None:
+        state = self._state
+        state.epoch += 1
+        if state.hold:
+            state.hold -= 1
+            return
+        inflight = self._area / elapsed
+        if self._fails() or not self._good or (inflight < 0.8 * self.limit and self.limit > 1):
+            return
+        mean = self._sum / self._good
+        if mean > 0:
+            spread = max(1e-4, self._squares / self._good / (mean * mean) - 1)
+            state.variance += 0.2 * (spread - state.variance)
+        if state.epoch > state.ceiling_until:
+            state.ceiling = None
+        sample = Sample(max(1.0, inflight), self._good / elapsed, self._count, state.epoch)
+        {"start": self._start_up, "bracket": self._bracket, "track": self._track}[state.phase](sample)
+
+    # --- the phases ---------------------------------------------------------------------------------------------
+
+    def _start_up(self, sample: Sample) -> None:
+        state = self._state
+        self._remember(sample)
+        if sample.rate > state.best_rate * GROWTH and self.limit < self.high:
+            state.best_rate = sample.rate
+            self._set(self.limit * 2, f"start-up: {sample.rate:.4g}/s at {sample.inflight:.0f}, still growing")
+            state.centre = self.limit
+            return
+        self._settle(state.history, sample)
+
+    def _bracket(self, sample: Sample) -> None:
+        state = self._state
+        self._remember(sample)
+        state.bracket.append(sample)
+        if len(state.bracket) < 8:
+            best = max(state.bracket, key=_rate).inflight
+            least, most = min(map(_inflight, state.bracket)), max(map(_inflight, state.bracket))
+            if best == most and most < 0.95 * self.high:
+                return self._set(most * STEP, "the best is still above")
+            if best == least and least > max(1.5, self.low):
+                return self._set(least / STEP, "the best is still below")
+        return self._settle(state.bracket, sample)
+
+    def _settle(self, tried: list[Sample], last: Sample) -> None:
+        """Turn from searching to tracking, around the best that was tried."""
+        state = self._state
+        best = max(tried, key=_rate)
+        state.centre = best.inflight
+        noise = math.sqrt(state.variance / last.count)
+        for sample in tried:
+            fall = math.log(sample.rate / best.rate)
+            if sample.inflight > 1.05 * best.inflight and fall < -max(0.3, 5 * noise):
+                self._mark(min(state.ceiling or math.inf, sample.inflight))
+        state.phase, state.place, state.bracket = "track", 7, []
+        self._aim()
+
+    def _track(self, sample: Sample) -> None:
+        state = self._state
+        if self._falls(sample):
+            # Measure once more below the probe: a change of the whole backend looks the same.
+            self._mark(sample.inflight)
+            state.fell, state.place = True, 7
+            state.centre = max(1.0, min(state.centre, sample.inflight / 1.03))
+            return self._set(min(state.centre, self.limit / 1.1), f"a cliff at {sample.inflight:.0f}")
+        state.fell = False
+        if change := self._changed(sample):
+            state.history, state.bracket = [sample], [sample]
+            state.curve, state.ceiling = None, None
+            state.surprises, state.above, state.below = 0, 0.0, 0.0
+            state.phase, state.centre = "bracket", sample.inflight
+            way = STEP if change > 0 else 1 / STEP
+            return self._set(sample.inflight * way, "the backend is " + ("faster" if change > 0 else "slower"))
+        self._remember(sample)
+        return self._aim()
+
+    # --- what a sample says -------------------------------------------------------------------------------------
+
+    def _remember(self, sample: Sample) -> None:
+        self._state.history.append(sample)
+        del self._state.history[:-HISTORY]
+
+    def _changed(self, sample: Sample) -> float:
+        """Return above 0 where the backend has become faster, below 0 for slower, 0 where it is the one known.
+
+        Two epochs in a row far from the curve, or many a little off the same way.
+        """
+        state = self._state
+        if state.curve is None:
+            return 0.0
+        off = math.log(sample.rate / state.curve.rate(sample.inflight))
+        noise = state.variance / sample.count
+        score = off / math.sqrt(noise + MODEL_ERROR**2)
+        state.surprises = state.surprises + 1 if abs(score) > 4 else 0
+        drift = off / math.sqrt(noise + DRIFT_ERROR**2)
+        state.above, state.below = max(0.0, state.above + drift - 0.5), max(0.0, state.below - drift - 0.5)
+        if state.surprises >= 2:
+            return score
+        return state.above - state.below if max(state.above, state.below) > 7 else 0.0
+
+    def _falls(self, sample: Sample) -> bool:
+        """Return whether an upward probe did so much worse than the centre that it fell off a cliff."""
+        state = self._state
+        if state.fell or self.limit <= 1.02 * state.centre:
+            return False
+        weight = rate = 0.0
+        for old in state.history:
+            if abs(math.log(old.inflight / state.centre)) < 0.12:
+                share = old.count * 0.5 ** ((state.epoch - old.epoch) / HALF_LIFE)
+                weight, rate = weight + share, rate + share * old.rate
+        if not weight:
+            return False
+        noise = math.sqrt(state.variance / sample.count + state.variance / weight)
+        return math.log(sample.rate * weight / rate) < -max(0.15, 4 * noise)
+
+    def _mark(self, ceiling: float) -> None:
+        """Stay below this for 16 epochs; longer each time that it is found again nearby."""
+        state = self._state
+        known = state.last_ceiling is not None and state.last_ceiling / 1.7 < ceiling <= state.last_ceiling * 1.3
+        state.ceiling_for = min(256, state.ceiling_for * 2) if known else 16
+        state.ceiling = state.last_ceiling = ceiling
+        state.ceiling_until = state.epoch + state.ceiling_for
+
+    def _fails(self) -> bool:
+        """Back off where calls fail because there are too many; returns whether this epoch says nothing else.
+
+        Failures that stay, four steps further down, do not come from load: bad items, a dependency that is gone.
+        """
+        state, share = self._state, 1 - self._good / self._count
+        if state.trial is not None and share < state.trial.share / 2:
+            self._mark(float(state.trial.limit))
+            state.trial, state.phase, state.place = None, "track", 7
+        elif state.trial is not None and (state.trial.steps >= TRIES or self.limit == self.low):
+            limit, state.trial = state.trial.limit, None
+            state.usual_failures, state.centre = share, float(limit)
+            self._set(limit, f"{share:.0%} of calls fail at any limit")
+            return True
+        state.usual_failures += 0.2 * min(0.0, share - state.usual_failures)
+        bearable = min(0.95, state.usual_failures + FAILING)
+        if share <= bearable + 2 * math.sqrt(bearable * (1 - bearable) / self._count):
+            return False
+        if state.trial is None:
+            state.trial = Trial(self.limit, share)
+        state.trial.steps += 1
+        state.hold = 2
+        self._set(self.limit * BACK_OFF, f"{share:.0%} of calls fail")
+        state.centre = float(self.limit)
+        return True
+
+    # --- where to go --------------------------------------------------------------------------------------------
+
+    def _aim(self) -> None:
+        """Fit, move the centre, and take the next place of the cycle of probes."""
+        state = self._state
+        ceiling = math.inf if state.ceiling is None else state.ceiling
+        points = [
+            (
+                sample.inflight,
+                sample.inflight / sample.rate,
+                sample.count
+                * (sample.rate / sample.inflight) ** 2
+                / max(0.05, state.variance)
+                * 0.5 ** ((state.epoch - sample.epoch) / HALF_LIFE)
+                * math.exp(-((math.log(sample.inflight / state.centre) / NEIGHBOURHOOD) ** 2)),
+            )
+            for sample in state.history
+            if sample.inflight < 0.99 * ceiling
+        ]
+        if len(points) >= 2:
+            state.curve = fit(points) or state.curve
+        if state.curve is not None:
+            low = max(float(self.low), state.centre / STEP)
+            high = min(float(self.high), state.centre * STEP, 0.97 * ceiling)
+            state.centre = state.curve.knee(low, high, self._tolerance) if low < high else max(float(self.low), high)
+        state.place = (state.place + 1) % 8
+        centre, dither = state.centre, self._dither
+        if centre <= 5:
+            dither = max(dither, 1 / max(1.0, centre))  # at least one more
+        up, wide = centre * (1 + dither), centre * STEP
+        if ceiling < math.inf:
+            up = min(up, math.sqrt(centre * ceiling))
+            if up - centre < 0.75 or ceiling < 1.06 * centre:
+                up = centre
+            wide = up
+        down = centre / (1 + dither)
+        limit = (up, centre, down, centre, wide, centre, down, centre)[state.place]
+        self._set(limit, f"{'centre' if limit == centre else 'probe'}, most work at {centre:.3g}")
+
+    def _set(self, limit: float, because: str) -> None:
+        self._state.limit = self.limit = round(min(max(limit, self.low), self.high))
+        self._state.because = because
+
+
+def _rate(sample: Sample) -> float:
+    return sample.rate
+
+
+def _inflight(sample: Sample) -> float:
+    return sample.inflight
+
+
+open = UslPolicy
