@@ -56,7 +56,7 @@ def plain_jobs_come_and_go(s: Script) -> None:
     assert s.counts() == {"n": 3, "s": 2}
     assert s.look(*ids) == [b"sA", b"sB", b""]
     assert s.step("e1", 5, runs=[("q", 60, [(ids[2], b"C")])])[3] == []
-    assert s.keys() == {"b", "a:e1", "c", "w:lane", f"o:{bucket}"}
+    assert s.names() == {"b", "a:e1", "c", "w:lane", f"o:{bucket}"}
 
 
 @scenario
@@ -82,7 +82,7 @@ def results_that_nobody_keeps(s: Script) -> None:
     s.step("e1", 0, (second, "s", 0, b"x"), (third, "f", 0, b"x"), runs=[("q", 0, [(first, b"x")])])
     assert s.look(first, second, third) == [None, None, None]
     assert s.counts() == {"n": 3, "s": 2, "f": 1}
-    assert s.keys() == {"b", "a:e1", "c", "w:lane"}
+    assert s.names() == {"b", "a:e1", "c", "w:lane"}
 
 
 @scenario
@@ -105,7 +105,7 @@ def a_job_ends_once(s: Script) -> None:
     assert s.reap() == 1
     assert s.look(first, second) == [None, None]
     assert s.counts() == {"n": 2}
-    assert s.keys() == {"c", "w:lane"}
+    assert s.names() == {"c", "w:lane"}
 
 
 @scenario
@@ -143,7 +143,7 @@ def thousands_at_once(s: Script) -> None:
     assert s.held() == set(ids)
     s.step("e1", 0, runs=[("q", 9, [(id, b"x") for id in ids])])
     assert s.counts() == {"n": 2500, "s": 2500}
-    assert s.keys() == {"b", "a:e1", "c", "w:lane", *(f"o:{id[:-1]}" for id in ids)}
+    assert s.names() == {"b", "a:e1", "c", "w:lane", *(f"o:{id[:-1]}" for id in ids)}
 
 
 # ------------------------------------------------------------------------------------------------ order and limits
@@ -700,7 +700,7 @@ def the_reaped_leaves_its_jobs_in_order(s: Script) -> None:
     assert s.counts() == {"n": 12, "d": 10}
     assert s.note(ids[0]) == {"d": 1}
     assert s.redis("EXISTS", "i:p") == 0
-    assert not s.keys() & {"b", "a:e1"}
+    assert not s.names() & {"b", "a:e1"}
     s.join("e2", ["q"])
     answer = s.step("e2", 1)
     assert read_note(answer[5][0]).deliveries == 1
@@ -716,7 +716,7 @@ def the_reaped_is_no_longer_idle(s: Script) -> None:
     s.join("e1", ["p", "q"])
     s.claim("e1", 1, idle=True, queues=["p", "q"])
     assert s.reap() == 0
-    assert not s.keys() & {"i:p", "i:q"}
+    assert not s.names() & {"i:p", "i:q"}
 
 
 @scenario
@@ -862,7 +862,7 @@ def a_parent_waits_for_its_children(s: Script) -> None:
     assert s.send(s.job(f"{parent}.2"), s.job(ids[0])) == [1, b"0c,1k"]
     s.claim("e1", 0, (parent, "s", 60, b"all"))
     assert s.look(parent, *ids) == [b"sall", None, None]
-    assert s.keys() == {"b", "a:e1", "a:feeder", "c", "w:lane", f"o:{parent[:-1]}"}
+    assert s.names() == {"b", "a:e1", "a:feeder", "c", "w:lane", f"o:{parent[:-1]}"}
 
 
 @scenario
@@ -931,7 +931,7 @@ def children_of_a_parent_that_is_gone(s: Script) -> None:
     assert s.look(*ids) == [None, None, b""]
     assert s.claim("e1", 9) == []
     assert s.counts() == {"n": 4, "s": 1, "f": 1, "c": 2}
-    assert s.keys() == {"b", "a:e1", "a:feeder", "c", "w:lane", f"f:{parent}"}
+    assert s.names() == {"b", "a:e1", "a:feeder", "c", "w:lane", f"f:{parent}"}
     assert s.send(s.job(f"{parent}.7")) == [1, b"0c"]
 
 
@@ -944,7 +944,7 @@ def cancel_a_parent_in_its_feeders_hands(s: Script) -> None:
     assert s.held("feeder") == set()
     assert s.look(parent) == [b"c"]
     s.claim("feeder", 0, (parent, "b"))
-    assert s.keys() == {"b", "a:feeder", "c", "w:lane", f"f:{parent}", "e", "r:q:5"}
+    assert s.names() == {"b", "a:feeder", "c", "w:lane", f"f:{parent}", "e", "r:q:5"}
     assert set(s.hash("e")) == set(ids)
 
 
@@ -1004,7 +1004,7 @@ def a_released_parent_takes_no_more(s: Script) -> None:
 @scenario
 def who_may_hold(s: Script) -> None:
     assert s.send(s.job(hold="nobody")) == [1, b"0c"]
-    assert s.keys() == {"w:lane"}
+    assert s.names() == {"w:lane"}
     parent, _ = s.parent(0)
     assert s.send(s.job(f"{parent}.0"), s.job(f"{parent}.0"), s.job(f"{parent}.1", hold="nobody")) == [1, b"1k,2c"]
     assert s.find(parent)[5][0] == b"1"

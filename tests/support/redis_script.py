@@ -196,7 +196,7 @@ class Script:
     def list(self, queue: str = "q", level: int = 5) -> list[str]:
         return [id.decode() for id in self.redis("LRANGE", f"r:{queue}:{level}", 0, -1)]
 
-    def keys(self) -> set[str]:
+    def names(self) -> set[str]:
         return {key.decode().removeprefix(self.tag) for key in self.raw("KEYS", self.tag.replace("{", "\\{") + "*")}
 
     def held(self, epoch: str = "e1") -> set[str]:
