@@ -28,7 +28,7 @@ def test_a_bench_asks_one_question_and_says_what_would_refute_it(bench: str) -> 
     assert "Null hypothesis:" in text
 
 
-@pytest.mark.parametrize("bench", ["bench_map", "bench_queue"])
+@pytest.mark.parametrize("bench", ["bench_map", "bench_memory", "bench_queue"])
 def test_a_bench_explains_itself(bench: str) -> None:
     said = run(bench, "--help")
     assert "--json" in said
