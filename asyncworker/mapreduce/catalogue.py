@@ -152,6 +152,8 @@ class _Callables:
 
 
 class _CallablesWork:
+    fields: tuple[str, ...] = ()
+
     def __init__(self, mapper: Mapper, reducer: Reducer, params: Mapping[str, Any]) -> None:
         self._mapper = mapper
         self._reducer = reducer

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.errors import BadParameters, BrokerDown, BrokerError, JobNotFound, QueueFull
+from asyncworker.errors import BadParameters, BrokerDown, BrokerError, JobNotFound, QueueFull, UnknownName
 from asyncworker.mapreduce.dataset import is_postgresql, open_results, open_sink, open_source
 from asyncworker.mapreduce.functions.function import Function
 from asyncworker.mapreduce.job import ERROR_CHARS, MAP_TASK, REDUCE_TASK, Plan
@@ -83,7 +83,7 @@ async def submit(
         BadParameters, SourceError, EmptyDataset, BrokerDown, QueueFull, JobTooBig: there is no job then.
     """
     _check(partition_size, max_failures, ahead, in_flight)
-    function.prepare(params)
+    fields = function.prepare(params).fields
     opened = open_source(source, database)
     try:
         plan = Plan(
@@ -97,6 +97,7 @@ async def submit(
         )
         partitions = opened.partitions(partition_size)
         first = await anext(partitions, None)  # what cannot be read at all is said before there is a job
+        _check_columns(opened, fields)
         parent = Job(Ids()(), queue, pack_call(REDUCE_TASK, (plan,), {}), priority)
         most = in_flight if in_flight or opened.portable else ahead
         feeder = Feeder(broker, parent, most, lease_s, clock)
@@ -243,6 +244,13 @@ class Feeder:
 
 def _lost(because: str) -> None:
     """Let a lost lease be: what is enqueued from now on finds the job closed, and the job says why it failed."""
+
+
+def _check_columns(source: Source, fields: Sequence[str]) -> None:
+    """Refuse parameters that name a column which no item has."""
+    for field in fields:
+        if source.columns is not None and field not in source.columns:
+            raise UnknownName(f"column of {source.label}:", field, source.columns)
 
 
 def _places(source: str, to: str | None, database: str | None) -> dict[str, str]:

@@ -85,16 +85,25 @@ def place(url: str, suffix: str, known: Sequence[str] = ()) -> Place:
 class TextSource:
     """A file of lines, or standard input.
 
-    *parser* makes a `Parse` of the header (empty where *headed* is false). Where *headed*, quotes may hold line feeds.
+    *parser* makes a `Parse` of the header (empty where there is none). Where *header* reads the names of columns from
+    a first record, quotes may hold line feeds.
     A partition's span is the number of its first line, its first byte, and the byte after its last.
     """
 
-    def __init__(self, place: Place, *, headed: bool, parser: Callable[[bytes], Parse]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        *,
+        parser: Callable[[bytes], Parse],
+        header: Callable[[bytes], tuple[str, ...]] | None = None,
+    ) -> None:
+        self.columns: tuple[str, ...] | None = None
         self.portable = place.path != STDIN and not place.packed
         self.url = f"{place.path}?{place.query}" if place.query else place.path
         self.label = "standard input" if place.path == STDIN else place.label
         self._place = place
-        self._headed = headed
+        self._header = header
+        self._headed = header is not None
         self._parser = parser
         self._over = False
 
@@ -122,7 +131,8 @@ class TextSource:
             head = self._head(lines)
             if head is None:
                 return
-            self._parser(head)  # a header that cannot be used is told of before any work
+            if self._header:  # one that cannot be used is told of before any work
+                self.columns = self._header(head)
             index = 0
             while True:
                 number, start, items = lines.number, lines.offset, 0

@@ -20,6 +20,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "missing file": (("nothing.csv", *COUNT[1:]), "no file "),
     "directory": (("folder.csv", *COUNT[1:]), "folder.csv"),
     "file of an unknown kind": (("rows.xls", *COUNT[1:]), "unknown source 'xls'"),
+    "unknown column": (("rows.csv", "-f", "word_count", "-p", '{"field": "txet"}'), "'txet'; did you mean 'text'?"),
     "dataset without a database": (("sales", *COUNT[1:]), "if it is a dataset's id, name its database"),
     "unknown scheme": (("mysql://h/d?table=t", *COUNT[1:]), "unknown source 'mysql'"),
     "no function": (("rows.jsonl",), "which function? --function NAME"),
@@ -49,6 +50,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     (tmp_path / "rows.jsonl").write_text('{"text": "a b a"}\n{"text": \n{"text": "c"}\n')
+    (tmp_path / "rows.csv").write_text("text,age\na b,3\n")
     (tmp_path / "rows.xls").write_text("x")
     (tmp_path / "list.json").write_text("[1]")
     (tmp_path / "folder.csv").mkdir()

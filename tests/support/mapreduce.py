@@ -36,6 +36,8 @@ class Collect:
     summary = "Collect the items."
     schema: Mapping[str, Any] = {}
 
+    fields = ()
+
     def __init__(self) -> None:
         self.gates: dict[str, asyncio.Event] = {}
         self.mapped = 0

@@ -87,6 +87,7 @@ class _Aggregation:
     """The accumulator: ``{key: [items, [[count, total, low, high] of each field]]}``, keys as lists in JSON."""
 
     def __init__(self, group_by: list[str], wanted: dict[str, list[str]]) -> None:
+        self.fields = (*group_by, *wanted)
         self._group_by = group_by
         self._wanted = wanted
         self._fields = [(field, set(given) != {"count"}) for field, given in wanted.items()]

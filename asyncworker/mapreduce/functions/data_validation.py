@@ -108,7 +108,7 @@ class _Validation:
 
     def __init__(self, rules: list[_Rule]) -> None:
         self._rules = rules
-        fields = dict.fromkeys(rule.field for rule in rules)
+        fields = self.fields = tuple(dict.fromkeys(rule.field for rule in rules))
         self._plan = [
             (
                 field,

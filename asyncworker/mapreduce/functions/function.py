@@ -7,7 +7,7 @@ any partitions and merging in any order must finish to the same result.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol
 
 
@@ -16,6 +16,11 @@ class Work(Protocol):
 
     Accumulators travel as MessagePack: dicts with text keys, lists, text, bytes, 64-bit integers, floats.
     """
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """The fields of an item that the parameters name: where all items have the same columns, each must be one."""
+        ...
 
     def initial(self) -> Any:
         """Return a new accumulator: the identity of `merge`."""

@@ -54,6 +54,7 @@ class _WordCount:
     """The accumulator: ``{word: count}``."""
 
     def __init__(self, field: str | None, *, casefold: bool, top: int) -> None:
+        self.fields = () if field is None else (field,)
         self._field = field
         self._casefold = casefold
         self._top = top

@@ -32,7 +32,8 @@ def open(url: str = STDIN) -> TextSource:
     """
     where = place(url, "csv", known=("missing",))
     missing = frozenset(text for texts in where.options.get("missing", ()) for text in texts.split(","))
-    return TextSource(where, headed=True, parser=partial(parser, where.label, missing))
+    header = partial(names_in, where.label)
+    return TextSource(where, parser=lambda first: parser(header(first), missing), header=header)
 
 
 def writer(url: str, *, job_id: str = "") -> FileSink:  # noqa: ARG001 - the contract has it
@@ -40,18 +41,23 @@ def writer(url: str, *, job_id: str = "") -> FileSink:  # noqa: ARG001 - the con
     return FileSink(place(url, "csv"), Encoder())
 
 
-def parser(label: str, missing: frozenset[str], header: bytes) -> Parse:
-    """Make what parses the records below *header*.
+def names_in(label: str, header: bytes) -> tuple[str, ...]:
+    """Read the names of columns.
 
     Raises:
         SourceError: the header cannot be read, or has a name twice.
     """
     try:
-        names = next(csv.reader([header.decode()]))
+        names = tuple(next(csv.reader([header.decode()])))
     except (UnicodeDecodeError, csv.Error) as exc:
         raise SourceError(f"the header of {label} cannot be read: {exc}") from exc
     if twice := {name for name in names if names.count(name) > 1}:
         raise SourceError(f"{label} has the column {min(twice)!r} twice: rename one")
+    return names
+
+
+def parser(names: tuple[str, ...], missing: frozenset[str]) -> Parse:
+    """Make what parses records of these columns."""
     width = len(names)
 
     def parse(records: list[bytes]) -> list[Any]:

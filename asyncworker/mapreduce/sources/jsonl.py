@@ -25,7 +25,7 @@ def open(url: str = STDIN) -> TextSource:
     Raises:
         SourceError: the path is of no such file.
     """
-    return TextSource(place(url, "jsonl"), headed=False, parser=lambda _: parse)
+    return TextSource(place(url, "jsonl"), parser=lambda _: parse)
 
 
 def writer(url: str, *, job_id: str = "") -> FileSink:  # noqa: ARG001 - the contract has it

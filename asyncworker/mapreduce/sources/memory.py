@@ -44,6 +44,7 @@ class MemorySource:
 
     url = URL
     portable = False
+    columns = None
 
     def __init__(self, items: Iterable[Any] | AsyncIterable[Any]) -> None:
         self._items = items

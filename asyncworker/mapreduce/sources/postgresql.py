@@ -107,6 +107,7 @@ class PostgresqlSource:
     """A dataset or a table. A partition's span is its first and its last key."""
 
     portable = True
+    columns: tuple[str, ...] | None = None
 
     def __init__(self, url: str, place: Address) -> None:
         self.url = url
@@ -156,6 +157,7 @@ class PostgresqlSource:
             key, kind = table.column(self._key), _simple(table, self._key)
             if self._dataset is None:
                 self._selection = Selection(table, key, kind, "row_to_json(item)", "true")
+                self.columns = tuple(table.types)
             else:
                 data = table.column("data")
                 if table.types["data"] not in JSON_TYPES:

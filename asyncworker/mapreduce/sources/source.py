@@ -50,6 +50,11 @@ class Source(Protocol):
     portable: bool
     """Whether a worker elsewhere can open `url`; else partitions carry their data."""
 
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """What each item has, known from the first partition on; None where items may differ."""
+        ...
+
     def partitions(self, size: int) -> AsyncIterator[Partition]:
         """Cut the source into partitions of *size* items, all from one snapshot.
 
