@@ -101,7 +101,7 @@ case $command in
       set -- --long "$@"
     fi
     # A few chosen tests start faster in one process; all of them end sooner in two.
-    case "$*" in '' | --long) set -- -n 2 --dist loadfile "$@" ;; esac
+    case "$*" in '' | --long) set -- -n 2 --dist worksteal "$@" ;; esac
     exec "$venv/bin/python" -m pytest -q "$@"
     ;;
   check)
