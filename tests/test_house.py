@@ -122,6 +122,13 @@ def _module(short: str, source: str) -> Module:
     return Module(f"asyncworker.{short}", source, room=room)
 
 
+@pytest.mark.parametrize("table", [house.BROAD, house.LAZY, house.LAST_STOPS, house.LONG, house.BY_NAME])
+def test_exceptions_are_named_for_files_that_are_there(table: dict[str, str]) -> None:
+    names = {module.name.removeprefix("asyncworker.") for module in MODULES}
+    assert {name.removeprefix("asyncworker.") for name in table} <= names
+    assert all(len(reason) > 10 for reason in table.values())
+
+
 def test_s50_nothing_in_the_package_unpickles_or_evaluates() -> None:
     assert not house.complaints("nothing_that_runs_data", MODULES)
 
