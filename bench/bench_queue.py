@@ -5,6 +5,7 @@ results, and its client enqueues no more, one by one and in bulk.
 
     python -m bench.bench_queue                               # 3 rounds, everybody; about half an hour
     python -m bench.bench_queue --only asyncworker,dramatiq --jobs 2000 --ours-jobs 10000 --rounds 1
+    python -m bench.bench_queue --small                       # a few seconds, nothing is installed
 
 How it is timed. All peers and we talk to one server that the bench starts on loopback, emptied between turns; each
 round gives every contender its turns (results off, results on), in an order that rotates. A turn enqueues one by
@@ -17,8 +18,10 @@ so far. taskiq's list broker settles nothing: without results its drain ends wit
 results are on, the client reads the last job's by the peer's own call and it must be right. CPU is of the process
 that ran the bodies, from the first body on; commands are those that Redis ran, in scripts too, less the polls'.
 
-Settings are in `bench/peers/roster.py`. Peers drain fewer jobs than we do because they take so much longer; a rate
-is a rate. Nothing is pinned to a processor: worker, server and client share what there is.
+``bound`` is no contender: our broker under a bare loop (`bench/peers/bound.py`). Settings are in
+`bench/peers/roster.py`. Peers drain fewer jobs than we do because they take so much longer; a rate is a rate.
+Nothing is pinned to a processor: worker, server and client share what there is. A peer that hangs is ended at the
+cap and reported; nothing outlives the bench.
 """
 
 from __future__ import annotations
@@ -33,9 +36,11 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+import psutil
+
 from bench.child import ChildError
 from bench.environment import python
-from bench.peers.roster import OURS, PEERS, Peer
+from bench.peers.roster import PEERS, Peer
 from bench.report import Machine, table, told
 from bench.server import Server
 from bench.turn import Figures, turn
@@ -59,7 +64,11 @@ class Runs:
 
     def best(self, measure: str, sides: Sequence[bool]) -> str:
         """Return the peer with the highest median, "" where none was measured."""
-        rates = {name: [rate for rate in self.of(name, measure, sides) if rate] for name in PEERS if not ours(name)}
+        rates = {
+            name: [rate for rate in self.of(name, measure, sides) if rate]
+            for name, peer in PEERS.items()
+            if not peer.ours
+        }
         return max((name for name in rates if rates[name]), key=lambda name: median(rates[name]), default="")
 
     def cells(self, name: str, measure: str, sides: Sequence[bool]) -> tuple[str, str]:
@@ -71,10 +80,6 @@ class Runs:
     def cost(self, name: str, measure: str, side: bool) -> str:
         values = [value for value in self.of(name, measure, (side,)) if value is not None]
         return f"{median(values):,.1f}" if values else "-"
-
-
-def ours(name: str) -> bool:
-    return name.startswith(OURS)
 
 
 async def measure(args: argparse.Namespace, server: Server, machine: Machine, runs: Runs) -> None:
@@ -98,14 +103,16 @@ async def measure(args: argparse.Namespace, server: Server, machine: Machine, ru
 async def attempt(
     name: str, peer: Peer, server: Server, results: bool, args: argparse.Namespace, runs: Runs
 ) -> Figures | None:
-    jobs = args.ours_jobs if ours(name) else args.jobs
+    jobs = args.ours_jobs if peer.ours else args.jobs
     concurrency = args.concurrency.get(name, peer.concurrency)
     try:
         return await turn(
             name, peer, server, results=results, jobs=jobs, single=args.single, concurrency=concurrency, cap=args.cap
         )
-    except (ChildError, RuntimeError, OSError) as exc:
-        error = f"not done after {args.cap:.0f} s" if isinstance(exc, TimeoutError) else str(exc)
+    except TimeoutError:
+        error = f"not done after {args.cap:g} s"
+    except (ChildError, OSError, LookupError, ValueError, psutil.Error) as exc:
+        error = f"{type(exc).__name__}: {exc}"
     runs.errors.setdefault(name, []).append(error)
     say(f"{name}: {error}")
     return None
@@ -180,8 +187,11 @@ def arguments(typed: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--single", type=int, default=1_000, help="how many are enqueued one by one")
     parser.add_argument("--cap", type=float, default=300, help="seconds after which a turn is given up")
     parser.add_argument("--concurrency", action="append", default=[], metavar="NAME=N", help="instead of the roster's")
+    parser.add_argument("--small", action="store_true", help="ours and the bound, 500 jobs, one round")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     args = parser.parse_args(typed)
+    if args.small:
+        args.only, args.rounds, args.ours_jobs, args.single = "asyncworker,bound", 1, 500, 50
     args.only = args.only.split(",")
     if unknown := [name for name in args.only if name not in PEERS]:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(PEERS)}")
@@ -193,9 +203,12 @@ async def run(args: argparse.Namespace) -> int:
     loop, whole = asyncio.get_running_loop(), asyncio.current_task()
     if whole is not None:
         loop.add_signal_handler(signal.SIGTERM, whole.cancel)
-    for name in args.only:
-        await asyncio.to_thread(python, PEERS[name].module, PEERS[name].pins)
     machine, runs = Machine(), Runs()
+    for name in args.only:
+        try:
+            await asyncio.to_thread(python, PEERS[name].module, PEERS[name].pins)
+        except RuntimeError as exc:
+            runs.errors[name] = [str(exc)] * GIVE_UP
     with Server() as server:
         version = server.version
         try:

@@ -1,6 +1,6 @@
 """Who is measured, with which versions and settings: one table, read without importing any peer.
 
-Settings are the best of a few probes on a 2-core machine at N = 2,000 (each peer's file says what was tried);
+Settings are the best of a few probes on a 2-core machine at N = 1,500 to 3,000 (each peer's file says what was tried);
 where a peer's default was as good, it stayed. Serializers and acknowledgement are the defaults, logging is at
 WARNING, uvloop runs where the peer is asynchronous.
 """
@@ -23,13 +23,18 @@ class Peer:
     settings: str
     variant: str = ""
 
+    @property
+    def ours(self) -> bool:
+        """Whether this runs our code: then it drains more jobs, and is nobody's peer."""
+        return not self.pins
+
 
 _TASKIQ = ("taskiq==0.13.0", "taskiq-redis==1.2.4", *REDIS, *LOOP)
 
-OURS = "asyncworker"
 PEERS: dict[str, Peer] = {
-    OURS: Peer("ours", (), 100, "defaults, metrics off"),
-    f"{OURS}+metrics": Peer("ours", (), 100, "defaults, --metrics-port", "metrics"),
+    "asyncworker": Peer("ours", (), 100, "defaults, metrics off"),
+    "asyncworker+metrics": Peer("ours", (), 100, "defaults, --metrics-port", "metrics"),
+    "bound": Peer("bound", (), 100, "our broker under a bare loop"),
     "arq": Peer("arq", ("arq==0.28.0", "redis==5.3.1", "hiredis==3.5.0", *LOOP), 20, "poll_delay 5 ms"),
     "dramatiq": Peer("dramatiq", ("dramatiq==2.2.1", *REDIS), 8, "1 process of 8 threads, prefetch 100"),
     "saq": Peer("saq", ("saq==0.26.4", "typing_extensions==4.16.0", *REDIS, *LOOP), 20, "defaults"),

@@ -41,3 +41,17 @@ def test_the_map_bench_runs_small() -> None:
     assert {"workers", "stream", "gather"} <= told["ways"].keys()
     assert all(body["us"]["min"] > 0 for way in told["ways"].values() for body in way.values())
     assert told["ways"]["stream"]["once"]["more_mb"]["max"] < 2
+
+
+def test_the_queue_bench_runs_small() -> None:
+    told = json.loads(run("bench_queue", "--small", "--json"))
+    assert told["contenders"].keys() == {"asyncworker", "bound"}
+    for contender in told["contenders"].values():
+        for side in ("results_off", "results_on"):
+            assert [figures["drain"] > 0 for figures in contender[side]] == [True]
+
+
+def test_the_memory_bench_runs_small() -> None:
+    told = json.loads(run("bench_memory", "--rows", "5000", "--workers", "1", "--json"))
+    assert [one["rows"] for one in told["runs"]] == [500, 5_000]
+    assert told["runs"][1]["growth_mb"].keys() == {"worker 1", "submitter", "server"}
