@@ -41,7 +41,7 @@ BY_NAME = {
 
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "aiohttp": ("daemon.*",),
-    "asyncpg": ("mapreduce.database",),
+    "asyncpg": ("mapreduce.database", "tune.drivers.postgresql"),
     "click": ("cli", "cli.*"),
     "cronsim": ("queue.worker.scheduler",),
     "hiredis": ("queue.wire",),
@@ -50,7 +50,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "prometheus_client": ("daemon.*",),
     "psutil": ("tune.sensors.*",),
     "re2": ("mapreduce.pattern",),
-    "redis": ("queue.brokers.redis", "queue.wire"),
+    "redis": ("queue.brokers.redis", "queue.wire", "tune.drivers.redis"),
     "rich": ("cli.*",),
     "simpleeval": ("mapreduce.functions.expression",),
     "uvloop": ("cli.command",),
@@ -70,6 +70,8 @@ BROAD = {
     "events": "a listener may not disturb the work",
     "cli": "the last one before the user: what nobody foresaw is told in one line",
     "work.stream": "a user's function may raise anything, item by item",
+    "work.batch": "a user's handler may raise anything, batch by batch",
+    "work.pipeline": "a user's stage may raise anything, item by item",
     "cli.target": "the user's module may raise anything while it is imported",
 }
 """Files that may catch Exception."""
