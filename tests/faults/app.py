@@ -1,0 +1,107 @@
+"""What the workers of the scenarios run; each run leaves a line in the process's ledger.
+
+The folder of the ledgers is the variable ``FAULTS_LEDGER``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from asyncworker import Context, Engine
+from tests.faults.ledger import Ledger
+
+FOLDER = Path(os.environ["FAULTS_LEDGER"])
+HOLD = FOLDER / "hold"
+"""While this file is there, whoever reduces waits."""
+
+engine = Engine(queues=["default", "cpu_intensive"])
+ledger = Ledger(FOLDER)
+ledger.follow(engine.bus)
+
+
+# So many deliveries because a job that was given back is the next to be claimed, and may meet the next kill at once.
+@engine.task(max_deliveries=100, max_attempts=1, timeout=None)
+async def work(seconds: float, ctx: Context) -> int:
+    await asyncio.sleep(seconds)
+    ledger.ran(ctx)
+    return ctx.deliveries
+
+
+@engine.task(max_deliveries=100, max_attempts=1, timeout=None)
+async def blocks_at_first(seconds: float, ctx: Context) -> int:
+    """Keep the event loop from turning, but for those to whom the job comes after its first owner was given up."""
+    if not ctx.deliveries:
+        ledger.mark("blocking")
+        time.sleep(seconds)  # noqa: ASYNC251 - the fault itself
+    ledger.ran(ctx)
+    return ctx.deliveries
+
+
+@engine.task()
+async def swallows() -> None:
+    """Never end, however often it is told to."""
+    ledger.mark("started")
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ledger.mark("swallowed")
+
+
+@engine.task()
+async def catches_all() -> None:
+    ledger.mark("started")
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except BaseException:
+            continue
+
+
+@engine.task()
+async def cleans_up_for_ever() -> None:
+    async def source() -> Any:
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.Event().wait()
+
+    ledger.mark("started")
+    async for _ in source():
+        pass
+
+
+@engine.mapper
+async def one(item: Any, params: Any) -> int:
+    return 1
+
+
+@engine.reducer
+class Total:
+    """Add up, and while the file `HOLD` is there tell who does it and wait to be killed."""
+
+    def initial(self, params: Any) -> int:
+        return 0
+
+    def fold(self, acc: int, value: int) -> int:
+        return acc + value
+
+    def merge(self, left: int, right: int) -> int:
+        return left + right
+
+    def finish(self, acc: int, params: Any) -> int:
+        ledger.mark("reducing")
+        wait_while(HOLD.exists)
+        ledger.mark("reduced")
+        return acc
+
+
+def wait_while(condition: Callable[[], bool]) -> None:
+    while condition():
+        time.sleep(0.01)
