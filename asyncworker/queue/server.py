@@ -15,6 +15,7 @@ import signal
 import socket
 import tempfile
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,6 +23,8 @@ from asyncworker.errors import BrokerDown, SettingsError
 from asyncworker.lifeline import Child
 
 NAMES = ("valkey-server", "redis-server")
+PREFIX = "asyncworker-"
+LOCK = "asyncworker.lock"
 LONGEST_PATH = 103
 """Bytes of a unix socket's path: 107 on Linux, 103 on macOS."""
 
@@ -94,15 +97,13 @@ def _start(binary: str, place: Path, directory: Path | None, timeout: float) -> 
     }
     options = [word for key, value in settings.items() for word in (f"--{key}", value)]
     deadline = time.monotonic() + timeout
-    with (place / "log").open("ab") as log:
-        # The server inherits the lock, so the directory is free again exactly when the server is gone.
-        lock = _lock(directory, deadline) if directory else None
-        try:
-            inherited = () if lock is None else (lock,)
-            child = Child([binary, *options], cwd=place, stdout=log, stderr=log, pass_fds=inherited)
-        finally:
-            if lock is not None:
-                os.close(lock)
+    with (place / "log").open("ab") as log, ExitStack() as ours:
+        # The server inherits the locks, so a directory is free again exactly when the server is gone.
+        locks = []
+        for taken in filter(None, (place, directory)):
+            locks.append(_lock(taken, deadline))
+            ours.callback(os.close, locks[-1])
+        child = Child([binary, *options], cwd=place, stdout=log, stderr=log, pass_fds=locks)
     while (answer := _ping(place / "socket")) != b"+PONG":
         if answer:
             deadline = time.monotonic() + timeout
@@ -118,15 +119,29 @@ def _private_directory() -> Path:
     """Make a directory for the socket alone; below /tmp where the usual place makes its path too long."""
     for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - mkdtemp makes a 0700 directory of a random name
         if len(os.fsencode(parent)) + len("/asyncworker-12345678/socket") <= LONGEST_PATH:
-            return Path(tempfile.mkdtemp(prefix="asyncworker-", dir=parent))
+            _sweep(parent)
+            return Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     raise SettingsError("there is no directory for temporary files whose path is short enough for a socket")
+
+
+def _sweep(parent: str) -> None:
+    """Remove what servers left whose parent was killed: our own directories whose lock nobody holds any more."""
+    with os.scandir(parent) as entries:
+        left = [entry for entry in entries if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False)]
+    for entry in left:
+        place = Path(entry.path)
+        with suppress(OSError, SettingsError):
+            mine = entry.stat(follow_symlinks=False).st_uid == os.getuid()
+            if mine and time.time() - (place / LOCK).stat().st_mtime > 10.0:  # a younger one may be about to be locked
+                os.close(_lock(place, deadline=0.0))
+                shutil.rmtree(place)
 
 
 def _lock(directory: Path, deadline: float) -> int:
     """Return a descriptor that holds the directory's lock; waits while a server that was just left goes down."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(directory / "asyncworker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as exc:
         raise SettingsError(f"embedded:// cannot use {directory}: {exc.strerror}") from exc
     while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -39,6 +38,9 @@ def test_is_private_and_keeps_nothing() -> None:
             "appendonly": "no",
         }
         assert str(running.pid) in repr(running)
+        os.utime(place / server.LOCK, (0, 0))
+        server.start().stop()
+        assert place.exists(), "it is in use, however old"
     finally:
         running.stop()
     assert not psutil.pid_exists(running.pid)
@@ -114,7 +116,11 @@ def test_is_gone_when_its_parent_is_killed() -> None:
         place = Path(child.cwd())
         parent.send_signal(signal.SIGKILL)
     assert leaks.ended(child)
-    shutil.rmtree(place)
+    server.start().stop()
+    assert place.exists()
+    os.utime(place / server.LOCK, (0, 0))
+    server.start().stop()
+    assert not place.exists()
 
 
 def test_serves_with_debians_redis(debian_redis_url: str) -> None:
