@@ -22,8 +22,6 @@ from redis.retry import Retry
 
 from asyncworker.errors import AsyncWorkerError, BrokerDown, BrokerError, QueueFull, SettingsError
 
-ANSWER_S = 5.0
-"""How long one answer may take, then the connection is given up."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 """How long to wait after a failure before the next try, and after many."""
 _REFUSED = ("NOAUTH", "WRONGPASS", "NOPERM")
@@ -66,14 +64,14 @@ class Address:
         assert isinstance(made, AbstractConnection)
         return made
 
-    def blocking(self) -> redis.Redis:
-        """Return a blocking client, not yet connected, that repeats nothing."""
+    def blocking(self, patience: float) -> redis.Redis:
+        """Return a blocking client, not yet connected, that repeats nothing and waits *patience* seconds."""
         return redis.Redis.from_url(
             self.url,
             protocol=2,
             driver_info=None,
-            socket_timeout=ANSWER_S,
-            socket_connect_timeout=ANSWER_S,
+            socket_timeout=patience,
+            socket_connect_timeout=patience,
             retry=Retry(NoBackoff(), 0),
         )
 
@@ -83,6 +81,8 @@ _URL = "this broker URL cannot be used; write redis://[user:password@]host[:port
 
 def mapped(exc: Exception, address: Address) -> AsyncWorkerError:
     """Return our error for one of the connection's: `BrokerDown` means that repeating may help."""
+    if isinstance(exc.__cause__, exceptions.RedisError):
+        exc = exc.__cause__  # on unix sockets redis-py takes a refused password for a failed connection
     text = str(exc)
     code = getattr(exc, "status_code", None) or text.partition(" ")[0]
     if isinstance(exc, exceptions.AuthenticationError) or code in _REFUSED:
@@ -112,8 +112,10 @@ class Wire:
         self._address = address
         self._connection: AbstractConnection | None = None
         self._turn = asyncio.Lock()
+        self._stale = False
+        self._closed = False
 
-    async def __call__(self, *command: Any, timeout: float = ANSWER_S) -> Any:
+    async def __call__(self, *command: Any, timeout: float) -> Any:
         """Send a command and return the answer. Callers take turns.
 
         Raises:
@@ -121,24 +123,36 @@ class Wire:
         """
         packed = hiredis.pack_command(command)
         async with asyncio.timeout(timeout), self._turn:
-            connection = self._connection or self._address.connection()
-            self._connection = None
+            if self._stale:
+                await self._drop()
+            connection = self._connection
             try:
-                if not connection.is_connected:
+                if connection is None:
+                    connection = self._connection = self._address.connection()
                     await connection.connect()
+                    self._stale = False
+                if self._closed:
+                    raise exceptions.ConnectionError("closed")
                 await connection.send_packed_command(packed, check_health=False)
-                answer = await connection.read_response()
-            except BaseException as exc:
-                if isinstance(exc, exceptions.ResponseError) and connection.is_connected:
-                    self._connection = connection  # an answer, and the whole of it
-                else:
+                return await connection.read_response()
+            except exceptions.ResponseError:
+                raise  # an answer, and the whole of it
+            except BaseException:
+                self._connection = None
+                if connection is not None:
                     await connection.disconnect(nowait=True)
                 raise
-            self._connection = connection
-            return answer
+
+    def renew(self) -> None:
+        """Let the next call open a new connection: the server is not what it was."""
+        self._stale = True
 
     async def close(self) -> None:
-        """Drop the connection; the next call opens another."""
+        """Drop the connection, and with it a call that waits for its answer."""
+        self._closed = True
+        await self._drop()
+
+    async def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.disconnect(nowait=True)
@@ -147,14 +161,20 @@ class Wire:
 class Inbox:
     """One subscription to any number of channels; lost connections are replaced until it is closed.
 
+    A connection that is silent for *patience* seconds is asked for an answer, and given up after as many more.
     *heard* is called with channel and message; *resumed* whenever all channels are subscribed to anew: messages
     were missed, so what they said must be looked up.
     """
 
     def __init__(
-        self, address: Address, heard: Callable[[str, bytes], None], resumed: Callable[[], Awaitable[None]]
+        self,
+        address: Address,
+        heard: Callable[[str, bytes], None],
+        resumed: Callable[[], Awaitable[None]],
+        patience: float,
     ) -> None:
         self._address = address
+        self._patience = patience
         self._heard = heard
         self._resumed = resumed
         self._channels: dict[str, asyncio.Future[None]] = {}
@@ -197,7 +217,7 @@ class Inbox:
         while True:
             connection = self._address.connection()
             try:
-                async with asyncio.timeout(ANSWER_S):
+                async with asyncio.timeout(self._patience):
                     await connection.connect()
                 self._connection = connection
                 pause = FIRST_PAUSE_S
@@ -205,6 +225,9 @@ class Inbox:
             except (*ERRORS, AsyncWorkerError) as exc:
                 again = True
                 self._refuse(exc)
+                if not self._channels:
+                    self._reader = None
+                    return
             finally:
                 self._connection = None
                 await connection.disconnect(nowait=True)
@@ -217,7 +240,7 @@ class Inbox:
         await self._say("SUBSCRIBE", *self._channels)
         asked = False
         while True:
-            said = await connection.read_response(timeout=ANSWER_S, disconnect_on_error=False)
+            said = await connection.read_response(timeout=self._patience, disconnect_on_error=False)
             if said is None:
                 if asked:
                     raise exceptions.TimeoutError("the subscription is silent")

@@ -257,8 +257,8 @@ end
 -- End a job. number: the record's TTL in s, or a child's units.
 local function finish(id, body, state, record, number)
   local note = note_of(id)
-  call('HDEL', bodies, id)
   call('HINCRBY', counts, queue_of(body) .. ':' .. state, 1)
+  call('HDEL', bodies, id)
   local parent, part = family_of(id)
   if parent then
     come_home(parent, part, state, record, number)
@@ -534,8 +534,8 @@ end
 -- A child that nobody needs any more ends without a record.
 local function drop(id, body)
   local note = note_of(id)
-  call('HDEL', bodies, id)
   call('HINCRBY', counts, queue_of(body) .. ':c', 1)
+  call('HDEL', bodies, id)
   tell(id, note, 'c', '')
 end
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,15 @@ from typing import Any
 import msgspec
 
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.errors import BrokerDown, BrokerError, DecodeError, JobNotFound, LeaseLost, SettingsError
+from asyncworker.errors import (
+    BadParameters,
+    BrokerDown,
+    BrokerError,
+    DecodeError,
+    JobNotFound,
+    LeaseLost,
+    SettingsError,
+)
 from asyncworker.events import BrokerDisrupted, BrokerRestored, Bus
 from asyncworker.queue.body import check_size, delivery, pack_body, read_note, split_body
 from asyncworker.queue.brokers.broker import Notice
@@ -42,7 +51,6 @@ from asyncworker.queue.job import (
 )
 from asyncworker.queue.lane import Lane
 from asyncworker.queue.wire import (
-    ANSWER_S,
     ERRORS,
     FIRST_PAUSE_S,
     LONGEST_PAUSE_S,
@@ -53,6 +61,8 @@ from asyncworker.queue.wire import (
     mapped,
 )
 
+ANSWER_S = 5.0
+"""How long one answer may take; then its connection is given up."""
 MOST_JOBS = 1000
 MOST_BYTES = 16 * 2**20
 """Jobs and bytes that one call takes in, and ids that one call looks up: longer scripts stall everybody else."""
@@ -69,6 +79,9 @@ _STATES = {b"s": State.SUCCEEDED, b"f": State.FAILED, b"c": State.CANCELLED, b"e
 _RECEIPTS = {"k": Receipt.KNOWN, "c": Receipt.CLOSED}
 _TEXTS = frozenset({Op.RETRY, Op.SNOOZE, Op.PUT_BACK})
 _read_card = msgspec.msgpack.Decoder(WorkerCard).decode
+
+_Parcel = tuple[tuple[str, int], bool, tuple[Any, ...]]
+"""A job on its way: queue and priority; whether it needs a part of a call for itself; what is sent."""
 
 
 def library(name: str, text: str = _TEXT) -> str:
@@ -108,13 +121,14 @@ class RedisBroker:
         self._bus = bus or Bus()
         self._clock = clock
         self._patience = patience
-        self._stepping, self._sending, self._looking = (Wire(self._address) for _ in range(3))
-        self._beating = self._address.blocking()
+        self._answer_s = min(ANSWER_S, patience)
+        self._wires = self._stepping, self._sending, self._looking = [Wire(self._address) for _ in range(3)]
+        self._beating = self._address.blocking(self._answer_s)
         self._name = secrets.token_hex(8)
-        self._inbox = Inbox(self._address, self._heard, self._resumed)
+        self._inbox = Inbox(self._address, self._heard, self._resumed, self._answer_s)
         self._members: dict[str, _Member] = {}
         self._waiters: dict[str, set[asyncio.Future[Ended | None]]] = {}
-        self._lane: Lane[tuple[Job, bytes], Receipt] = Lane(self._send, MOST_JOBS)
+        self._lane: Lane[_Parcel, Receipt] = Lane(self._send, MOST_JOBS)
         self._seq = 0
         self._checked = False
         self._closed = False
@@ -241,13 +255,13 @@ class RedisBroker:
 
     async def close(self) -> None:
         self._closed = True
+        for wire in self._wires:
+            await wire.close()
         for future in itertools.chain.from_iterable(self._waiters.values()):
             if not future.done():
                 future.set_result(None)
         await self._inbox.close()
         await self._lane.close()
-        for wire in (self._stepping, self._sending, self._looking):
-            await wire.close()
         self._beating.close()
 
     async def _ask(self, verb: str, *args: Any) -> Any:
@@ -258,7 +272,7 @@ class RedisBroker:
         command = ("FCALL", f"{LIBRARY}_{verb}", 1, f"{self._tag}b", 0, *args)
         end = None if patience is None else self._clock.monotonic() + patience
         pause, unloaded = FIRST_PAUSE_S, False
-        timeout = ANSWER_S if patience is None else min(ANSWER_S, patience)
+        timeout = self._answer_s
         while not self._closed:
             try:
                 if not self._checked:
@@ -274,10 +288,10 @@ class RedisBroker:
                 if not isinstance(error, BrokerDown):
                     raise error from exc
                 self._disrupted(error)
-                left = ANSWER_S if end is None else end - self._clock.monotonic() - pause
-                if left <= 0:
-                    raise error from exc
-                timeout = min(ANSWER_S, left)
+                if end is not None:
+                    timeout = min(self._answer_s, end - pause - self._clock.monotonic())
+                    if timeout <= 0:
+                        raise error from exc
             else:
                 if self._down_since is not None:
                     self._restored(self._down_since)
@@ -301,43 +315,43 @@ class RedisBroker:
     def _disrupted(self, error: BrokerDown) -> None:
         if self._down_since is None:
             self._down_since = self._clock.monotonic()
+            for wire in self._wires:
+                wire.renew()
             self._bus.emit(BrokerDisrupted(broker=str(self._address), error=str(error)))
 
     def _restored(self, since: float) -> None:
         self._down_since = None
         self._bus.emit(BrokerRestored(broker=str(self._address), outage_s=self._clock.monotonic() - since))
 
-    async def _send(self, batch: list[tuple[Job, bytes]]) -> list[Receipt]:
-        """Make one call of jobs: runs of those that are ready, by queue and priority, and the others one by one."""
+    async def _send(self, batch: list[_Parcel]) -> list[Receipt]:
+        """Make one call: jobs that are ready in runs, by queue and priority, and the others one by one."""
         self._seq += 1
-        order: list[list[int]] = []
+        numbers: list[list[int]] = []
         parts: list[list[Any]] = []
         runs: dict[tuple[str, int], int] = {}
-        for number, (job, body) in enumerate(batch):
-            where = job.queue, job.priority
-            if job.delay_s or job.at_s or job.hold or len(job.id) > ID_LENGTH:
-                delay_ms, at_ms = round(job.delay_s * 1000), round(job.at_s * 1000)
-                parts.append([*where, 0, job.id, body, delay_ms, at_ms, job.hold])
-                order.append([number])
+        for number, (where, alone, words) in enumerate(batch):
+            if alone:
                 runs.clear()  # what comes later must not overtake
+                parts.append([*where, 0, *words])
+                numbers.append([number])
             elif (run := runs.get(where)) is None:
                 runs[where] = len(parts)
-                parts.append([*where, 1, job.id, body])
-                order.append([number])
+                parts.append([*where, 1, *words])
+                numbers.append([number])
             else:
                 part = parts[run]
                 part[2] += 1
-                part += job.id, body
-                order[run].append(number)
+                part += words
+                numbers[run].append(number)
         args = itertools.chain((self._name, self._seq), *parts)
         answer = await self._call(self._sending, "enqueue", args, self._patience)
         if answer[0] != 1:
             raise BrokerError("somebody else sends on this lane")
         receipts = [Receipt.ACCEPTED] * len(batch)
         if answer[1]:
-            numbers = list(itertools.chain(*order))
+            order = list(itertools.chain(*numbers))
             for refused in answer[1].decode().split(","):
-                receipts[numbers[int(refused[:-1])]] = _RECEIPTS[refused[-1]]
+                receipts[order[int(refused[:-1])]] = _RECEIPTS[refused[-1]]
         return receipts
 
     async def _outcomes(self, verb: str, ids: Sequence[str]) -> dict[str, Ended | None]:
@@ -403,17 +417,32 @@ def _slices(ids: Sequence[str]) -> Iterator[Sequence[str]]:
         yield ids[start : start + MOST_LOOKS]
 
 
-def _batches(jobs: Sequence[Job]) -> Iterator[list[tuple[Job, bytes]]]:
+def _parcel(job: Job) -> _Parcel:
+    """Pack a job for its way into the broker.
+
+    Raises:
+        BadParameters: something of it does not fit.
+    """
+    body = pack_body(job)
+    where = job.queue, job.priority
+    if not (job.delay_s or job.at_s or job.hold or len(job.id) > ID_LENGTH):
+        return where, False, (job.id, body)
+    if not (math.isfinite(job.delay_s) and math.isfinite(job.at_s)):
+        raise BadParameters(f"job {job.id} has a delay or date that is no time")
+    return where, True, (job.id, body, round(job.delay_s * 1000), round(job.at_s * 1000), job.hold)
+
+
+def _batches(jobs: Sequence[Job]) -> Iterator[list[_Parcel]]:
     """Pack jobs, as many to a call as one may take."""
-    batch: list[tuple[Job, bytes]] = []
+    batch: list[_Parcel] = []
     size = 0
     for job in jobs:
-        body = pack_body(job)
-        if len(batch) == MOST_JOBS or (batch and size + len(body) > MOST_BYTES):
+        parcel = _parcel(job)
+        size += len(job.payload)
+        if len(batch) == MOST_JOBS or (batch and size > MOST_BYTES):
             yield batch
-            batch, size = [], 0
-        batch.append((job, body))
-        size += len(body)
+            batch, size = [], len(job.payload)
+        batch.append(parcel)
     if batch:
         yield batch
 
@@ -449,7 +478,10 @@ def _found(job_id: str, said: list[Any]) -> Found | None:
     if state := _STATES.get(said[0]):
         return _over(job_id, state, said[1])
     state, note, at_s = State(said[0].decode()), read_note(said[2]), float(said[3]) / 1000
-    queue, priority, _, _, payload = split_body(said[1])
+    try:
+        queue, priority, _, _, payload = split_body(said[1])
+    except DecodeError:
+        queue, priority, payload = "", 0, b""
     running = state is State.RUNNING
     return Found(
         id=job_id,
