@@ -21,10 +21,12 @@ ROOMS = {
     "function": "asyncworker.mapreduce.functions",
     "executor": "asyncworker.work.executors",
     "policy": "asyncworker.tune.policies",
+    "driver": "asyncworker.tune.drivers",
 }
 ALIASES = {
     "broker": {"rediss": "redis", "unix": "redis"},
     "source": {"postgres": "postgresql"},
+    "driver": {"postgres": "postgresql", "rediss": "redis", "unix": "redis"},
 }
 
 
