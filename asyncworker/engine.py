@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property
+from itertools import starmap
 from types import ModuleType, TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
@@ -182,7 +183,7 @@ class Engine:
         """Enqueue one call by the task's name; its code need not be imported here.
 
         Raises:
-            BadParameters: arguments that cannot travel. BrokerDown, QueueFull, JobTooBig.
+            BadParameters: arguments that the task cannot take (where it is known here), or that cannot travel. BrokerDown, QueueFull, JobTooBig.
         """
         known = self.tasks.get(task)
         options = known.options if known else TaskOptions(queue=self._route(task) or "default")
@@ -198,6 +199,8 @@ class Engine:
         if call.delay or at_s:
             options["due_s"] = at_s or self._clock.now() + call.delay
         ids = self._ids
+        if known := self.tasks.get(name):
+            calls = starmap(known.check, calls)
         jobs = [
             Job(ids(), queue, pack_call(name, args, kwargs), priority, options, call.delay, at_s)
             for args, kwargs in calls

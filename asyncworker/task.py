@@ -102,7 +102,7 @@ class Task(Generic[P, R]):
         """Enqueue one call. Calls made at the same time share round trips.
 
         Raises:
-            BadParameters: arguments that cannot travel. BrokerDown, QueueFull, JobTooBig.
+            BadParameters: arguments that the function cannot take, or that cannot travel. BrokerDown, QueueFull, JobTooBig.
         """
         return (await self._sender.send(self.name, self.definition.options, [(args, kwargs)], self._call))[0]
 
@@ -110,7 +110,7 @@ class Task(Generic[P, R]):
         """Enqueue many calls, each a tuple of arguments or a mapping of named ones; one round trip per thousand.
 
         Raises:
-            BadParameters: a call that is neither, or arguments that cannot travel; none is enqueued then.
+            BadParameters: a call that is neither, or arguments that do not fit; none is enqueued then.
             BrokerDown, QueueFull, JobTooBig: the thousands before the one that was refused are enqueued.
         """
         return await self._sender.send(self.name, self.definition.options, map(_split, calls), self._call)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from asyncworker.errors import BadParameters, SettingsError, UnknownName
+from asyncworker.errors import BadParameters, DecodeError, SettingsError, UnknownName
 from asyncworker.queue.context import Context
 from asyncworker.queue.job import DEFAULT_PRIORITY, PRIORITIES
 from asyncworker.registry import find
 from asyncworker.work.executors.executor import Executor
+from asyncworker.work.signature import Signature
 
 KEEP_S = 10 * 365 * 86400
 """The TTL of what is kept "for ever" (a TTL of None)."""
@@ -83,12 +83,34 @@ def options_of(given: Mapping[str, Any], default: TaskOptions | None = None) -> 
 
 
 class Definition(msgspec.Struct, frozen=True):
-    """A task as a worker runs it: ``call`` is awaited with the job's arguments, and its `Context` where ``wants``."""
+    """A task as a worker runs it: ``call`` is awaited with the job's arguments, and its `Context` where it takes one."""
 
     name: str
     call: Callable[..., Awaitable[Any]]
     options: TaskOptions
-    context_name: str = ""
+    signature: Signature
+
+    def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of one call, if the function takes them.
+
+        Raises:
+            BadParameters: names the argument that is missing, too much, or of another type.
+        """
+        try:
+            return self.signature.check(args, kwargs)
+        except BadParameters as exc:
+            raise BadParameters(f"{self.name}: {exc}") from exc
+
+    def arguments(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments that came with a job, as the function wants them.
+
+        Raises:
+            DecodeError: it cannot be called with them.
+        """
+        try:
+            return self.signature.convert(args, kwargs)
+        except BadParameters as exc:
+            raise DecodeError(f"{self.name}: {exc}") from exc
 
     def overridden(self, given: Mapping[str, Any]) -> TaskOptions:
         """Return the options of one job; names that may not travel are ignored."""
@@ -134,7 +156,7 @@ class Tasks(Mapping[str, Definition]):
         if not coroutine and executor == "inline":
             raise SettingsError(f"task {name!r} is no coroutine function: executor='inline' would block the event loop")
         call = self._executors[executor].bind(function)
-        definition = Definition(name=name, call=call, options=options, context_name=_context_name(function))
+        definition = Definition(name, call, options, Signature(function, Context))
         self._known[name] = definition
         return definition
 
@@ -146,16 +168,3 @@ class Tasks(Mapping[str, Definition]):
         """Close what runs tasks beside the event loop; it opens again when next used."""
         for executor in self._executors.values():
             executor.close()
-
-
-def _context_name(function: Callable[..., Any]) -> str:
-    """Return the name of the parameter annotated `Context`, or ``""``."""
-    target = function if inspect.isroutine(function) else type(function).__call__
-    try:
-        hints = typing.get_type_hints(target)
-    except (NameError, TypeError, AttributeError):  # a hint that cannot be resolved here: compare its text
-        hints = getattr(target, "__annotations__", {})
-    for name, hint in hints.items():
-        if name != "return" and (hint is Context or (isinstance(hint, str) and hint.rpartition(".")[2] == "Context")):
-            return name
-    return ""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from asyncworker import Engine, State, errors
-from asyncworker.queue.job import WorkerCard
+from asyncworker import Context, Engine, State, errors
+from asyncworker.queue.codec import Ids, pack_call
+from asyncworker.queue.job import Job, WorkerCard
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -362,3 +364,44 @@ async def test_users_own_map_and_reduce(engine: Engine) -> None:
     assert (await job.result(timeout=20))["final_result"] == [1, 2, 3, 4] * 25
     with pytest.raises(errors.UnknownName, match="did you mean 'length'"):
         await engine.map_reduce(words, map="lenght")
+
+
+@dataclass
+class Order:
+    id: int
+    placed: datetime
+
+
+async def test_arguments_are_checked_where_they_are_given_and_arrive_as_their_types(engine: Engine) -> None:
+    @engine.task()
+    async def bill(order: Order, ctx: Context, note: str = "") -> str:
+        assert type(order) is Order
+        return f"{ctx.task} {order.id} {order.placed:%Y} {note}"
+
+    made = engine.tasks["bill"]
+    order = Order(7, datetime(2026, 1, 2, tzinfo=UTC))
+    assert await (await engine.enqueue("bill", order, "n")).result(timeout=10) == "bill 7 2026 n"
+    for args, kwargs, told in [
+        ((), {}, "bill: argument 'order' is missing"),
+        ((order, 2), {}, "bill: argument 'note': Expected `str`, got `int`"),
+        ((order,), {"nope": 2}, "bill: there is no argument 'nope'"),
+        ((order, "", 2, 3), {}, "bill: there is room for 2"),
+    ]:
+        with pytest.raises(errors.BadParameters, match=told):
+            await engine.enqueue("bill", *args, **kwargs)
+    assert made.signature.given_name == "ctx"
+
+
+async def test_a_call_from_elsewhere_that_does_not_fit_fails_as_bad_payload_at_once(engine: Engine) -> None:
+    calls = []
+
+    @engine.task()
+    async def double(n: int) -> int:
+        calls.append(n)
+        return 2 * n
+
+    job = Job(Ids()(), "default", pack_call("double", ("2",), {}))
+    await engine.broker.enqueue([job])
+    with pytest.raises(errors.TaskFailed, match="double: argument 'n': Expected `int`, got `str`") as failed:
+        await engine.job(job.id).result(timeout=10)
+    assert (failed.value.reason, calls) == ("bad_payload", [])

@@ -203,9 +203,10 @@ class Runner:
             attempt.options = options
             if options.timeout is not None:
                 running.deadline = attempt.since + options.timeout
-            if definition.context_name:
-                kwargs[definition.context_name] = self._context(delivery, attempt.task)
-            return attempt.succeeded(await definition.call(*args, **kwargs))
+            places, names = definition.arguments(args, kwargs)
+            if context_name := definition.signature.given_name:
+                names[context_name] = self._context(delivery, attempt.task)
+            return attempt.succeeded(await definition.call(*places, **names))
         except asyncio.CancelledError as exc:
             if running.why == "release":
                 return attempt.released()
