@@ -1,18 +1,20 @@
-"""A beat in the event loop, 100 times a second: how late it comes is how long a ready callback waits for its turn.
+"""A beat in the event loop, 100 times a second: how late it comes is how long what is ready waits for its turn.
 
-A loop that is held for a second misses a hundred beats. They count as well, each with the lag that it would have
-had; else the worst second would look like one late beat among many good ones (coordinated omission).
+A beat takes the way of a task that slept: a timer falls due, and what it wakes is called a round later. Several are
+under way at any time, so a loop that is held answers for each beat that fell into the hold, at the place where it
+really comes; one late beat among many good ones would hide the worst second (coordinated omission).
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from time import perf_counter
 
 EVERY_S = 0.01
-MOST = 1_000
-"""Missed beats that are told of after one stop, at most: ten seconds' worth."""
+AHEAD = 50
+"""Beats under way: in rounds of up to half a second, each beat comes at its own place."""
 
 
 class Beat:
@@ -21,22 +23,30 @@ class Beat:
     Attributes: ``last``, when the last beat came (`time.perf_counter`), which other threads may read.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, on_beat: Callable[[float], None], every: float = EVERY_S
-    ) -> None:
-        self._loop, self._on_beat, self._every = loop, on_beat, every
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_beat: Callable[[float], None]) -> None:
+        self._loop, self._on_beat = loop, on_beat
         self.last = perf_counter()
-        self._due = self.last + every
-        self._handle = loop.call_later(every, self._tick)
+        self._timers = deque[asyncio.TimerHandle]()
+        self._stopped = False
+        for number in range(1, AHEAD + 1):
+            self._send(self.last + number * EVERY_S)
 
     def stop(self) -> None:
-        self._handle.cancel()
+        self._stopped = True
+        for timer in self._timers:
+            timer.cancel()
 
-    def _tick(self) -> None:
+    def _send(self, due: float) -> None:
+        self._timers.append(self._loop.call_later(max(0.0, due - perf_counter()), self._wake, due))
+
+    def _wake(self, due: float) -> None:
+        if not self._stopped:
+            self._timers.popleft()  # they fall due in the order in which they were sent
+            self._loop.call_soon(self._arrive, due)
+
+    def _arrive(self, due: float) -> None:
+        if self._stopped:
+            return
         self.last = now = perf_counter()
-        lag = max(0.0, now - self._due)
-        missed = int(lag / self._every)
-        self._due += (missed + 1) * self._every
-        self._handle = self._loop.call_later(max(0.0, self._due - now), self._tick)
-        for number in range(min(missed, MOST) + 1):
-            self._on_beat(lag - number * self._every)
+        self._send(due + AHEAD * EVERY_S)
+        self._on_beat(max(0.0, now - due))

@@ -31,8 +31,8 @@ GROWTH = 1.1
 """Start-up goes on while doubling the limit brings this much."""
 STEP = 1.6
 """How far the centre may move at once, how far a bracket steps, and how high the widest probe reaches."""
-HISTORY = 48
-HALF_LIFE = 16
+HISTORY = 64
+HALF_LIFE = 24
 """Epochs after which a measurement counts half."""
 NEIGHBOURHOOD = 0.8
 """Width, in ln N, of what the fit looks at around the centre."""
@@ -76,6 +76,7 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
     variance: float = 0.25  # of call times, squared coefficient of variation
     history: list[Sample] = []
     bracket: list[Sample] = []
+    faster: bool = False  # the way in which the bracket began
     best_rate: float = 0.0  # of the start-up
     surprises: int = 0  # epochs in a row far from the curve
     above: float = 0.0  # sums of small surprises, CUSUM
@@ -111,7 +112,7 @@ class UslPolicy:
         min_samples: int = 50,
         min_window: float = 0.05,
         dither: float = 0.2,
-        knee_tolerance: float = 0.01,
+        knee_tolerance: float = 0.005,
     ) -> None:
         check_bounds(low, high)
         if not (min_samples >= 8 and min_window >= 0 and 0 < dither <= 0.5 and 0 <= knee_tolerance < 0.5):
@@ -138,8 +139,6 @@ class UslPolicy:
         loaded.bracket = [sample for sample in loaded.bracket[-8:] if sample.rate > 0 and sample.inflight >= 1]
         if loaded.curve is not None and (loaded.curve.a0 <= 0 or min(loaded.curve) < 0):
             loaded.curve = None
-        if loaded.phase == "bracket" and not loaded.bracket:
-            loaded.phase = "track"
         loaded.variance = max(1e-4, loaded.variance)
         loaded.centre = min(max(loaded.centre, float(self.low)), float(self.high))
         self._state = loaded
@@ -227,9 +226,10 @@ class UslPolicy:
         if len(state.bracket) < 8:
             best = max(state.bracket, key=_rate).inflight
             least, most = min(map(_inflight, state.bracket)), max(map(_inflight, state.bracket))
-            if best == most and most < 0.95 * self.high:
+            first = len(state.bracket) == 1
+            if best == most and most < 0.95 * self.high and (state.faster or not first):
                 return self._set(most * STEP, "the best is still above")
-            if best == least and least > max(1.5, self.low):
+            if best == least and least > max(1.5, self.low) and not (first and state.faster):
                 return self._set(least / STEP, "the best is still below")
         return self._settle(state.bracket, sample)
 
@@ -256,12 +256,13 @@ class UslPolicy:
             return self._set(min(state.centre, self.limit / 1.1), f"a cliff at {sample.inflight:.0f}")
         state.fell = False
         if change := self._changed(sample):
-            state.history, state.bracket = [sample], [sample]
+            # This epoch is forgotten, too: the change may have come in the middle of it.
+            state.history, state.bracket = [], []
             state.curve, state.ceiling = None, None
             state.surprises, state.above, state.below = 0, 0.0, 0.0
-            state.phase, state.centre = "bracket", sample.inflight
-            way = STEP if change > 0 else 1 / STEP
-            return self._set(sample.inflight * way, "the backend is " + ("faster" if change > 0 else "slower"))
+            state.phase, state.centre, state.faster = "bracket", sample.inflight, change > 0
+            way = STEP if state.faster else 1 / STEP
+            return self._set(sample.inflight * way, "the backend is " + ("faster" if state.faster else "slower"))
         self._remember(sample)
         return self._aim()
 

@@ -133,7 +133,7 @@ class LoopSensor:
     def _on_beat(self, lag: float) -> None:
         self.lag.add(lag)
         if lag > LATE_S:
-            self._late += min(lag, EVERY_S)  # of a hold, each beat that was missed stands for its own time
+            self._late += EVERY_S  # which this beat stands for
         now = perf_counter()
         if self._caught is not None:
             began, stack = self._caught
