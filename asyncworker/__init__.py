@@ -16,6 +16,7 @@ _WHERE = {
     "BadParameters": "errors",
     "BrokerDown": "errors",
     "BrokerError": "errors",
+    "ConnectionPoolOptimizer": "tune.actuators.connections",
     "Context": "queue.context",
     "DecodeError": "errors",
     "Discard": "errors",
@@ -29,11 +30,18 @@ _WHERE = {
     "JobStatus": "job",
     "JobTooBig": "errors",
     "LeaseLost": "errors",
+    "MemoryOptimizer": "tune.sensors.memory",
     "Outcome": "work.stream",
+    "PerformanceProfiler": "tune.sensors.profiler",
+    "PoolClosed": "errors",
+    "PoolDown": "errors",
+    "PoolError": "errors",
+    "PoolTimeout": "errors",
     "ProcessingJob": "mapreduce.job",
     "ProcessingPartition": "mapreduce.job",
     "Progress": "mapreduce.progress",
     "QueueFull": "errors",
+    "ResourcePool": "tune.actuators.pool",
     "ResultExpired": "errors",
     "Retry": "errors",
     "SettingsError": "errors",
@@ -65,6 +73,10 @@ if TYPE_CHECKING:  # the same names for type checkers, which see no table; a tes
     from asyncworker.errors import JobNotFound as JobNotFound
     from asyncworker.errors import JobTooBig as JobTooBig
     from asyncworker.errors import LeaseLost as LeaseLost
+    from asyncworker.errors import PoolClosed as PoolClosed
+    from asyncworker.errors import PoolDown as PoolDown
+    from asyncworker.errors import PoolError as PoolError
+    from asyncworker.errors import PoolTimeout as PoolTimeout
     from asyncworker.errors import QueueFull as QueueFull
     from asyncworker.errors import ResultExpired as ResultExpired
     from asyncworker.errors import Retry as Retry
@@ -85,6 +97,10 @@ if TYPE_CHECKING:  # the same names for type checkers, which see no table; a tes
     from asyncworker.queue.context import Context as Context
     from asyncworker.queue.job import State as State
     from asyncworker.task import Task as Task
+    from asyncworker.tune.actuators.connections import ConnectionPoolOptimizer as ConnectionPoolOptimizer
+    from asyncworker.tune.actuators.pool import ResourcePool as ResourcePool
+    from asyncworker.tune.sensors.memory import MemoryOptimizer as MemoryOptimizer
+    from asyncworker.tune.sensors.profiler import PerformanceProfiler as PerformanceProfiler
     from asyncworker.work.stream import Outcome as Outcome
 else:
 

@@ -32,6 +32,7 @@ from asyncworker.errors import BadParameters, PoolClosed, PoolError, PoolTimeout
 from asyncworker.events import BorrowLeaked, BorrowReturned, Bus
 from asyncworker.tune.actuators.limiter import Limiter
 from asyncworker.tune.chores import Chores
+from asyncworker.tune.decisions import Decisions
 from asyncworker.tune.drivers.driver import Driver
 from asyncworker.tune.histogram import LogHistogram
 from asyncworker.tune.loan import Loan
@@ -84,7 +85,7 @@ class ConnectionPoolOptimizer:
         target_wait, target_share: at most this share of callers should wait longer than so many seconds.
         max_lifetime: seconds after which a connection is replaced, minus up to 2.5 %.
         leak_after: seconds for which a borrow is never called late; beyond, three times the usual is.
-        bus: where leaks are told of; they are logged too.
+        bus: where changes of size and leaks are told of; leaks are logged too.
         automatic: think the size over, check and look for leaks while open; else only when asked.
 
     Cost: some 15 us to borrow and give back, beside what the driver takes (`bench/control/bench_pool_honesty.py`).
@@ -122,6 +123,7 @@ class ConnectionPoolOptimizer:
         self._upkeep = Upkeep(driver, max_lifetime, self._chores)
         self._acquire_timeout = acquire_timeout
         self._bus, self._automatic = bus, automatic
+        self.decisions = Decisions(bus)
         self._size = self.low
         self._connecting = 0  # connections that are being opened ahead of their permits
         self._shrunk = False
@@ -323,7 +325,7 @@ class ConnectionPoolOptimizer:
         # What leaks is lost to the callers: the others are as many as were decided, while the ceiling allows it.
         wanted = min(self.high, self._sizing.size + self._borrows.suspects)
         if self._open and wanted != self._size:
-            log.debug("%s: %d -> %d, %s", self.name, self._size, wanted, self._sizing.because)
+            self.decisions.add(self.name, self._size, wanted, self._sizing.because)
             self.resize(wanted)
 
     def _begin_window(self, now: float) -> None:
