@@ -235,8 +235,6 @@ class PerformanceProfiler:
         self._tasks += 1
         meter = self._meter
         parent = meter.active
-        if isinstance(coro, Metered):
-            return coro
         if parent is not None and parent.children < MAX_CHILDREN:
             parent.children += 1
         elif self._random.random() < self._sample_rate:
