@@ -77,7 +77,7 @@ class BatchSize:
             self.relearned += 1
             self._start(max(1.0, self._next / 16))
         elif self._odd:
-            # A stall, or do batches take another time now? It is not learnt from, and a small batch tells for little.
+            # A stall, or do batches take another time now? It is not learnt from; a small batch tells for little.
             self._next = max(1.0, self._next / 4)
             return self.size
         self._learn(items, seconds)

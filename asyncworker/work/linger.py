@@ -8,7 +8,7 @@ from __future__ import annotations
 
 SMOOTHING = 0.02
 """Weight of the newest gap between two items: the last fifty count."""
-QUIET = 4.0
+QUIET = 8.0
 """So many mean gaps without an item, and no more is expected now: those who add may be waiting for answers."""
 SLO_SHARE = 0.7
 """Of the SLO, wait and expected time together; beyond it a batch goes at once."""
@@ -49,6 +49,6 @@ class Linger:
         left = self.linger - (now - oldest)
         if self.slo is not None:
             left = min(left, SLO_SHARE * self.slo - (now - oldest) - seconds)
-        if self._last is None or self._gap is None or left <= self._gap:
-            return 0.0  # nobody else is expected in time
+        if self._last is None or self._gap is None or left <= 2 * self._gap:
+            return 0.0  # hardly anybody is expected in time
         return max(0.0, min(left, self._last + QUIET * self._gap - now))

@@ -16,6 +16,9 @@ from typing import Any
 THREADS = 100
 """As many as the default concurrency: the worker's own bound decides, not this pool."""
 
+THREAD_NAMES = "task"
+"""What their names begin with."""
+
 
 class ThreadExecutor:
     """Run plain functions in threads, which are made when needed."""
@@ -27,7 +30,7 @@ class ThreadExecutor:
     def bind(self, function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         async def call(*args: Any, **kwargs: Any) -> Any:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="task")
+                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=THREAD_NAMES)
             work = partial(contextvars.copy_context().run, function, *args, **kwargs)
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
