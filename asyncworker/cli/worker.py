@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -18,8 +20,11 @@ from asyncworker.daemon.metrics import MetricsServer, WorkerMetrics
 from asyncworker.engine import Engine
 from asyncworker.secret import mask_url
 from asyncworker.tune.sensors.jobs import JobsSensor
+from asyncworker.work.executors.thread import THREAD_NAMES
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LINGER_S = 0.2
+"""How long code that was told to end may live on, when all its jobs are handed back."""
 
 
 async def body(call: Call) -> None:
@@ -50,6 +55,8 @@ async def body(call: Call) -> None:
             await engine.run(burst=settings.burst)
         finally:
             await engine.close()
+    if await lingers():
+        leave_soon()
 
 
 def banner(engine: Engine, notes: Iterable[str] = ()) -> str:
@@ -92,6 +99,24 @@ def stopping(engine: Engine) -> Iterator[None]:
     finally:
         for sign in SIGNALS:
             loop.remove_signal_handler(sign)
+
+
+async def lingers() -> bool:
+    """Return whether a job swallows its cancellation, or a thread hangs: Python would wait for them for ever."""
+    jobs = asyncio.all_tasks() - {asyncio.current_task()}
+    pool = asyncio.ensure_future(asyncio.get_running_loop().shutdown_default_executor())
+    await asyncio.wait([pool], timeout=LINGER_S / 2)
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAMES)]
+    for thread in threads:
+        thread.join(LINGER_S / 2 / len(threads))
+    return bool(jobs) or not pool.done() or any(thread.is_alive() for thread in threads)
+
+
+def leave_soon() -> None:
+    """End this process soon, whatever still runs in it."""
+    alarm = threading.Timer(LINGER_S, os._exit, [0])
+    alarm.daemon = True
+    alarm.start()
 
 
 COMMAND = command(

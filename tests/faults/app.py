@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,12 @@ async def blocks_at_first(seconds: float, ctx: Context) -> int:
     return ctx.deliveries
 
 
+@engine.task(result_ttl=60)
+async def echoes(text: str, ctx: Context) -> str:
+    ledger.ran(ctx)
+    return text
+
+
 @engine.task()
 async def swallows() -> None:
     """Never end, however often it is told to."""
@@ -75,6 +82,12 @@ async def cleans_up_for_ever() -> None:
     ledger.mark("started")
     async for _ in source():
         pass
+
+
+@engine.task()
+def hangs_in_a_thread() -> None:
+    ledger.mark("started")
+    threading.Event().wait()
 
 
 @engine.mapper

@@ -48,15 +48,15 @@ class WorkerProcess:
     """``asyncworker worker tests.faults.app:engine``."""
 
     def __init__(self, url: str, folder: Path, options: Sequence[str]) -> None:
-        self._log = (folder / "log").open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "asyncworker", "worker", "tests.faults.app:engine", "--broker", url, *options],
-            cwd=ROOT,
-            env={**os.environ, "FAULTS_LEDGER": str(folder)},
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-        )
+        with (folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "asyncworker", "worker", "tests.faults.app:engine", "--broker", url, *options],
+                cwd=ROOT,
+                env={**os.environ, "FAULTS_LEDGER": str(folder)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
         self.pid = self.process.pid
 
     def stop(self) -> None:
@@ -72,7 +72,6 @@ class WorkerProcess:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-        self._log.close()
 
     async def leave(self, patience: float = PATIENCE) -> int:
         """Tell it to drain, and return its exit code."""
@@ -86,7 +85,6 @@ class WorkerProcess:
             return self.process.poll() is not None
 
         await until(over, patience)
-        self._log.close()
         return self.process.wait()
 
 
@@ -100,6 +98,7 @@ class Fleet:
         self.random = random.Random(seed)
         self.seed = seed
         self.workers: list[WorkerProcess] = []
+        self._started: list[WorkerProcess] = []
         self.faults: list[Fault] = []
         self.ids: list[str] = []
         self._began = time.monotonic()
@@ -109,13 +108,14 @@ class Fleet:
         """Start workers; see `joined` for when they are there."""
         new = [WorkerProcess(self.server.url, self.folder, self._options) for _ in range(count)]
         self.workers += new
+        self._started += new
         return new
 
     async def joined(self, *workers: WorkerProcess) -> None:
         """Return when these workers (or all) are members of the fleet."""
 
         async def all_there() -> bool:
-            there = {card.pid for card in self._cards().values()}
+            there = set(self.epochs().values())
             for worker in workers or self.workers:
                 assert worker.process.poll() is None, self.said
             return {worker.pid for worker in workers or self.workers} <= there
@@ -130,6 +130,9 @@ class Fleet:
     @property
     def story(self) -> Story:
         return ledger.read(self.folder)
+
+    async def seen(self, look: Callable[[Story], bool]) -> bool:
+        return look(self.story)
 
     # --- asking ---------------------------------------------------------------------------------------------
 
@@ -178,6 +181,10 @@ class Fleet:
         client = self.server.client
         cards = {epoch: client.hget(f"{TAG}a:{epoch.decode()}", "") for epoch in client.hkeys(f"{TAG}b")}
         return {epoch.decode(): _card(card) for epoch, card in cards.items() if card}
+
+    def epochs(self) -> dict[str, int]:
+        """Return each living epoch's pid."""
+        return {epoch: card.pid for epoch, card in self._cards().items()}
 
     def held(self, pid: int | None = None) -> Fault:
         """Return what the epochs of one process (or of all) hold now."""
@@ -243,7 +250,7 @@ class Fleet:
         return judge(scenario, self.seed, self.ids, self.story, self.faults, completed=completed, elapsed=elapsed)
 
     def close(self) -> None:
-        for worker in self.workers:
+        for worker in self._started:
             worker.kill()
 
 

@@ -29,7 +29,7 @@ from asyncworker.queue.worker.runner import Runner
 from asyncworker.queue.worker.scheduler import Schedule, Scheduler
 from asyncworker.queue.worker.sweeper import Sweeper
 
-STOP_PATIENCE_S = 2.0
+STOP_PATIENCE_S = 1.0
 """How long cancelled jobs get to clean up, after the grace period."""
 REJOIN_S = 2.0
 """The longest pause between two tries to join again; drawn evenly, so that a fleet does not come all at once."""
@@ -162,6 +162,7 @@ class Worker:
                 await self._until_stopped(work, fetcher)
                 if not work.done():
                     handed_back = await runner.release(STOP_PATIENCE_S)
+                    wake.set()  # what swallows its cancellation does not say that it was struck off
                     await asyncio.wait([work], timeout=self._lease_s / 2)
                     work.cancel()
                 for helper in helpers:
