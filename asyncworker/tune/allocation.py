@@ -112,13 +112,18 @@ def likely(name: str, per_s: float, grown: Sequence[Growth]) -> Line | None:
 
 
 async def _traced(names: Collection[str]) -> AsyncIterator[tuple[object, str, Line]]:
-    objects = gc.get_objects()
+    """Yield the objects of these types that were made while tracing; gives way to the loop now and then."""
+    objects, kinds = gc.get_objects(), dict[type, str | None]()
     while objects:
         part = objects[-CHUNK:]
         del objects[-CHUNK:]
         for thing in part:
-            if (name := type_name(type(thing))) in names and (trace := tracemalloc.get_object_traceback(thing)):
-                yield thing, name, (trace[-1].filename, trace[-1].lineno)
+            kind = type(thing)
+            if kind not in kinds:
+                kinds[kind] = name if (name := type_name(kind)) in names else None
+            wanted = kinds[kind]
+            if wanted is not None and (trace := tracemalloc.get_object_traceback(thing)):
+                yield thing, wanted, (trace[-1].filename, trace[-1].lineno)
         await asyncio.sleep(0)
 
 
