@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from time import perf_counter
+from time import thread_time
 from types import CoroutineType, FrameType
 
 import msgspec
@@ -26,6 +26,7 @@ Line = tuple[str, int]
 
 LOOKED_AT = 3
 BUDGET_S = 0.05
+"""CPU time after which no further object is looked at."""
 TOO_MANY = 500_000
 """Among so many objects, to find out who refers to one takes too long."""
 TOP = 3
@@ -131,7 +132,7 @@ def _holders(things: list[object]) -> tuple[str, ...]:
     """Return in words who refers to these, as far as that can be said within the time."""
     if len(gc.get_objects()) > TOO_MANY:
         return ()
-    began, found = perf_counter(), Counter[str]()
+    began, found = thread_time(), Counter[str]()
     globals_ = {
         id(value): f"{name}.{key}"
         for name, module in list(sys.modules.items())
@@ -139,9 +140,9 @@ def _holders(things: list[object]) -> tuple[str, ...]:
         if gc.is_tracked(value)
     }
     for thing in things:
+        if found and thread_time() - began > BUDGET_S:
+            break
         for holder in gc.get_referrers(thing):
-            if perf_counter() - began > BUDGET_S:
-                break
             owner = globals_.get(id(holder)) or _owner(holder)
             if holder is not things and owner is not None:
                 found[f"{type_name(type(holder))} {owner}".rstrip()] += 1

@@ -19,7 +19,7 @@ from typing import Self
 import msgspec
 import psutil
 
-from asyncworker.errors import AsyncWorkerError
+from asyncworker.errors import AsyncWorkerError, BadParameters
 from asyncworker.tune.allocation import growing_lines, likely, survivors
 from asyncworker.tune.census import CHUNK, WORTH, Series, count, type_name
 from asyncworker.tune.garbage import Pauses, advice
@@ -92,6 +92,8 @@ class MemoryOptimizer:
     """
 
     def __init__(self, every: float = EVERY_S, window: float = WINDOW_S) -> None:
+        if every <= 0 or window <= 0:
+            raise BadParameters(f"every is {every} and window {window}; both must be above 0")
         self._every, self._window = every, window
         self._types, self._bytes = Series(worth=WORTH), Series()
         self._pauses = Pauses()

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from asyncworker import MemoryOptimizer
-from asyncworker.errors import AsyncWorkerError
+from asyncworker.errors import AsyncWorkerError, BadParameters
 from asyncworker.tune.census import type_name
 from asyncworker.tune.layout import FEWEST
 from asyncworker.tune.sensors import memory as module
@@ -72,7 +72,7 @@ async def test_a_leak_is_told_with_its_type_line_and_holder(monkeypatch: pytest.
 
 
 async def test_a_leak_that_has_stopped_has_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = MemoryOptimizer(window=0)
+    memory = MemoryOptimizer(window=0.001)
     await leaking(memory, [make() for _ in range(100)], monkeypatch)
     (leak,) = await memory.detect_leaks()
     assert (leak.type, leak.file, leak.line, leak.holders) == (type_name(Entry), "", 0, ())
@@ -108,6 +108,12 @@ async def test_memory_of_no_type_is_laid_on_the_lines_that_keep_it() -> None:
     assert leaks[0].type is None
     assert (leaks[0].file, leaks[0].line) == (__file__, fill.__code__.co_firstlineno + 2)
     assert leaks[0].per_s == pytest.approx(1e6)
+
+
+def test_times_that_cannot_be_are_refused() -> None:
+    for times in ({"every": 0}, {"window": -1}):
+        with pytest.raises(BadParameters, match="above 0"):
+            MemoryOptimizer(**times)
 
 
 async def test_a_census_that_holds_the_loop_is_taken_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
