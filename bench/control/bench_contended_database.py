@@ -9,17 +9,13 @@ Ends with 1 where a bar is missed.
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-import secrets
 import sys
 from collections.abc import Callable
 from statistics import mean
-from typing import Any
 
 from bench.control.pool_simulation import CEILING, Erlang, OnDemand, Ours, Rule, SeedRatio, Static, run
-from bench.report import table
+from bench.control.verdict import Figures, main
 
 SECONDS = 30.0
 HOLD_S = 0.020
@@ -66,37 +62,28 @@ def uncontended(seed: int, draws: int = 4) -> dict[str, float]:
     return {name: mean(of) for name, of in shares.items()}
 
 
-def bars(served: dict[str, list[float]], calm: dict[str, float]) -> dict[str, bool]:
-    ours = served["ours"]
-    met = {
-        "served / best: mean >= .88": mean(ours) >= 0.88,
-        "served / best: worst >= .82": min(ours) >= 0.82,
-        "uncontended: the cap does not bind": calm["ours"] >= max(0.975, calm["Erlang C alone"] - 0.005),
+def judge(seed: int, draws: int = DRAWS) -> Figures:
+    figures: Figures = {
+        name: {"served_mean": mean(of), "served_worst": min(of)} for name, of in contended(seed, draws).items()
     }
-    for name in ("fixed 10", "fixed 64", "Erlang C alone", "seed's ratio"):
-        met[f"mean >= {name} + {MARGIN}"] = mean(ours) >= mean(served[name]) + MARGIN
+    for name, share in uncontended(seed).items():
+        figures[name]["uncontended"] = share
+    return figures
+
+
+def bars(figures: Figures) -> dict[str, bool]:
+    ours = figures["ours"]
+    met = {
+        "served / best: mean >= .88": ours["served_mean"] >= 0.88,
+        "served / best: worst >= .82": ours["served_worst"] >= 0.82,
+        "uncontended: the cap does not bind": ours["uncontended"]
+        >= max(0.975, figures["Erlang C alone"]["uncontended"] - 0.005),
+    }
+    for name, of in figures.items():
+        if name != "ours":
+            met[f"mean >= {name} + {MARGIN}"] = ours["served_mean"] >= of["served_mean"] + MARGIN
     return met
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--seed", type=int, default=secrets.randbits(32))
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    served, calm = contended(options.seed), uncontended(options.seed)
-    met = bars(served, calm)
-    told: dict[str, Any] = {"seed": options.seed, "served": served, "uncontended": calm, "bars": met}
-    if options.json:
-        print(json.dumps(told))
-    else:
-        print(f"seed {options.seed}, {DRAWS} draws")
-        rows = [(name, f"{mean(of):.3f}", f"{min(of):.3f}") for name, of in served.items()]
-        print(table(("rule", "served / best", "worst"), rows))
-        print("uncontended, within target: " + ", ".join(f"{name} {share:.3f}" for name, share in calm.items()))
-        for bar, good in met.items():
-            print(f"{'met   ' if good else 'MISSED'}  {bar}")
-    return 0 if all(met.values()) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, judge, bars, DRAWS))

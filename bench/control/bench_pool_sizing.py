@@ -8,17 +8,13 @@ Ends with 1 where a bar is missed.
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-import secrets
 import sys
 from collections.abc import Callable
 from statistics import mean
-from typing import Any
 
 from bench.control.pool_simulation import Erlang, OnDemand, Ours, Rule, SeedRatio, Static, enough, run
-from bench.report import table
+from bench.control.verdict import Figures, main
 
 PHASE_S = 20.0
 FACTORS = (1.0, 4.0, 1.5)
@@ -36,9 +32,9 @@ RULES: dict[str, Callable[[], Rule]] = {
 }
 
 
-def judge(seed: int, draws: int = DRAWS) -> dict[str, dict[str, float]]:
+def judge(seed: int, draws: int = DRAWS) -> Figures:
     """Return for each rule: shares within the target, connection seconds beside the oracle's, resizes a minute."""
-    out: dict[str, dict[str, float]] = {}
+    out: Figures = {}
     for name, make in RULES.items():
         rows = []
         for draw in range(draws):
@@ -66,7 +62,7 @@ def judge(seed: int, draws: int = DRAWS) -> dict[str, dict[str, float]]:
     return out
 
 
-def bars(figures: dict[str, dict[str, float]]) -> dict[str, bool]:
+def bars(figures: Figures) -> dict[str, bool]:
     """Return each bar and whether it is met: ours by all, in every draw but for the cost, which is a mean."""
     met = _met(figures["ours"])
     met["the seed's ratio misses at least one"] = not all(_met(figures["seed's ratio"]).values())
@@ -82,28 +78,5 @@ def _met(of: dict[str, float]) -> dict[str, bool]:
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--seed", type=int, default=secrets.randbits(32))
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    figures = judge(options.seed)
-    met = bars(figures)
-    told: dict[str, Any] = {"seed": options.seed, "figures": figures, "bars": met}
-    if options.json:
-        print(json.dumps(told))
-    else:
-        print(f"seed {options.seed}, {DRAWS} draws")
-        head = ("rule", "steady (worst)", "overall", "(worst)", "cost / oracle", "(worst)", "resizes a minute")
-        rows = [
-            (name, *(f"{of[key]:.3f}" for key in list(of)[:5]), f"{of['resizes_worst']:.0f}")
-            for name, of in figures.items()
-        ]
-        print(table(head, rows))
-        for bar, good in met.items():
-            print(f"{'met   ' if good else 'MISSED'}  {bar}")
-    return 0 if all(met.values()) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, judge, bars, DRAWS))

@@ -33,7 +33,11 @@ def measure(make: Callable[[], Judged], rng: random.Random, draw: int) -> dict[s
     cold = run(make(), backend, Works(works[1]), 3.0).rate(0, 3) / best(backend)[1]
     before = make()
     if not isinstance(before, UslPolicy):
-        return {"warm": cold, "cold": cold, "stale": run(make(), changed, Works(works[2]), 10.0).rate(3, 10) / best(changed)[1]}
+        return {
+            "warm": cold,
+            "cold": cold,
+            "stale": run(make(), changed, Works(works[2]), 10.0).rate(3, 10) / best(changed)[1],
+        }
     run(before, backend, Works(works[0]), 10.0)
     warm = run(restarted(before), backend, Works(works[1]), 3.0)
     stale = run(restarted(before), changed, Works(works[2]), 10.0)

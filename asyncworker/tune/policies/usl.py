@@ -112,7 +112,7 @@ class UslPolicy:
         min_samples: int = 50,
         min_window: float = 0.05,
         dither: float = 0.2,
-        knee_tolerance: float = 0.005,
+        knee_tolerance: float = 0.0075,
     ) -> None:
         check_bounds(low, high)
         if not (min_samples >= 8 and min_window >= 0 and 0 < dither <= 0.5 and 0 <= knee_tolerance < 0.5):
@@ -248,12 +248,11 @@ class UslPolicy:
 
     def _track(self, sample: Sample) -> None:
         state = self._state
-        if self._falls(sample):
-            # Measure once more below the probe: a change of the whole backend looks the same.
+        if (good := self._falls(sample)) is not None:
+            # Measure once more where it was good: a change of the whole backend looks the same.
             self._mark(sample.inflight)
-            state.fell, state.place = True, 7
-            state.centre = max(1.0, min(state.centre, sample.inflight / 1.03))
-            return self._set(min(state.centre, self.limit / 1.1), f"a cliff at {sample.inflight:.0f}")
+            state.fell, state.place, state.centre = True, 7, good
+            return self._set(good, f"a cliff at {sample.inflight:.0f}")
         state.fell = False
         if change := self._changed(sample):
             # This epoch is forgotten, too: the change may have come in the middle of it.
@@ -290,20 +289,20 @@ class UslPolicy:
             return score
         return state.above - state.below if max(state.above, state.below) > 7 else 0.0
 
-    def _falls(self, sample: Sample) -> bool:
-        """Return whether an upward probe did so much worse than the centre that it fell off a cliff."""
+    def _falls(self, sample: Sample) -> float | None:
+        """Return the concurrency known to be good below which this sample has fallen, as off a cliff; else None."""
         state = self._state
-        if state.fell or self.limit <= 1.02 * state.centre:
-            return False
+        bound = min(state.centre, sample.inflight / 1.02)
+        good = max((old.inflight for old in state.history if old.inflight <= bound), default=None)
+        if state.fell or good is None:
+            return None
         weight = rate = 0.0
         for old in state.history:
-            if abs(math.log(old.inflight / state.centre)) < 0.12:
+            if abs(math.log(old.inflight / good)) < 0.12:
                 share = old.count * 0.5 ** ((state.epoch - old.epoch) / HALF_LIFE)
                 weight, rate = weight + share, rate + share * old.rate
-        if not weight:
-            return False
         noise = math.sqrt(state.variance / sample.count + state.variance / weight)
-        return math.log(sample.rate * weight / rate) < -max(0.15, 4 * noise)
+        return good if math.log(sample.rate * weight / rate) < -max(0.15, 4 * noise) else None
 
     def _mark(self, ceiling: float) -> None:
         """Stay below this for 16 epochs; longer each time that it is found again nearby."""
@@ -312,6 +311,7 @@ class UslPolicy:
         state.ceiling_for = min(256, state.ceiling_for * 2) if known else 16
         state.ceiling = state.last_ceiling = ceiling
         state.ceiling_until = state.epoch + state.ceiling_for
+        state.history = [sample for sample in state.history if sample.inflight < 0.99 * ceiling]
 
     def _fails(self) -> bool:
         """Back off where calls fail because there are too many; returns whether this epoch says nothing else.
@@ -344,7 +344,11 @@ class UslPolicy:
     def _aim(self) -> None:
         """Fit, move the centre, and take the next place of the cycle of probes."""
         state = self._state
-        ceiling = math.inf if state.ceiling is None else state.ceiling
+        ceiling, highest = math.inf, float(self.high)
+        if state.ceiling is not None:  # go no nearer to it than half the way from what is known to be good
+            ceiling = state.ceiling
+            good = max((sample.inflight for sample in state.history), default=1.0)
+            highest = min(highest, math.sqrt(good * ceiling))
         points = [
             (
                 sample.inflight,
@@ -356,13 +360,12 @@ class UslPolicy:
                 * math.exp(-((math.log(sample.inflight / state.centre) / NEIGHBOURHOOD) ** 2)),
             )
             for sample in state.history
-            if sample.inflight < 0.99 * ceiling
         ]
         if len(points) >= 2:
             state.curve = fit(points) or state.curve
         if state.curve is not None:
             low = max(float(self.low), state.centre / STEP)
-            high = min(float(self.high), state.centre * STEP, 0.97 * ceiling)
+            high = min(state.centre * STEP, highest)
             state.centre = state.curve.knee(low, high, self._tolerance) if low < high else max(float(self.low), high)
         state.place = (state.place + 1) % 8
         centre, dither = state.centre, self._dither
@@ -370,7 +373,7 @@ class UslPolicy:
             dither = max(dither, 1 / max(1.0, centre))  # at least one more
         up, wide = centre * (1 + dither), centre * STEP
         if ceiling < math.inf:
-            up = min(up, math.sqrt(centre * ceiling))
+            up = min(up, highest)
             if up - centre < 0.75 or ceiling < 1.06 * centre:
                 up = centre
             wide = up
