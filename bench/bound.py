@@ -29,13 +29,15 @@ import uvloop
 
 from asyncworker.queue import server
 from asyncworker.queue.body import pack_body
-from asyncworker.queue.brokers.redis import LIBRARY, RedisBroker
+from asyncworker.queue.brokers.redis import TEXT, RedisBroker
 from asyncworker.queue.codec import Ids, pack, pack_call
 from asyncworker.queue.job import Job, Op, Record, Settled, WorkerCard
+from asyncworker.queue.script import name_of
 from asyncworker.queue.wire import Address, Wire
 
 RECORD = pack(Record(task="noop", attempt=1, started_s=1.5, ended_s=2.5, value=1))
 PAYLOAD = pack_call("noop", (1,), {})
+LIBRARY = name_of(TEXT)
 KEY = "{bound:0}:b"
 PATIENCE_S = 60.0
 new_id = Ids()

@@ -131,8 +131,7 @@ class Wire:
                     connection = self._connection = self._address.connection()
                     await connection.connect()
                     self._stale = False
-                if self._closed:
-                    raise exceptions.ConnectionError("closed")
+                self._refuse_if_closed()
                 await connection.send_packed_command(packed, check_health=False)
                 return await connection.read_response()
             except exceptions.ResponseError:
@@ -151,6 +150,10 @@ class Wire:
         """Drop the connection, and with it a call that waits for its answer."""
         self._closed = True
         await self._drop()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise exceptions.ConnectionError("closed")
 
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None

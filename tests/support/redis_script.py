@@ -12,10 +12,13 @@ import hiredis
 import msgspec
 
 from asyncworker.queue.body import pack_body
+from asyncworker.queue.brokers.redis import TEXT
 from asyncworker.queue.codec import base32
 from asyncworker.queue.job import Job, WorkerCard
+from asyncworker.queue.script import library, name_of
 
 START_MS = 1_700_000_000_000
+LIBRARY = name_of(TEXT)
 
 
 class ScriptError(Exception):
@@ -50,6 +53,10 @@ class Raw:
                 raise ConnectionError("the server closed the connection")
             self._reader.feed(data)
         return answer
+
+    def load(self, name: str = LIBRARY, text: str = TEXT) -> None:
+        """Load a text as a library of that name."""
+        self("FUNCTION", "LOAD", "REPLACE", library(name, text))
 
     def close(self) -> None:
         self._socket.close()

@@ -23,9 +23,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from asyncworker.queue.brokers.redis import LIBRARY, library
 from asyncworker.queue.job import parent_of
-from tests.support.redis_script import Raw, Script
+from tests.support.redis_script import LIBRARY, Raw, Script
 
 EXAMPLES = int(os.environ.get("ASYNCWORKER_MODEL_EXAMPLES", "40"))
 QUEUES = ("p", "q")
@@ -417,7 +416,7 @@ class Machine(RuleBasedStateMachine):
 @pytest.fixture(scope="module")
 def raw(redis_url: str) -> Iterator[Raw]:
     raw = Raw(redis_url)
-    raw("FUNCTION", "LOAD", "REPLACE", library(LIBRARY))
+    raw.load()
     yield raw
     raw.close()
 

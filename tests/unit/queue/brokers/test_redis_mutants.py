@@ -11,12 +11,11 @@ from collections.abc import Iterator
 import pytest
 
 from asyncworker.queue import server
-from asyncworker.queue.brokers import redis
+from asyncworker.queue.brokers.redis import TEXT
 from tests.support.redis_scenarios import SCENARIOS
 from tests.support.redis_script import Raw, Script, ScriptError
 from tests.support.servers import long_lived
 
-TEXT = redis.library("x").partition("\n")[2].removeprefix("local LIBRARY = 'x' ")
 HANG_S = 0.7
 
 
@@ -102,7 +101,7 @@ class Court:
     def verdict(self, text: str) -> str:
         """Return the name of a scenario that fails on this text, '' when all are content."""
         try:
-            self._raw("FUNCTION", "LOAD", "REPLACE", redis.library("mutant", text))
+            self._raw.load("mutant", text)
         except ScriptError:
             return "does not load"
         for place, (name, tell) in enumerate(self._scenarios):

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from asyncworker.queue.brokers.redis import LIBRARY, library
 from tests.support.redis_scenarios import SCENARIOS, Scenario
-from tests.support.redis_script import Raw, Script
+from tests.support.redis_script import LIBRARY, Raw, Script
 
 
 @pytest.fixture(scope="module")
 def raw(each_redis_url: str) -> Iterator[Raw]:
     raw = Raw(each_redis_url)
-    raw("FUNCTION", "LOAD", "REPLACE", library(LIBRARY))
+    raw.load()
     yield raw
     raw.close()
 

@@ -1,0 +1,195 @@
+"""What travels to the functions of ``brokers/redis.lua`` and what comes back: arguments, answers; nothing but data."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from asyncworker.errors import BadParameters, DecodeError
+from asyncworker.queue.body import delivery, pack_body, read_note, split_body
+from asyncworker.queue.codec import born_ms, unpack_record
+from asyncworker.queue.job import (
+    ID_LENGTH,
+    Claimed,
+    Depth,
+    Found,
+    Job,
+    Op,
+    Progress,
+    QueueDepth,
+    Receipt,
+    Settled,
+    State,
+    WorkerCard,
+)
+
+MOST_JOBS = 1000
+MOST_BYTES = 16 * 2**20
+"""Jobs and bytes that one call takes in: a longer script stalls everybody else."""
+STATES = {b"s": State.SUCCEEDED, b"f": State.FAILED, b"c": State.CANCELLED, b"e": State.EXPIRED}
+
+Parcel = tuple[tuple[str, int], bool, tuple[Any, ...]]
+"""A job on its way: queue and priority; whether it stands alone or may go with others in a run; what is sent."""
+
+_RECEIPTS = {"k": Receipt.KNOWN, "c": Receipt.CLOSED}
+_TEXTS = frozenset({Op.RETRY, Op.SNOOZE, Op.PUT_BACK})
+_read_card = msgspec.msgpack.Decoder(WorkerCard).decode
+
+
+def parcel(job: Job) -> Parcel:
+    """Pack a job.
+
+    Raises:
+        BadParameters: something of it does not fit.
+    """
+    body = pack_body(job)
+    where = job.queue, job.priority
+    if not (job.delay_s or job.at_s or job.hold or len(job.id) > ID_LENGTH):
+        return where, False, (job.id, body)
+    if not (math.isfinite(job.delay_s) and math.isfinite(job.at_s)):
+        raise BadParameters(f"job {job.id} has a delay or date that is no time")
+    return where, True, (job.id, body, round(job.delay_s * 1000), round(job.at_s * 1000), job.hold)
+
+
+def batches(jobs: Sequence[Job]) -> Iterator[list[Parcel]]:
+    """Pack jobs, as many to a call as one may take."""
+    batch: list[Parcel] = []
+    size = 0
+    for job in jobs:
+        packed = parcel(job)
+        size += len(job.payload)
+        if len(batch) == MOST_JOBS or (batch and size > MOST_BYTES):
+            yield batch
+            batch, size = [], len(job.payload)
+        batch.append(packed)
+    if batch:
+        yield batch
+
+
+def runs(batch: Sequence[Parcel]) -> tuple[list[Any], list[int]]:
+    """Return an ENQUEUE's arguments, and the numbers of the parcels in the order in which they stand there.
+
+    Those of one queue and priority go together, but none overtakes one that stands alone.
+    """
+    parts: list[list[Any]] = []
+    numbers: list[list[int]] = []
+    running: dict[tuple[str, int], int] = {}
+    for number, (where, alone, words) in enumerate(batch):
+        if alone:
+            running.clear()
+            parts.append([*where, 0, *words])
+            numbers.append([number])
+        elif (run := running.get(where)) is None:
+            running[where] = len(parts)
+            parts.append([*where, 1, *words])
+            numbers.append([number])
+        else:
+            part = parts[run]
+            part[2] += 1
+            part += words
+            numbers[run].append(number)
+    return list(itertools.chain.from_iterable(parts)), list(itertools.chain.from_iterable(numbers))
+
+
+def receipts(refused: bytes, order: Sequence[int]) -> list[Receipt]:
+    """Read an ENQUEUE's answer, of jobs that stood there in this order."""
+    answers = [Receipt.ACCEPTED] * len(order)
+    if refused:
+        for one in refused.decode().split(","):
+            answers[order[int(one[:-1])]] = _RECEIPTS[one[-1]]
+    return answers
+
+
+def settlements(settled: Sequence[Settled]) -> list[Any]:
+    """Return a STEP's arguments about what ended: runs of plain successes, then the others one by one."""
+    plain: dict[tuple[str, int], list[Any]] = {}
+    others: list[Any] = []
+    released: list[Settled] = []
+    for one in settled:
+        if one.plain and one.op is Op.SUCCEEDED:
+            where = one.queue, one.number
+            if (run := plain.get(where)) is None:
+                run = plain[where] = []
+            run += one.id, one.value
+        elif one.op is Op.RELEASE:
+            released.append(one)
+        else:
+            value = one.value.decode(errors="replace") if one.op in _TEXTS else one.value
+            others += one.id, one.op.value, one.number, value
+    for one in reversed(released):  # each goes before the one before
+        others += one.id, one.op.value, 0, b""
+    args: list[Any] = [len(plain)]
+    for (queue, ttl_s), run in plain.items():
+        args += queue, ttl_s, len(run) // 2
+        args += run
+    return args + others
+
+
+def claimed(answer: Sequence[Any]) -> Claimed:
+    """Read a STEP's answer."""
+    code, now_ms, due_ms, names, bodies, notes = answer
+    ids = [name.decode() for name in names]
+    deliveries = list(map(delivery, ids, bodies, notes or itertools.repeat(None)))
+    return Claimed(now_ms, due_ms, deliveries, None if code == 1 else frozenset(ids))
+
+
+def found(job_id: str, said: Sequence[Any]) -> Found | None:
+    """Read what FIND says of one job."""
+    if not said:
+        return None
+    if state := STATES.get(said[0]):
+        return _over(job_id, state, said[1])
+    word, body, note, at_ms, error, children = said
+    state, known, at_s = State(word.decode()), read_note(note), float(at_ms) / 1000
+    try:
+        queue, priority, _, _, payload = split_body(body)
+    except DecodeError:
+        queue, priority, payload = "", 0, b""
+    running = state is State.RUNNING
+    return Found(
+        id=job_id,
+        state=state,
+        queue=queue,
+        priority=priority,
+        attempt=known.attempts + running,
+        deliveries=known.deliveries,
+        started_s=at_s if running or state is State.BLOCKED else 0.0,
+        due_s=at_s if state in {State.SCHEDULED, State.RETRYING} else 0.0,
+        error=(error or b"").decode(errors="replace") or known.error,
+        payload=payload,
+        children=_progress(*children) if children[0] else None,
+    )
+
+
+def _over(job_id: str, state: State, record: bytes) -> Found:
+    try:
+        said = unpack_record(record)
+    except DecodeError:
+        return Found(job_id, state, record=record)
+    return Found(job_id, state, attempt=said.attempt, started_s=said.started_s, error=said.error_text, record=record)
+
+
+def _progress(total: bytes, done: bytes, failed: bytes, units: bytes, sealed: bytes, state: bytes) -> Progress:
+    return Progress(int(total), int(done), int(failed), int(units), sealed == b"1", state == b"over")
+
+
+def depth(names: Sequence[str], answer: Sequence[Any]) -> Depth:
+    """Read what DEPTH says of queues of these names."""
+    now_ms, running, workers, queues = answer
+    return Depth(
+        queues={name: _queue_depth(now_ms, *one) for name, one in zip(names, queues, strict=True)},
+        running=running,
+        workers={epoch.decode(): _read_card(card) for epoch, card in zip(workers[::2], workers[1::2], strict=True)},
+    )
+
+
+def _queue_depth(
+    now_ms: int, queued: int, scheduled: int, heads: list[bytes | None], counters: list[bytes | None]
+) -> QueueDepth:
+    born = [born_ms(head.decode()) for head in heads if head] if queued else []
+    oldest_s = max(0, now_ms - min(born, default=now_ms)) / 1000
+    return QueueDepth(queued, scheduled, oldest_s, *(int(count or 0) for count in counters))

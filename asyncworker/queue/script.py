@@ -1,0 +1,148 @@
+"""A library of functions in Redis, called until it answers.
+
+An answer may be lost, a server may restart or be replaced by one that never heard of the functions: then the same
+call is made again, on a new connection. So whatever the functions do must bear repetition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Any
+
+from asyncworker.clock import Clock
+from asyncworker.errors import BrokerDown, SettingsError
+from asyncworker.events import BrokerDisrupted, BrokerRestored, Bus
+from asyncworker.queue.wire import ERRORS, FIRST_PAUSE_S, LONGEST_PAUSE_S, Address, Wire, is_unloaded, mapped
+
+ANSWER_S = 5.0
+"""How long one answer may take; then its connection is given up."""
+OLDEST = 7
+
+
+def name_of(text: str) -> str:
+    """Return a library's name: a hash of its text, so that versions live side by side."""
+    return f"asyncworker_{blake2b(text.encode(), digest_size=5).hexdigest()}"
+
+
+def library(name: str, text: str) -> str:
+    """Return what is loaded: the text, which finds its name in LIBRARY."""
+    return f"#!lua name={name}\nlocal LIBRARY = '{name}' {text}"
+
+
+class Script:
+    """Call functions of one library on one key, over wires of its own making.
+
+    ``patience`` is how many seconds a call may take in all, where it is not told to go on for ever. The first failed
+    call and the first answered one after it are told as `BrokerDisrupted` and `BrokerRestored`.
+    """
+
+    def __init__(self, address: Address, text: str, key: str, *, patience: float, bus: Bus, clock: Clock) -> None:
+        self._address = address
+        self._name = name_of(text)
+        self._text = text
+        self._key = key
+        self._patience = patience
+        self._bus = bus
+        self._clock = clock
+        self._answer_s = min(ANSWER_S, patience)
+        self._wires: list[Wire] = []
+        self._blocking = address.blocking(self._answer_s)
+        self._checked = False
+        self._closed = False
+        self._down_since: float | None = None
+
+    def wire(self) -> Wire:
+        """Return a new connection, not yet open, for calls that should not wait for others."""
+        self._wires.append(Wire(self._address))
+        return self._wires[-1]
+
+    async def call(self, wire: Wire, verb: str, args: Iterable[Any], *, forever: bool = False) -> Any:
+        """Call a function, again and again until it answers; not *forever* unless asked to.
+
+        Raises:
+            BrokerDown: no answer in time, or closed. SettingsError: a server that cannot or must not be used.
+            QueueFull, BrokerError: the server refused.
+        """
+        command = self._command(verb, args)
+        end = None if forever else self._clock.monotonic() + self._patience
+        pause, unloaded, timeout = FIRST_PAUSE_S, False, self._answer_s
+        while not self._closed:
+            try:
+                if not self._checked:
+                    await self._check(wire, timeout)
+                if unloaded:
+                    await wire("FUNCTION", "LOAD", "REPLACE", library(self._name, self._text), timeout=timeout)
+                answer = await wire(*command, timeout=timeout)
+            except ERRORS as exc:
+                if is_unloaded(exc) and not unloaded:
+                    unloaded = True
+                    continue
+                error = mapped(exc, self._address)
+                if not isinstance(error, BrokerDown):
+                    raise error from exc
+                self._disrupted(error)
+                if end is not None:
+                    timeout = min(self._answer_s, end - pause - self._clock.monotonic())
+                    if timeout <= 0:
+                        raise error from exc
+            else:
+                if self._down_since is not None:
+                    self._restored(self._down_since)
+                return answer
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+        raise BrokerDown("the broker was closed")
+
+    def call_blocking(self, verb: str, *args: Any) -> Any:
+        """Call a function once, on a connection of its own; for one thread at a time.
+
+        Raises:
+            BrokerDown: no answer. SettingsError, BrokerError: the server refused.
+        """
+        command = self._command(verb, args)
+        try:
+            try:
+                return self._blocking.execute_command(*command)
+            except ERRORS as exc:
+                if not is_unloaded(exc):
+                    raise
+            self._blocking.execute_command("FUNCTION", "LOAD", "REPLACE", library(self._name, self._text))
+            return self._blocking.execute_command(*command)
+        except ERRORS as exc:
+            raise mapped(exc, self._address) from exc
+
+    async def close(self) -> None:
+        """Drop all connections; calls under way end as `BrokerDown`."""
+        self._closed = True
+        for wire in self._wires:
+            await wire.close()
+        self._blocking.close()
+
+    def _command(self, verb: str, args: Iterable[Any]) -> tuple[Any, ...]:
+        return ("FCALL", f"{self._name}_{verb}", 1, self._key, 0, *args)  # 0: by the server's clock
+
+    async def _check(self, wire: Wire, timeout: float) -> None:
+        """Refuse a server that lacks what the functions need, or may forget jobs."""
+        lines = (await wire("INFO", timeout=timeout)).decode(errors="replace").splitlines()
+        about = dict(line.split(":", 1) for line in lines if ":" in line)
+        version = about.get("redis_version", "0")
+        if int(version.partition(".")[0]) < OLDEST:
+            raise SettingsError(f"{self._address} is Redis {version}: Redis 7.0 or Valkey 7.2 or newer is needed")
+        policy = about.get("maxmemory_policy", "noeviction")
+        if about.get("maxmemory", "0") != "0" and policy != "noeviction":
+            raise SettingsError(f"{self._address} may evict jobs ({policy}): set maxmemory-policy to noeviction")
+        self._checked = True
+
+    def _disrupted(self, error: BrokerDown) -> None:
+        if self._down_since is None:
+            self._down_since = self._clock.monotonic()
+            for wire in self._wires:
+                wire.renew()  # else a wire that stood idle meanwhile would find the same outage again, later
+            self._bus.emit(BrokerDisrupted(broker=str(self._address), error=str(error)))
+
+    def _restored(self, since: float) -> None:
+        self._down_since = None
+        self._bus.emit(BrokerRestored(broker=str(self._address), outage_s=self._clock.monotonic() - since))
