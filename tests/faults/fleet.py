@@ -16,23 +16,20 @@ from math import inf
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
 import psutil
 
 from asyncworker import Engine
 from asyncworker.errors import BrokerDown
 from asyncworker.queue.codec import Ids, pack_call
-from asyncworker.queue.job import Ended, Job, Receipt, State, WorkerCard
+from asyncworker.queue.job import Ended, Job, Receipt, State
 from tests.faults import ledger
 from tests.faults.ledger import Fault, Story, Verdict, judge
-from tests.faults.server import Server
+from tests.faults.server import TAG, Server
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
-TAG = "{asyncworker:0}:"
 PATIENCE = 30.0
 A_BATCH = 100
-_card = msgspec.msgpack.Decoder(WorkerCard).decode
 
 
 async def until(look: Callable[[], Awaitable[T]], patience: float = PATIENCE) -> T:
@@ -115,7 +112,7 @@ class Fleet:
         """Return when these workers (or all) are members of the fleet."""
 
         async def all_there() -> bool:
-            there = set(self.epochs().values())
+            there = set(self.server.epochs().values())
             for worker in workers or self.workers:
                 assert worker.process.poll() is None, self.said
             return {worker.pid for worker in workers or self.workers} <= there
@@ -177,22 +174,6 @@ class Fleet:
 
     # --- faults ---------------------------------------------------------------------------------------------
 
-    def _cards(self) -> dict[str, WorkerCard]:
-        client = self.server.client
-        cards = {epoch: client.hget(f"{TAG}a:{epoch.decode()}", "") for epoch in client.hkeys(f"{TAG}b")}
-        return {epoch.decode(): _card(card) for epoch, card in cards.items() if card}
-
-    def epochs(self) -> dict[str, int]:
-        """Return each living epoch's pid."""
-        return {epoch: card.pid for epoch, card in self._cards().items()}
-
-    def held(self, pid: int | None = None) -> Fault:
-        """Return what the epochs of one process (or of all) hold now."""
-        cards = self._cards()
-        epochs = [epoch for epoch, card in cards.items() if pid in (None, card.pid)]
-        ids = {id.decode() for epoch in epochs for id in self.server.client.hkeys(f"{TAG}a:{epoch}")} - {""}
-        return Fault(time.monotonic(), frozenset(ids), frozenset(epochs))
-
     async def stop_one(self) -> tuple[WorkerProcess, Fault]:
         """Stop a worker at a moment when it holds work, and return what."""
 
@@ -200,7 +181,7 @@ class Fleet:
             worker = self.random.choice(self.workers)
             worker.stop()
             self.server.client.ping()  # what it had sent before is done now
-            fault = self.held(worker.pid)
+            fault = self.server.held(worker.pid)
             if fault.held:
                 return worker, fault
             worker.go_on()
@@ -221,14 +202,14 @@ class Fleet:
         """Kill the server between two commands, and start it again."""
         client = self.server.client
         client.execute_command("CLIENT", "PAUSE", "10000", "WRITE")  # so that nobody claims between look and kill
-        fault = self.held()
+        fault = self.server.held()
         self.faults.append(Fault(fault.at, fault.held))
         self.server.kill()
         await asyncio.to_thread(self.server.start)
 
     def look(self) -> str:
         """Say where everything is, for whoever must find out what went wrong."""
-        held = {card.pid: self.held(card.pid).held for card in self._cards().values()}
+        held = {pid: self.server.held(pid).held for pid in self.server.epochs().values()}
         counts = {letter: self.count(letter) for letter in "nsfcerdg"}
         ready = self.server.client.llen(f"{TAG}r:default:5")
         alive = [worker.pid for worker in self.workers if worker.process.poll() is None]

@@ -11,10 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+import msgspec
 import redis
 
 from asyncworker.lifeline import Child
+from asyncworker.queue.job import WorkerCard
 from asyncworker.queue.server import find_binary
+from tests.faults.ledger import Fault
+
+TAG = "{asyncworker:0}:"
+"""What all keys begin with; brokers/redis.lua says which there are."""
+_read_card = msgspec.msgpack.Decoder(WorkerCard).decode
 
 MEMORY = Path("/dev/shm")
 """Where a file system of memory is: what `fsync` costs elsewhere would measure the disk, not us."""
@@ -71,6 +78,24 @@ class Server:
     def limit_files(self, size: int) -> None:
         """Let no file of the server grow beyond *size* bytes: its disk is full. -1: there is room again."""
         resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    # --- what the queue's keys say ------------------------------------------------------------------------------
+
+    def epochs(self) -> dict[str, int]:
+        """Return each living epoch's pid."""
+        return {epoch: card.pid for epoch, card in self._cards().items()}
+
+    def held(self, pid: int | None = None) -> Fault:
+        """Return what the epochs of one process (or of all) hold now."""
+        epochs = [epoch for epoch, owner in self.epochs().items() if pid in (None, owner)]
+        ids = {id.decode() for epoch in epochs for id in self.client.hkeys(f"{TAG}a:{epoch}")} - {""}
+        return Fault(time.monotonic(), frozenset(ids), frozenset(epochs))
+
+    def _cards(self) -> dict[str, WorkerCard]:
+        cards = {
+            epoch.decode(): self.client.hget(f"{TAG}a:{epoch.decode()}", "") for epoch in self.client.hkeys(f"{TAG}b")
+        }
+        return {epoch: _read_card(card) for epoch, card in cards.items() if card}
 
 
 @contextmanager

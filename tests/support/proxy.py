@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 
@@ -67,6 +68,12 @@ class Proxy:
 
     def thaw(self) -> None:
         self._flowing.set()
+
+    async def hand_on(self, writer: asyncio.StreamWriter, data: bytes) -> bool:
+        """Hand an answer on to a client; False hangs up on both sides."""
+        writer.write(data)
+        await writer.drain()
+        return True
 
     async def start(self) -> None:
         self._server = await asyncio.start_unix_server(self._serve, str(self._path), limit=1 << 26)
@@ -134,8 +141,8 @@ class Proxy:
                     return
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
-                writer.write(data)
-                await writer.drain()
+                if not await self.hand_on(writer, data):
+                    return
 
         ways = {asyncio.create_task(requests()), asyncio.create_task(answers())}
         try:
@@ -146,11 +153,14 @@ class Proxy:
             await asyncio.gather(*ways, return_exceptions=True)
 
 
+P = TypeVar("P", bound=Proxy)
+
+
 @contextlib.asynccontextmanager
-async def proxy(upstream: str) -> AsyncIterator[Proxy]:
+async def proxy(upstream: str, kind: Callable[[str, Path], P] = Proxy) -> AsyncIterator[P]:
     """Run a proxy in front of *upstream*, the URL of a server on a unix socket."""
     with tempfile.TemporaryDirectory(prefix="proxy-", dir="/tmp") as place:
-        running = Proxy(upstream, Path(place) / "socket")
+        running = kind(upstream, Path(place) / "socket")
         await running.start()
         try:
             yield running
