@@ -25,8 +25,6 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
-
 from asyncworker import registry
 from asyncworker.errors import BadParameters, PoolClosed, PoolError, PoolTimeout
 from asyncworker.events import BorrowLeaked, BorrowReturned, Bus
@@ -34,6 +32,7 @@ from asyncworker.tune.actuators.limiter import Limiter
 from asyncworker.tune.chores import Chores
 from asyncworker.tune.decisions import Decisions
 from asyncworker.tune.drivers.driver import Driver
+from asyncworker.tune.health import Health
 from asyncworker.tune.histogram import LogHistogram
 from asyncworker.tune.loan import Loan
 from asyncworker.tune.policies.erlang import ErlangPolicy
@@ -51,29 +50,6 @@ HEALTH_S = 60.0
 CLOSE_S = 5.0
 
 
-class Health(msgspec.Struct, frozen=True):
-    """A pool at one moment.
-
-    Attributes:
-        size: wanted. in_use: lent. waiting: callers in line. opened: connections to the server.
-        checked, replaced: connections that were asked now, and those of them that were closed.
-        leaks: borrows that seem not to come back, now. leaks_found: since the start.
-        acquire_p99_s: what callers waited for a connection, since the start.
-        error: why the server could not be reached last, empty when all is well.
-    """
-
-    size: int
-    in_use: int
-    waiting: int
-    opened: int
-    checked: int
-    replaced: int
-    leaks: int
-    leaks_found: int
-    acquire_p99_s: float
-    error: str
-
-
 class ConnectionPoolOptimizer:
     """Lend connections, as many at once as serve best.
 
@@ -88,7 +64,7 @@ class ConnectionPoolOptimizer:
         bus: where changes of size and leaks are told of; leaks are logged too.
         automatic: think the size over, check and look for leaks while open; else only when asked.
 
-    Cost: some 15 us to borrow and give back, beside what the driver takes (`bench/control/bench_pool_honesty.py`).
+    Cost: some 40 us to borrow and give back, beside what the driver takes (`bench/control/bench_pool_honesty.py`).
     """
 
     def __init__(
@@ -126,7 +102,8 @@ class ConnectionPoolOptimizer:
         self.decisions = Decisions(bus)
         self._size = self.low
         self._connecting = 0  # connections that are being opened ahead of their permits
-        self._shrunk = False
+        self._shrunk = False  # more may be open than are wanted
+        self._closing = 0
         self._waits = LogHistogram()
         self._open = False
         self._empty = asyncio.Event()
@@ -276,9 +253,13 @@ class ConnectionPoolOptimizer:
         loop = asyncio.get_running_loop()
         back = loop.time()
         if self._shrunk:
-            self._shrunk = self._driver.opened() > self._size
+            self._shrunk = self._driver.opened() - self._closing > self._size
         try:
-            await self._upkeep.give(connection, keep=not self._shrunk)
+            if self._shrunk:  # nobody need wait for the goodbye
+                self._closing += 1
+                self._chores.begin(self._close_one(connection))
+            else:
+                await self._upkeep.give(connection)
         finally:
             now = loop.time()
             if good is not None:
@@ -288,6 +269,10 @@ class ConnectionPoolOptimizer:
             self._leave()
             if self._automatic:
                 self._apply()
+
+    async def _close_one(self, connection: Any) -> None:
+        self._closing -= 1  # from its first step on the driver does not count it either
+        await self._upkeep.give(connection, keep=False)
 
     async def _connect(self) -> None:
         """Open one connection ahead of the permit for it, which comes all the same: who gets it tries again."""

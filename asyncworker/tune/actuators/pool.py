@@ -63,7 +63,7 @@ class ResourcePool:
         name: how decisions speak of it.
         decisions: where changes are noted; by default in a log of its own.
 
-    Cost: some 30 us a piece (`bench/control/bench_pool_honesty.py`).
+    Cost: some 30 us a piece.
     """
 
     def __init__(

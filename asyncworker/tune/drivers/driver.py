@@ -47,7 +47,7 @@ class Driver(Protocol):
         ...
 
     async def drop(self, connection: Any) -> None:
-        """Close a connection instead of giving it back, without an error."""
+        """Close a connection instead of giving it back, without an error; from the first step on it is not `opened`."""
         ...
 
     async def check(self, connection: Any, timeout: float) -> bool:

@@ -70,6 +70,7 @@ class RedisDriver:
 
     async def drop(self, connection: redis.Redis) -> None:
         if connection.connection is not None:
+            self._seen.discard(connection.connection)
             with suppress(RedisError, OSError):
                 await connection.connection.disconnect()
         await self.give(connection)
