@@ -83,6 +83,7 @@ class Script:
                 error = mapped(exc, self._address)
                 if not isinstance(error, BrokerDown):
                     raise error from exc
+                wire.renew()  # also after an answer: it may be a replica that refuses, and the name another server's by now
                 self._disrupted(error)
                 if end is not None:
                     timeout = min(self._answer_s, end - pause - self._clock.monotonic())

@@ -206,8 +206,7 @@ class Inbox:
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.wait([self._reader])
-        for subscribed in self._channels.values():
-            subscribed.cancel()
+        self._give_up(BrokerDown("the broker was closed"))
 
     async def _say(self, *command: Any) -> None:
         """Send, if connected; what is lost does no harm, for the reader subscribes to all channels anew."""
@@ -227,7 +226,9 @@ class Inbox:
                 await self._hear(connection, again)
             except (*ERRORS, AsyncWorkerError) as exc:
                 again = True
-                self._refuse(exc)
+                error = exc if isinstance(exc, AsyncWorkerError) else mapped(exc, self._address)
+                if isinstance(error, SettingsError):
+                    self._give_up(error)
                 if not self._channels:
                     self._reader = None
                     return
@@ -263,11 +264,10 @@ class Inbox:
                     if not missing:
                         await self._resumed()
 
-    def _refuse(self, exc: Exception) -> None:
+    def _give_up(self, error: AsyncWorkerError) -> None:
         """Tell who waits for a subscription that there will be none."""
-        error = exc if isinstance(exc, AsyncWorkerError) else mapped(exc, self._address)
-        if isinstance(error, SettingsError):
-            for channel, subscribed in list(self._channels.items()):
-                if not subscribed.done():
-                    del self._channels[channel]
-                    subscribed.set_exception(error)
+        for channel, subscribed in list(self._channels.items()):
+            if not subscribed.done():
+                del self._channels[channel]
+                subscribed.set_exception(error)
+                subscribed.exception()  # who waited may be gone

@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import shutil
 import signal
+import socket
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -28,6 +31,7 @@ from asyncworker.errors import (
     SettingsError,
 )
 from asyncworker.events import BrokerDisrupted, BrokerRestored, Bus
+from asyncworker.lifeline import Child
 from asyncworker.queue import parcel, server
 from asyncworker.queue.brokers import redis
 from asyncworker.queue.brokers.redis import RedisBroker
@@ -35,7 +39,7 @@ from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, Ids
 from asyncworker.queue.job import Claimed, Ended, Job, Op, Receipt, Settled, State, WorkerCard
 from tests.support.proxy import Proxy, proxy
 from tests.support.redis_script import LIBRARY, Raw
-from tests.support.servers import long_lived
+from tests.support.servers import DEBIAN_REDIS, long_lived
 
 PATIENCE = 0.4
 TTL = 600
@@ -456,6 +460,20 @@ async def test_a_server_comes_back_with_nothing():
                 await asyncio.to_thread(second.stop)
 
 
+async def test_a_replica_refuses_until_the_name_is_the_new_masters(redis_url: str, own: server.Server):
+    raw_answer(own.url, "REPLICAOF", "127.0.0.1", "1")
+    async with proxy(own.url) as between:
+        outages = Outages()
+        broker = make(between.url, outages.bus)
+        sending = asyncio.ensure_future(broker.enqueue([job()]))
+        await until(lambda: outages.heard)
+        between.upstream = redis_url  # its connection to the replica is in order
+        assert await sending == [Receipt.ACCEPTED]
+        assert outages.kinds == [BrokerDisrupted, BrokerRestored]
+        await broker.close()
+    raw_answer(own.url, "REPLICAOF", "NO", "ONE")
+
+
 @pytest.mark.parametrize("verb", ["step", "enqueue", "beat"])
 async def test_functions_that_are_missing_are_loaded(redis_url: str, verb: str):
     broker = make(redis_url)
@@ -633,6 +651,34 @@ def test_a_namespace_is_a_word(namespace: str):
         redis.open("redis://localhost", namespace=namespace)
 
 
+async def test_over_tls(tmp_path: Path):
+    if not (openssl := shutil.which("openssl")) or not os.access(DEBIAN_REDIS, os.X_OK):
+        pytest.skip("needs openssl and Debian's redis-server")
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    self_signed = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj"]
+    names = ["/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
+    made = [openssl, *self_signed, *names, "-keyout", str(key), "-out", str(cert)]
+    await asyncio.to_thread(subprocess.run, made, check=True, capture_output=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tls = ["--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert, "--tls-auth-clients", "no"]
+    settings = ["--bind", "127.0.0.1", "--port", "0", "--tls-port", str(port), "--save", "", "--requirepass", "geheim"]
+    child = Child([DEBIAN_REDIS, *settings, *map(str, tls)], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    try:
+        broker = make(f"rediss://:geheim@localhost:{port}?ssl_ca_certs={cert}")
+        epoch = await broker.join(card(), lambda _: None)
+        assert await broker.enqueue([job()]) == [Receipt.ACCEPTED]
+        assert len((await broker.step(epoch, [], {"q": 1}, 1)).deliveries) == 1
+        assert await asyncio.to_thread(broker.beat, epoch)
+        stranger = make(f"rediss://:geheim@localhost:{port}", patience=PATIENCE)
+        with pytest.raises(BrokerDown, match=r"(?i)certificate"):
+            await stranger.enqueue([job()])
+        await broker.close()
+    finally:
+        await asyncio.to_thread(child.stop, signal.SIGKILL)
+
+
 # ---------------------------------------------------------------------------------------------------- the lane
 
 
@@ -797,6 +843,16 @@ async def test_closing_ends_all_that_waits(between: Proxy):
     answers = await asyncio.wait_for(asyncio.gather(waiting, *calls, return_exceptions=True), 1)
     assert [type(answer) for answer in answers] == [BrokerDown] * 7
     between.thaw()
+
+
+async def test_closing_while_it_listens_for_the_first_time(between: Proxy):
+    broker = make(between.url)
+    between.freeze()
+    calls = [asyncio.ensure_future(broker.join(card(), lambda _: None)), asyncio.ensure_future(broker.wait(["x"], 9))]
+    await until(lambda: between.connections)
+    await broker.close()
+    answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 1)
+    assert [type(answer) for answer in answers] == [BrokerDown] * 2
 
 
 async def test_closing_in_an_outage(between: Proxy):
