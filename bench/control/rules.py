@@ -330,7 +330,7 @@ RULES: dict[str, Callable[[random.Random], Judged]] = {
     "vector": lambda rng: Vector(),
     "vegas 0.1 s": lambda rng: Windowed(Vegas(rng), 0.1),
     "failsafe": lambda rng: Failsafe(),
-    "hill climbing": lambda rng: HillClimbing(rng),
+    "hill climbing": HillClimbing,
     "envoy": lambda rng: Envoy(),
     "seed x1.5": lambda rng: Growing(),
     "seed fixed 5": lambda rng: FixedPolicy(5),

@@ -1,0 +1,132 @@
+"""The default policy for backlogs: short forms of the experiments, and the parts of its rule."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from asyncworker.errors import BadParameters
+from asyncworker.tune.policies.usl import UslPolicy
+from bench.control import bench_convergence, bench_restart, bench_shapes, virtual_loop
+from bench.control.end_to_end import mapped
+from bench.control.experiment import judge
+from bench.control.rules import OURS
+from bench.control.simulation import Scalable, Works, best, run
+
+SEED = random.SystemRandom().randrange(2**32)
+"""New in each run; shown by a failure."""
+SLACK = 0.04
+"""Few draws vary more than the experiments' many."""
+
+
+def test_it_finds_the_best_and_finds_it_again_after_a_change() -> None:
+    ours = judge(bench_convergence.measure, OURS, SEED, 4)
+    assert not [str(bar) for bar in bench_convergence.bars(ours, SLACK) if bar.missed], f"seed {SEED}"
+
+
+def test_it_beats_the_seeds_rules_on_the_same_backends() -> None:
+    seeds = {rule: judge(bench_convergence.measure, rule, SEED, 2) for rule in bench_convergence.SEEDS}
+    ours = judge(bench_convergence.measure, OURS, SEED, 2)
+    for rule, figures in seeds.items():
+        assert sum(ours["share"]) > sum(figures["share"]), f"{rule}, seed {SEED}"
+
+
+def test_it_is_right_on_other_shapes() -> None:
+    ours = {name: judge(measure, OURS, SEED, 2) for name, (measure, _) in bench_shapes.measures().items()}
+    few = [bar for bar in bench_shapes.bars(ours, SLACK) if not bar.what.startswith(("flat", "saturating: under"))]
+    assert not [str(bar) for bar in few if bar.missed], f"seed {SEED}"
+    assert max(ours["flat"]["inflight"]) < 40, f"seed {SEED}"
+    assert max(ours["saturating"]["crowd"]) < 6, f"seed {SEED}"
+
+
+def test_what_it_learned_helps_after_a_restart() -> None:
+    ours = judge(bench_restart.measure, OURS, SEED, 5)
+    assert not [str(bar) for bar in bench_restart.bars(ours, SLACK) if bar.missed], f"seed {SEED}"
+
+
+def test_the_gate_on_real_tasks_does_as_the_simulation() -> None:
+    backend = Scalable(50.0, 0.03, 0.0005)
+    completed = virtual_loop.run(mapped(backend, Works(random.Random(SEED)), 10.0))
+    assert completed / 10 / best(backend)[1] > 0.85, f"seed {SEED}"
+
+
+def test_where_nobody_asks_for_the_limit_it_does_not_move() -> None:
+    policy = UslPolicy(initial=40)
+    for call in range(5000):
+        policy.on_complete(call * 0.01, 0.05, 5, True)
+    assert policy.limit == 40
+
+
+class Failing:
+    """A backend that refuses at once what is beyond its capacity, and bad items however few they are."""
+
+    def __init__(self, servers: int, bad: float = 0.0) -> None:
+        self.servers, self.bad, self.t, self.rng = servers, bad, 0.0, random.Random(SEED)
+
+    def work(self, policy: UslPolicy, seconds: float) -> list[int]:
+        end, limits = self.t + seconds, []
+        while self.t < end:
+            n = policy.limit
+            beyond = max(0, n - self.servers) / n
+            self.t += 0.05 / n
+            ok = self.rng.random() >= beyond and self.rng.random() >= self.bad
+            limits.append(policy.on_complete(self.t, 0.05, n, ok))
+        return limits
+
+
+def test_it_backs_off_where_the_backend_refuses() -> None:
+    policy = UslPolicy()
+    limits = Failing(30).work(policy, 60.0)
+    late = limits[len(limits) // 2 :]
+    assert 15 <= sum(late) / len(late) <= 40
+
+
+def test_bad_items_do_not_make_it_small() -> None:
+    policy = UslPolicy(high=100)
+    limits = Failing(1000, bad=0.2).work(policy, 60.0)
+    assert sum(limits[-1000:]) / 1000 > 60
+
+
+def test_an_outage_does_not_move_it_far_nor_for_long() -> None:
+    policy, backend = UslPolicy(high=60), Failing(1000)
+    backend.work(policy, 20.0)
+    before = policy.state_dict()["centre"]
+    backend.bad = 1.0
+    backend.work(policy, 20.0)
+    backend.bad = 0.0
+    limits = backend.work(policy, 30.0)
+    assert sum(limits[-1000:]) / 1000 > 0.6 * before
+
+
+def test_slow_calls_do_not_hold_the_start_up_for_long() -> None:
+    policy = UslPolicy()
+    done = run(policy, lambda n: n / 5.0, Works(random.Random(SEED)), 120.0)
+    assert done.limits[-1][1] >= 64, "calls of 5 s: fifty at each step would take minutes"
+
+
+def test_s42_it_does_not_swing() -> None:
+    backend = Scalable(50.0, 0.03, 0.0005)
+    done = run(UslPolicy(), backend, Works(random.Random(SEED)), 30.0)
+    n, _ = best(backend)
+    late = [limit for t, limit in done.limits if t > 10]
+    assert 0.4 * n < min(late) < max(late) < 2.6 * n
+
+
+@pytest.mark.parametrize("bad", [{"dither": 0.0}, {"min_samples": 3}, {"knee_tolerance": 1.0}, {"min_window": -1.0}])
+def test_arguments_that_cannot_work_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(BadParameters):
+        UslPolicy(**bad)  # type: ignore[arg-type]
+
+
+def test_a_state_taken_at_any_moment_goes_on() -> None:
+    backend, policy = Failing(25), UslPolicy()
+    for _ in range(60):
+        backend.work(policy, 0.3)
+        fresh = UslPolicy()
+        fresh.load_state_dict(json.loads(json.dumps(policy.state_dict())))
+        assert fresh.limit == policy.limit
+        assert fresh.state_dict() == policy.state_dict()
+        policy = fresh
+    assert 10 <= policy.limit <= 60
