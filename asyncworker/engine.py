@@ -21,7 +21,7 @@ from asyncworker import __version__
 from asyncworker.auto import CONCURRENCY, PARTITION_QUEUE, PARTITION_SIZE, PARTITIONS_AT_ONCE, slots
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, JobFailed, SettingsError
-from asyncworker.events import Bus
+from asyncworker.events import Bus, WorkerStarted
 from asyncworker.job import JobHandle
 from asyncworker.mapreduce.catalogue import Catalogue
 from asyncworker.mapreduce.feeder import submit
@@ -30,10 +30,12 @@ from asyncworker.mapreduce.mapper import Mapper
 from asyncworker.mapreduce.reducer import Reducer
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import Ids, pack_call
+from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.job import DEFAULT_PRIORITY, Job
+from asyncworker.queue.recent import Recent
 from asyncworker.queue.task import TaskOptions, Tasks, options_of
 from asyncworker.queue.worker.scheduler import Schedule
-from asyncworker.queue.worker.worker import Worker
+from asyncworker.queue.worker.worker import Lifespan, Worker
 from asyncworker.registry import find
 from asyncworker.secret import mask_text, mask_url
 from asyncworker.task import Call, Decorator, Task, name_of
@@ -61,6 +63,8 @@ class Engine:
         lease: seconds of silence after which a worker is dead and its jobs are given back.
         grace_period: seconds that a drain waits for running jobs.
         database: a PostgreSQL DSN for datasets given by id and for result rows.
+        lifespan: makes an async context manager that each worker enters before it claims and leaves when it stops;
+            its value is ``ctx.resources``.
 
     The arguments of the same name are attributes (``broker`` is ``url``), which may be changed until the engine is
     first used. Use as an async context manager to be a client. Several engines may live in one event loop.
@@ -77,6 +81,7 @@ class Engine:
         lease: float = 10.0,
         grace_period: float = 30.0,
         database: str | None = None,
+        lifespan: Lifespan | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self.bus = Bus()
@@ -89,6 +94,11 @@ class Engine:
         self.lease = lease
         self.grace_period = grace_period
         self.database = database
+        self.hooks = Hooks()
+        self.on_start, self.on_stop = self.hooks.on_start, self.hooks.on_stop
+        self.before_task, self.after_task = self.hooks.before_task, self.hooks.after_task
+        self.on_success, self.on_failure = self.hooks.on_success, self.hooks.on_failure
+        self._resources = lifespan
         self._clock = clock
         self._routes = dict(routes or {})
         self._schedules: list[Schedule] = []
@@ -107,6 +117,11 @@ class Engine:
         self.tasks.add(MAP_TASK, Mapper(broker, self.functions.find), once)
         self.tasks.add(REDUCE_TASK, Reducer(broker, self.functions.find), reduce)
         return broker
+
+    @cached_property
+    def recent(self) -> Recent:
+        """The last thousand failures and successes of this process' workers; kept once asked for."""
+        return Recent(self.bus)
 
     def _room(self) -> ModuleType:
         """Check what was given, and return what opens the broker."""
@@ -301,6 +316,8 @@ class Engine:
             version=__version__,
             bus=self.bus,
             clock=self._clock,
+            hooks=self.hooks,
+            lifespan=self._resources,
         )
         self._workers.add(worker)
         try:
@@ -316,7 +333,11 @@ class Engine:
     async def __aenter__(self) -> Self:
         self._users += 1
         if self._users == 1 and self._works_alone():
-            await self._work_here("memory worker")
+            try:
+                await self._work_here("memory worker")
+            except BaseException:
+                await self.__aexit__(None, None, None)
+                raise
         return self
 
     async def __aexit__(
@@ -349,8 +370,18 @@ class Engine:
             await asyncio.gather(*self._own, return_exceptions=True)
 
     async def _work_here(self, name: str) -> None:
-        self._adopt(asyncio.get_running_loop().create_task(self.run(), name=name))
+        """Start a worker in this loop; where it has a lifespan, return when that has begun."""
+        started = asyncio.Event()
+        end = self.bus.listen(WorkerStarted, lambda _: started.set())
+        work = asyncio.get_running_loop().create_task(self.run(), name=name)
+        self._adopt(work)
         await asyncio.sleep(0)  # from here on `stop` finds it
+        if self._resources is not None:
+            work.add_done_callback(lambda _: started.set())
+            await started.wait()
+            if work.done():
+                await work
+        end()
 
     def _adopt(self, task: asyncio.Task[None]) -> None:
         """Own a background task: it is stopped when the engine closes, and its error is logged."""

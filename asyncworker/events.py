@@ -51,7 +51,7 @@ class JobEnd(msgspec.Struct, frozen=True, gc=False):
     """One attempt that ended.
 
     ``status``: the job's state, or ``snoozed``, ``unknown`` (put back, as its task is not known here). ``wait_s``
-    counts from when the job could have started; -1 for a later attempt.
+    counts from when the job could have started; -1 for a later attempt. ``error``: its type and text, "" where none was.
     """
 
     task: str
@@ -59,6 +59,8 @@ class JobEnd(msgspec.Struct, frozen=True, gc=False):
     status: str
     wait_s: float
     duration_s: float
+    id: str = ""
+    error: str = ""
 
 
 class JobsEnded(Event, frozen=True):

@@ -68,6 +68,8 @@ BROAD = {
     "queue.worker.runner": "a user's task may raise anything",
     "mapreduce.mapper": "a user's function may raise anything, item by item",
     "events": "a listener may not disturb the work",
+    "queue.hooks": "a user's hook may not disturb the work",
+    "queue.worker.worker": "the context in which a worker lives is the user's; what it raises becomes a SettingsError",
     "cli": "the last one before the user: what nobody foresaw is told in one line",
     "work.stream": "a user's function may raise anything, item by item",
     "work.batch": "a user's handler may raise anything, batch by batch",

@@ -15,10 +15,11 @@ from typing import Any, cast
 import msgspec
 
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.errors import BadParameters, DecodeError, Discard, Snooze
+from asyncworker.errors import BadParameters, DecodeError, Discard, Snooze, TaskCancelled
 from asyncworker.events import JobEnd
 from asyncworker.queue.codec import born_ms, pack, unpack_call
 from asyncworker.queue.context import Context
+from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.job import ID_LENGTH, Counted, Delivery, Op, Reason, Record, Settled
 from asyncworker.queue.task import KEEP_S, Definition, TaskOptions
 from asyncworker.queue.worker.retry import again, put_back_s
@@ -58,8 +59,11 @@ class Runner:
         *,
         clock: Clock = SYSTEM,
         tell: bool = False,
+        hooks: Hooks | None = None,
     ) -> None:
         self._tasks = tasks
+        self._hooks = hooks or Hooks()
+        self._telling: set[asyncio.Task[None]] = set()
         self._wake = wake
         self._clock = clock
         self._tell = tell
@@ -70,6 +74,7 @@ class Runner:
         self.live: dict[str, Running] = {}
         self.running: dict[str, int] = {}  # by queue
         self.ends: list[JobEnd] = []
+        self.resources: Any = None
 
     def start(self, delivery: Delivery) -> None:
         """Run one delivery; returns at once."""
@@ -130,12 +135,18 @@ class Runner:
                 self._stop(running, "cancel")
 
     async def release(self, patience_s: float) -> int:
-        """Cancel all that runs, wait at most *patience_s*, and hand back what was running; returns how many."""
+        """Cancel all that runs, wait at most *patience_s*, and hand back what was running; returns how many.
+
+        Hooks that are still being called are waited for, and then cancelled.
+        """
         left = list(self.live.values())
         for running in left:
             self._stop(running, "release")
-        if left:
-            await asyncio.wait([running.task for running in left if running.task], timeout=patience_s)
+        ending = {running.task for running in left if running.task} | self._telling
+        if ending:
+            await asyncio.wait(ending, timeout=patience_s)
+        for task in self._telling:
+            task.cancel()
         for running in left:
             if self._over(running):  # it swallows cancellation: the queue does not wait for it
                 self._outbox.append(Settled(running.delivery.id, Op.RELEASE, running.delivery.queue))
@@ -170,6 +181,8 @@ class Runner:
         attempt = _Attempt(running.delivery, self._clock)
         try:
             settled = await self._settle(running, attempt)
+        except Exception as exc:  # how it ended cannot be told: its text, or the delay that it asks for, is none
+            settled = attempt.failed(exc, Reason.ERROR)
         finally:
             still_ours = self._over(running)
             self._wake.set()
@@ -177,6 +190,23 @@ class Runner:
             self._outbox.append(settled)
             if self._tell and attempt.status:
                 self.ends.append(attempt.end(self._tasks))
+            if self._hooks.follow and running.task is not None:
+                self._telling.add(running.task)
+                running.task.add_done_callback(self._telling.discard)
+                await self._follow(attempt)
+        attempt.error = None  # its traceback holds this very frame
+
+    async def _follow(self, attempt: _Attempt) -> None:
+        """Tell the hooks how an attempt ended."""
+        hooks, ctx = self._hooks, attempt.context
+        if ctx is not None:
+            await hooks.tell(hooks.after, ctx, attempt.error)
+        elif attempt.status == "failed":  # it never came to its call
+            ctx = self._context(attempt.delivery, attempt.task)
+        if attempt.status == "succeeded":
+            await hooks.tell(hooks.success, ctx, attempt.value)
+        elif attempt.status == "failed":
+            await hooks.tell(hooks.failure, ctx, attempt.error)
 
     def _over(self, running: Running) -> bool:
         """Strike an attempt off; returns False for one that was struck off before, whose word no longer counts."""
@@ -204,8 +234,13 @@ class Runner:
             if options.timeout is not None:
                 running.deadline = attempt.since + options.timeout
             places, names = definition.arguments(args, kwargs)
-            if context_name := definition.signature.given_name:
-                names[context_name] = self._context(delivery, attempt.task)
+            hooks, context_name = self._hooks, definition.signature.given_name
+            if context_name or hooks.before or hooks.follow:
+                attempt.context = self._context(delivery, attempt.task)
+                if context_name:
+                    names[context_name] = attempt.context
+                if hooks.before:
+                    await hooks.steer(attempt.context)
             return attempt.succeeded(await definition.call(*places, **names))
         except asyncio.CancelledError as exc:
             if running.why == "release":
@@ -222,7 +257,9 @@ class Runner:
             return attempt.later(Op.SNOOZE, "snoozed", exc.delay, exc)
         except Discard as exc:
             return attempt.cancelled(str(exc))
-        except (Exception, SystemExit) as exc:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as exc:
             return attempt.erred(exc)
 
     def _context(self, delivery: Delivery, name: str) -> Context:
@@ -233,19 +270,33 @@ class Runner:
             self._wake.set()
             await applied
 
-        return Context(delivery.id, name, delivery.queue, delivery.attempt, delivery.deliveries, send)
+        return Context(delivery.id, name, delivery.queue, delivery.attempt, delivery.deliveries, send, self.resources)
 
 
 class _Attempt:
     """One attempt: what is known of it, and each way in which it can end."""
 
-    __slots__ = ("_clock", "began", "delivery", "options", "since", "status", "task")
+    __slots__ = (
+        "_clock",
+        "began",
+        "context",
+        "delivery",
+        "error",
+        "options",
+        "since",
+        "status",
+        "task",
+        "value",
+    )
 
     def __init__(self, delivery: Delivery, clock: Clock) -> None:
         self.delivery = delivery
         self.options = _DEFAULTS
         self.task = ""
         self.status = ""
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.context: Context | None = None
         self._clock = clock
         self.began, self.since = clock.now(), clock.monotonic()
 
@@ -259,6 +310,8 @@ class _Attempt:
             status=self.status,
             wait_s=max(0.0, waited) if delivery.attempt == 1 else -1.0,
             duration_s=self._clock.monotonic() - self.since,
+            id=delivery.id,
+            error="" if self.error is None else _text(self.error),
         )
 
     def succeeded(self, value: Any) -> Settled:
@@ -274,7 +327,7 @@ class _Attempt:
                 record = pack((self.task, delivery.attempt, self.began, self._clock.now(), value))
             except BadParameters as exc:  # running it again would not change that
                 return self.failed(exc, Reason.ERROR)
-        self.status = "succeeded"
+        self.status, self.value = "succeeded", value
         return Settled(delivery.id, Op.SUCCEEDED, delivery.queue, number, record, delivery.plain)
 
     def erred(self, exc: BaseException, reason: Reason = Reason.ERROR) -> Settled:
@@ -298,7 +351,7 @@ class _Attempt:
             packed = pack(record)
         except BadParameters:  # an error's text or detail that cannot travel must not keep its job from ending
             packed = pack(msgspec.structs.replace(record, error_text=ascii(record.error_text), detail=None))
-        self.status = "failed"
+        self.status, self.error = "failed", exc
         return Settled(self.delivery.id, Op.FAILED, self.delivery.queue, _ttl(self.options.failure_ttl), packed)
 
     def cancelled(self, why: str) -> Settled:
@@ -309,7 +362,7 @@ class _Attempt:
             ended_s=self._clock.now(),
             error_text=ascii(why[:TEXT_CHARS]) if not why.isprintable() else why[:TEXT_CHARS],
         )
-        self.status = "cancelled"
+        self.status, self.error = "cancelled", TaskCancelled(why)
         return Settled(self.delivery.id, Op.CANCELLED, self.delivery.queue, CANCELLED_TTL_S, pack(record))
 
     def unknown(self) -> Settled:
@@ -320,15 +373,20 @@ class _Attempt:
         return self.later(Op.PUT_BACK, "unknown", delay, error)
 
     def released(self) -> Settled:
+        self.error = TaskCancelled("handed back: its worker stops")
         return Settled(self.delivery.id, Op.RELEASE, self.delivery.queue)
 
     def later(self, op: Op, status: str, delay: float, exc: BaseException) -> Settled:
-        text = f"{type(exc).__name__}: {exc}"[:TEXT_CHARS].encode("utf-8", "backslashreplace")
-        self.status = status
+        text = _text(exc).encode("utf-8", "backslashreplace")
+        self.status, self.error = status, exc
         return Settled(self.delivery.id, op, self.delivery.queue, round(1000 * delay), text)
 
 
 _DEFAULTS = TaskOptions()
+
+
+def _text(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {exc}"[:TEXT_CHARS]
 
 
 def _ttl(seconds: float | None) -> int:

@@ -15,12 +15,15 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.errors import BrokerDown, LeaseLost
+from asyncworker.errors import BrokerDown, LeaseLost, SettingsError
 from asyncworker.events import Bus, JobsEnded, LeaseEnded, WorkerStarted, WorkerStopped
 from asyncworker.queue.brokers.broker import Broker
+from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.job import WorkerCard
 from asyncworker.queue.task import Definition
 from asyncworker.queue.worker.fetcher import MOST, Fetcher
@@ -28,11 +31,14 @@ from asyncworker.queue.worker.keeper import Keeper
 from asyncworker.queue.worker.runner import Runner
 from asyncworker.queue.worker.scheduler import Schedule, Scheduler
 from asyncworker.queue.worker.sweeper import Sweeper
+from asyncworker.secret import mask_text
 
 STOP_PATIENCE_S = 1.0
 """How long cancelled jobs get to clean up, after the grace period."""
 REJOIN_S = 2.0
 """The longest pause between two tries to join again; drawn evenly, so that a fleet does not come all at once."""
+
+Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
 
 class Worker:
@@ -40,7 +46,8 @@ class Worker:
 
     Args:
         queues: name -> how many of its jobs may run here at once. concurrency: how many jobs in all. lease_s: how long silence is forgiven.
-        grace_s: how long a drain waits for what runs. burst: return when the queues are empty.
+        grace_s: how long a drain waits for what runs. burst: return when the queues are empty. lifespan: makes the
+        context in which this worker lives; its value is the jobs' ``ctx.resources``.
     """
 
     def __init__(
@@ -57,6 +64,8 @@ class Worker:
         version: str = "",
         bus: Bus | None = None,
         clock: Clock = SYSTEM,
+        hooks: Hooks | None = None,
+        lifespan: Lifespan | None = None,
     ) -> None:
         self._broker = broker
         self._queues = dict(queues)
@@ -71,7 +80,9 @@ class Worker:
         self._stop_by: float | None = None
         self._hurry: Callable[[], None] | None = None
         self._wake = asyncio.Event()
-        self._runner = Runner(tasks, self._wake, clock=clock, tell=self._bus.wants(JobsEnded))
+        self._hooks = hooks or Hooks()
+        self._lifespan = lifespan
+        self._runner = Runner(tasks, self._wake, clock=clock, tell=self._bus.wants(JobsEnded), hooks=self._hooks)
 
     def stop(self, *, now: bool = False) -> None:
         """Claim no more and return when what runs has ended, or the grace period has; with *now*, at once.
@@ -87,8 +98,28 @@ class Worker:
         """Work until stopped (or, in a burst, until there is nothing left).
 
         Raises:
-            BrokerDown: it could not join. SettingsError: the broker may not be used.
+            BrokerDown: it could not join. SettingsError: the broker may not be used, or the lifespan did not start.
         """
+        async with self._prepared():
+            await self._work()
+
+    @asynccontextmanager
+    async def _prepared(self) -> AsyncIterator[None]:
+        """Hold what the jobs need from before the first is claimed until after the last has ended."""
+        async with AsyncExitStack() as held:
+            if self._lifespan is not None:
+                try:
+                    self._runner.resources = await held.enter_async_context(self._lifespan())
+                except Exception as exc:
+                    told = mask_text(f"{type(exc).__name__}: {exc}")
+                    raise SettingsError(f"the worker's lifespan did not start: {told}") from exc
+            await self._hooks.tell(self._hooks.start)
+            try:
+                yield
+            finally:
+                await self._hooks.tell(self._hooks.stop)
+
+    async def _work(self) -> None:
         epoch = await self._join()
         while epoch:
             try:
