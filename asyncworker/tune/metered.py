@@ -20,6 +20,8 @@ from typing import Any
 from asyncworker.tune.histogram import LogHistogram
 
 ON_LOOP, AWAIT, READY = "[on loop]", "[await]", "[ready]"
+OTHER = "[other]"
+"""Stands for the stacks and functions beyond the number that is kept apart."""
 
 CLOCK_FROM_S = 100e-6
 """Steps that take longer on average have the thread's clock read at each; it costs a system call, about 1 microsecond."""
@@ -32,6 +34,7 @@ MAX_CHILDREN = 64
 """Tasks of one root that are measured with it; those of a loop that starts tasks for ever are roots of their own."""
 MAX_DEPTH = 32
 MAX_STACKS = 2_000
+MAX_RECORDS = 2_000
 
 Stack = tuple[str, ...]
 Frame = tuple[str, str, int]
@@ -84,18 +87,21 @@ class Meter:
 
     def record(self, coro: Coroutine[Any, Any, Any], code: CodeType | None) -> Record:
         """Return the record of this code; by identity, as hashing code reads all of it."""
-        found = self.records.get(id(code or type(coro)))
-        if found is None:
+        key = id(code or type(coro))
+        found = self.records.get(key)
+        if found is None and len(self.records) >= MAX_RECORDS:  # code that is made anew again and again
+            found = self.records.setdefault(0, Record(None, (OTHER, "", 0)))
+        elif found is None:
             name = getattr(coro, "__qualname__", type(coro).__qualname__)
             frame = (name, code.co_filename, code.co_firstlineno) if code else (name, type(coro).__module__, 0)
-            found = self.records[id(code or type(coro))] = Record(code, frame)
+            found = self.records[key] = Record(code, frame)
         return found
 
     def settle(self, path: dict[Stack, float]) -> None:
         """Take in the critical path of a root."""
         self.roots += 1
         for stack, seconds in path.items():
-            key = stack if stack in self.stacks or len(self.stacks) < MAX_STACKS else ("[other]", stack[-1])
+            key = stack if stack in self.stacks or len(self.stacks) < MAX_STACKS else (OTHER, stack[-1])
             self.stacks[key] = self.stacks.get(key, 0.0) + seconds
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, assert_type
 
-from asyncworker import Engine, JobFailed, JobHandle, JobStatus, Retry, TaskFailed
+from asyncworker import Engine, JobFailed, JobHandle, JobStatus, PerformanceProfiler, Retry, TaskFailed
 
 engine = Engine("redis://localhost:6379/0")
 
@@ -55,3 +55,19 @@ async def map_and_reduce() -> None:
             assert_type(exc.partial, object)
         except TaskFailed as exc:
             assert_type(exc.job_id, str)
+
+
+profiler = PerformanceProfiler()
+
+
+@profiler.profile_async
+async def charge(order: int, amount: float = 0.0) -> str:
+    return f"{order} {amount}"
+
+
+async def profile() -> None:
+    with profiler as running:
+        assert_type(running, PerformanceProfiler)
+        assert_type(await charge(1, amount=2.5), str)
+        await charge("a")  # type: ignore[arg-type]
+    assert_type(profiler.speedscope(), bytes)

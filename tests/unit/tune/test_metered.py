@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asyncworker.tune import metered
-from asyncworker.tune.metered import AWAIT, MAX_STACKS, ON_LOOP, READY, Meter, Metered
+from asyncworker.tune.metered import AWAIT, MAX_RECORDS, MAX_STACKS, ON_LOOP, OTHER, READY, Meter, Metered, Record
 
 
 class Clock:
@@ -332,4 +332,17 @@ def test_the_number_of_stacks_is_bounded() -> None:
     for number in range(MAX_STACKS + 100):
         meter.settle({(f"f{number}", AWAIT): 1.0})
     assert len(meter.stacks) == MAX_STACKS + 1
-    assert meter.stacks["[other]", AWAIT] == 100
+    assert meter.stacks[OTHER, AWAIT] == 100
+
+
+def test_the_number_of_functions_is_bounded() -> None:
+    meter = Meter()
+    meter.records = {number + 1: Record(None, (str(number), "", 0)) for number in range(MAX_RECORDS)}
+
+    async def late() -> None:
+        return None
+
+    coro = late()
+    assert meter.record(coro, coro.cr_code).frame == (OTHER, "", 0)
+    assert meter.record(coro, coro.cr_code) is meter.records[0]
+    coro.close()
