@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ import uvloop
 from asyncworker.errors import AsyncWorkerError
 from asyncworker.tune.sensors import loop as module
 from asyncworker.tune.sensors.loop import Block, LoopSensor
+from bench.control import bench_profiler
 
 
 def hold(sensor: LoopSensor) -> None:
@@ -110,3 +112,9 @@ async def test_it_can_be_started_again_and_leaves_no_thread() -> None:
         with sensor:
             assert any(thread.name == "asyncworker-watchdog" for thread in threading.enumerate())
         assert not any(thread.name == "asyncworker-watchdog" for thread in threading.enumerate())
+
+
+@pytest.mark.long
+async def test_holds_at_random_are_each_laid_on_their_own_line() -> None:
+    figures = await bench_profiler.holds(random.Random(7), number=10, idle_s=1.0)
+    assert figures["named"] == figures["found"]

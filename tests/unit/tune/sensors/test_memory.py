@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import tracemalloc
 from collections import Counter
 
@@ -14,6 +15,7 @@ from asyncworker.tune.layout import FEWEST
 from asyncworker.tune.sensors import memory as module
 from asyncworker.tune.sensors.memory import RSS
 from asyncworker.tune.trend import MIN_SAMPLES
+from bench.control import bench_memory_leaks
 
 WINDOW = 0.03
 
@@ -163,3 +165,10 @@ async def test_lighter_forms_are_suggested_for_what_there_is_most_of() -> None:
     assert type_name(Point) in {of.type for of in found}
     assert given.type == type_name(Point)
     assert found == sorted(found, key=lambda of: of.saved, reverse=True)
+
+
+@pytest.mark.long
+async def test_in_a_service_at_work_the_leak_alone_is_named() -> None:
+    found = await bench_memory_leaks.leaks(random.Random(7))
+    assert {kind for kind, *_ in found["told"]} == {found["type"]}
+    assert all(here and line == found["line"] for _, here, line, _ in found["told"])
