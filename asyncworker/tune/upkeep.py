@@ -72,7 +72,7 @@ class Upkeep:
                 continue
             passport, sound = self._note(connection), False
             try:
-                sound = await self._is_sound(connection, passport, TRUSTED_S)
+                sound = await self._is_sound(connection, passport)
             finally:
                 # Also where this was cancelled in the middle of the question: nobody else may get to read the answer.
                 if not sound:
@@ -116,7 +116,7 @@ class Upkeep:
                 connection = await self._driver.take(CHECK_S)
                 self._note(connection)
                 taken.append(connection)
-            asked = (self._is_sound(connection, self._out[id(connection)], 0.0) for connection in taken)
+            asked = (self._is_sound(connection, self._out[id(connection)], trust=False) for connection in taken)
             sound = await asyncio.gather(*asked)
         except (PoolError, TimeoutError) as exc:
             self.error = str(exc) or "connecting took too long"
@@ -144,8 +144,8 @@ class Upkeep:
         self._out[id(connection)] = passport
         return passport
 
-    async def _is_sound(self, connection: Any, passport: _Passport, trusted: float) -> bool:
+    async def _is_sound(self, connection: Any, passport: _Passport, *, trust: bool = True) -> bool:
         now = asyncio.get_running_loop().time()
         if now >= passport.expires:
             return False
-        return now - passport.used <= trusted or await self._driver.check(connection, CHECK_S)
+        return (trust and now - passport.used <= TRUSTED_S) or await self._driver.check(connection, CHECK_S)

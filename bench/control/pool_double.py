@@ -79,6 +79,7 @@ class PostgresConnection:
 
     def __init__(self, pid: int, query_s: float) -> None:
         self._pid, self._query_s, self._closed = pid, query_s, False
+        self.deaf = False
 
     def get_server_pid(self) -> int:
         return self._pid
@@ -90,7 +91,7 @@ class PostgresConnection:
         if self._closed:
             raise ConnectionResetError("the server closed the connection")
         async with asyncio.timeout(timeout):
-            await asyncio.sleep(self._query_s)
+            await asyncio.sleep(1e9 if self.deaf else self._query_s)
         return 1
 
     async def close(self, *, timeout: float | None = None) -> None:
@@ -175,6 +176,11 @@ class PostgresPool:
 
     def terminate(self) -> None:
         self._closing = True
+
+    def deafen(self, count: int) -> None:
+        """Let some idle connections stay open and never answer again."""
+        for connection in [one for one in self._free if one is not None][:count]:
+            connection.deaf = True
 
     def break_idle(self) -> None:
         """Let the server close every idle connection."""
