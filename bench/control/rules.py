@@ -252,12 +252,15 @@ class HillClimbing:
 
 
 class Bbr:
-    """BBR's idea: twice the greatest throughput times the shortest round trip, after doubling up to there."""
+    """BBR's idea: twice the greatest throughput times the shortest round trip, after doubling up to there.
+
+    Each ten seconds it goes down to half the product for a moment, to see the shortest round trip again.
+    """
 
     def __init__(self) -> None:
         self.limit = 4
         self._since, self._count, self._sum = 0.0, 0, 0.0
-        self._means: deque[tuple[float, float]] = deque()
+        self._shortest, self._seen_at, self._probing = math.inf, 0.0, False
         self._rates: deque[float] = deque(maxlen=10)
         self._starting, self._full, self._stalled = True, 0.0, 0
 
@@ -265,24 +268,25 @@ class Bbr:
         self._count += 1
         self._sum += rtt
         mean = self._sum / self._count
-        if self._count >= 10 and t - self._since >= max(0.1, 2 * mean):
-            self._rates.append(self._count / (t - self._since))
-            self._means.append((t, mean))
-            while self._means[0][0] < t - 10:
-                self._means.popleft()
+        if self._count >= 10 and t - self._since >= max(0.2 if self._probing else 0.1, 2 * mean):
+            self._round(t, self._count / (t - self._since), mean)
             self._since, self._count, self._sum = t, 0, 0.0
-            self._round(self._rates[-1])
         return self.limit
 
-    def _round(self, rate: float) -> None:
+    def _round(self, t: float, rate: float, mean: float) -> None:
+        if self._probing or mean < self._shortest:
+            self._shortest, self._seen_at = mean, t
+        if not self._probing:
+            self._rates.append(rate)
         if self._starting:
             self._full, self._stalled = (rate, 0) if rate > 1.25 * self._full else (self._full, self._stalled + 1)
             self._starting = self._stalled < 3
+        self._probing = not self._starting and t - self._seen_at > 10
         if self._starting:
             self.limit = min(HIGH, self.limit * 2)
         else:
-            product = max(self._rates) * min(mean for _, mean in self._means)
-            self.limit = int(clamped(2.0 * product, 2, HIGH))
+            gain = 0.5 if self._probing else 2.0
+            self.limit = int(clamped(gain * max(self._rates) * self._shortest, 2, HIGH))
 
 
 class Envoy:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -89,7 +90,7 @@ def test_it_finds_its_size_on_a_backend() -> None:
     assert list(limiter.decisions) == told
     assert told[0] == Decided("backend", 4, 8, told[0].because)
     assert all(decided.because for decided in told)
-    assert all(before.new == after.old for before, after in zip(told, told[1:], strict=False))
+    assert all(before.new == after.old for before, after in pairwise(told))
 
 
 async def test_who_has_no_task_a_call_reports_itself() -> None:
