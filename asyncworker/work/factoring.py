@@ -19,12 +19,12 @@ from asyncworker.work.balance import Weight
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-PARTS = 3.0
-"""A chunk is a worker's share of one third of what is left."""
+PARTS = 4.0
+"""A chunk is a worker's share of a quarter of what is left."""
 OVERHEADS = 8.0
 """And at least so many times as much work as handing it over costs."""
-LATE = 0.25
-"""A chunk that is overdue is expected to take so much longer again, of the time that it has taken."""
+LATE = 0.5
+"""A chunk that is overdue is expected to take so much longer again as it has taken."""
 
 
 class Ended(msgspec.Struct, Generic[K, T], frozen=True):
