@@ -33,7 +33,7 @@ class AdaptiveLimiter:
         decisions: where changes are noted; by default in a log of its own.
         clock: monotonic seconds; by default the running event loop's, so it also holds in virtual time.
 
-    Cost: 2 us a call (`bench/control/bench_limiter.py`).
+    Cost: 2.3 us a call with `UslPolicy` (`bench/control/bench_limiter.py`).
     """
 
     def __init__(

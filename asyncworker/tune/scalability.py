@@ -48,7 +48,7 @@ def fit(points: Iterable[tuple[float, float, float]]) -> Curve | None:
     """Fit ``(concurrency, response time, weight)`` by weighted least squares, no coefficient below 0.
 
     Returns None where nothing can be fitted. The four subsets of `SUBSETS` are tried, which for three unknowns is
-    cheaper than an iteration. Cost: some 50 us for 64 points (`bench/control/bench_policies.py`).
+    cheaper than an iteration. Cost: some 50 us for 64 points.
     """
     a = [[0.0] * 3 for _ in range(3)]
     b = [0.0] * 3

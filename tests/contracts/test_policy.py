@@ -168,7 +168,10 @@ def test_what_is_no_state_is_refused_and_changes_nothing(name: str) -> None:
     policy = made(name)
     (work if name in LIMITERS else look)(policy, 3)
     before = policy.state_dict()
-    bad: list[dict[str, Any]] = [{**before, "nonsense": 1}, *({**before, key: "x\0"} for key in before if key != "because")]
+    bad: list[dict[str, Any]] = [
+        {**before, "nonsense": 1},
+        *({**before, key: "x\0"} for key in before if key != "because"),
+    ]
     bad += [{**before, key: math.nan} for key, value in before.items() if isinstance(value, float)]
     for state in bad:
         with pytest.raises(BadParameters):

@@ -100,7 +100,7 @@ class UslPolicy:
         dither: how far probes go from the centre, a share.
         knee_tolerance: throughput given up, a share, for fewer calls under way; 0 for the very peak.
 
-    Cost: 0.5 us a completion, and some 0.1 ms an epoch (`bench/control/bench_policies.py`).
+    Cost: 1.7 us a completion, its share of the fits included (`bench/control/bench_limiter.py`).
     """
 
     def __init__(
