@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "AsyncBatchProcessor": "work.batch",
     "AsyncWorkerError": "errors",
     "BadParameters": "errors",
+    "Balance": "work.balance",
     "BrokerDown": "errors",
     "BrokerError": "errors",
     "ConnectionPoolOptimizer": "tune.actuators.connections",
@@ -33,6 +35,7 @@ _WHERE = {
     "MemoryOptimizer": "tune.sensors.memory",
     "Outcome": "work.stream",
     "PerformanceProfiler": "tune.sensors.profiler",
+    "Pipeline": "work.pipeline",
     "PoolClosed": "errors",
     "PoolDown": "errors",
     "PoolError": "errors",
@@ -47,6 +50,7 @@ _WHERE = {
     "SettingsError": "errors",
     "Snooze": "errors",
     "SourceError": "errors",
+    "Stage": "work.pipeline",
     "State": "queue.job",
     "Task": "task",
     "TaskCancelled": "errors",
@@ -101,6 +105,10 @@ if TYPE_CHECKING:  # the same names for type checkers, which see no table; a tes
     from asyncworker.tune.actuators.pool import ResourcePool as ResourcePool
     from asyncworker.tune.sensors.memory import MemoryOptimizer as MemoryOptimizer
     from asyncworker.tune.sensors.profiler import PerformanceProfiler as PerformanceProfiler
+    from asyncworker.work.balance import Balance as Balance
+    from asyncworker.work.batch import AsyncBatchProcessor as AsyncBatchProcessor
+    from asyncworker.work.pipeline import Pipeline as Pipeline
+    from asyncworker.work.pipeline import Stage as Stage
     from asyncworker.work.stream import Outcome as Outcome
 else:
 
