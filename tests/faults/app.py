@@ -9,16 +9,14 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from asyncworker import Context, Engine
 from tests.faults.ledger import Ledger
+from tests.faults.total import HOLD, Sum, one
 
 FOLDER = Path(os.environ["FAULTS_LEDGER"])
-HOLD = FOLDER / "hold"
-"""While this file is there, whoever reduces waits."""
 
 engine = Engine(queues=["default", "cpu_intensive"])
 ledger = Ledger(FOLDER)
@@ -90,31 +88,16 @@ def hangs_in_a_thread() -> None:
     threading.Event().wait()
 
 
-@engine.mapper
-async def one(item: Any, params: Any) -> int:
-    return 1
+engine.mapper(one)
 
 
 @engine.reducer
-class Total:
-    """Add up, and while the file `HOLD` is there tell who does it and wait to be killed."""
-
-    def initial(self, params: Any) -> int:
-        return 0
-
-    def fold(self, acc: int, value: int) -> int:
-        return acc + value
-
-    def merge(self, left: int, right: int) -> int:
-        return left + right
+class Total(Sum):
+    """While the file `HOLD` is there, tell who reduces, and wait to be killed."""
 
     def finish(self, acc: int, params: Any) -> int:
         ledger.mark("reducing")
-        wait_while(HOLD.exists)
+        while (FOLDER / HOLD).exists():
+            time.sleep(0.01)
         ledger.mark("reduced")
-        return acc
-
-
-def wait_while(condition: Callable[[], bool]) -> None:
-    while condition():
-        time.sleep(0.01)
+        return super().finish(acc, params)
