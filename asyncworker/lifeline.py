@@ -83,6 +83,10 @@ class Child:
             self._process.kill()
         return self.wait()
 
+    def kill(self) -> None:
+        """Kill it, and do not wait."""
+        self._process.kill()
+
     def _stay(self, born: Future[subprocess.Popen[Any]]) -> None:
         try:
             process: subprocess.Popen[Any] = subprocess.Popen(self._command, start_new_session=True, **self._options)

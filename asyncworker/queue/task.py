@@ -41,7 +41,9 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     result_ttl: float | None = 3600.0
     failure_ttl: float | None = 604800.0
     max_deliveries: int = 3
-    executor: str = ""  # "": inline for coroutine functions, thread for plain ones
+    deadline: float | None = None
+    unique: str | None = None
+    executor: str = ""  # "": inline for coroutine functions, thread for plain ones; or process
 
     def __post_init__(self) -> None:
         if not self.queue or len(self.queue.encode()) > 255 or ":" in self.queue:
@@ -157,6 +159,8 @@ class Tasks(Mapping[str, Definition]):
             raise SettingsError(f"task {name!r} is no coroutine function: executor='inline' would block the event loop")
         call = self._executors[executor].bind(function)
         definition = Definition(name, call, options, Signature(function, Context))
+        if executor == "process" and definition.signature.given_name:
+            raise SettingsError(f"task {name!r} runs in a process of its own, where there is no Context to be had")
         self._known[name] = definition
         return definition
 

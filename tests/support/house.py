@@ -35,6 +35,7 @@ BY_NAME = {
     "asyncworker": "its names are imported when first used",
     "asyncworker.registry": "opens implementations by their names",
     "asyncworker.cli": "loads the command that was asked for",
+    "asyncworker.work.callee": "finds a task's function by the name under which it was registered",
     "asyncworker.cli.target": "loads the module:engine that the user typed",
 }
 """Where modules are imported by name."""
@@ -66,8 +67,10 @@ LAZY: dict[str, str] = {
 
 BROAD = {
     "queue.worker.runner": "a user's task may raise anything",
+    "queue.worker.attempt": "the text of a user's error may raise anything",
     "mapreduce.mapper": "a user's function may raise anything, item by item",
     "events": "a listener may not disturb the work",
+    "work.callee": "a user's function may raise anything in its process",
     "queue.hooks": "a user's hook may not disturb the work",
     "queue.worker.worker": "the context in which a worker lives is the user's; what it raises becomes a SettingsError",
     "cli": "the last one before the user: what nobody foresaw is told in one line",
