@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import mean
 
 from bench.control.pool_simulation import CEILING, Erlang, OnDemand, Ours, Rule, SeedRatio, Static, run
@@ -33,20 +33,22 @@ RULES: dict[str, Callable[[], Rule]] = {
 }
 
 
-def contended(seed: int, draws: int = DRAWS) -> dict[str, list[float]]:
+def contended(seed: int, draws: int = DRAWS, rules: Iterable[str] = RULES) -> dict[str, list[float]]:
     """Return for each rule, draw by draw, what was served as a share of the best throughput."""
-    out: dict[str, list[float]] = {name: [] for name in RULES}
+    out: dict[str, list[float]] = {name: [] for name in rules}
     for draw in range(draws):
         rng = random.Random(f"{seed} {draw}")
         sigma, best = rng.uniform(0, 0.04), rng.uniform(12, 30)
         kappa = (1 - sigma) / best**2
 
-        def slower(out: int, sigma: float = sigma, kappa: float = kappa) -> float:
-            return 1 + sigma * (out - 1) + kappa * out * (out - 1)
+        def slower(n: int, sigma: float = sigma, kappa: float = kappa) -> float:
+            return 1 + sigma * (n - 1) + kappa * n * (n - 1)
 
         peak = max(n / slower(n) for n in range(1, CEILING + 1)) / HOLD_S
-        for name, make in RULES.items():
-            ran = run(make(), lambda _, rate=OFFERED * peak: rate, SECONDS, HOLD_S, 0.5, random.Random(draw), slower)
+        for name in out:
+            ran = run(
+                RULES[name](), lambda _, rate=OFFERED * peak: rate, SECONDS, HOLD_S, 0.5, random.Random(draw), slower
+            )
             out[name].append(ran.served / SECONDS / peak)
     return out
 

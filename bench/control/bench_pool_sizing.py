@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import mean
 
 from bench.control.pool_simulation import Erlang, OnDemand, Ours, Rule, SeedRatio, Static, enough, run
@@ -32,16 +32,16 @@ RULES: dict[str, Callable[[], Rule]] = {
 }
 
 
-def judge(seed: int, draws: int = DRAWS) -> Figures:
+def judge(seed: int, draws: int = DRAWS, rules: Iterable[str] = RULES) -> Figures:
     """Return for each rule: shares within the target, connection seconds beside the oracle's, resizes a minute."""
     out: Figures = {}
-    for name, make in RULES.items():
+    for name in rules:
         rows = []
         for draw in range(draws):
             rng = random.Random(f"{seed} {draw}")
             load, hold_s = rng.uniform(60, 140), rng.uniform(0.010, 0.030)
             ran = run(
-                make(),
+                RULES[name](),
                 lambda t, load=load: load * FACTORS[min(2, int(t / PHASE_S))],
                 PHASE_S * len(FACTORS),
                 hold_s,

@@ -178,11 +178,10 @@ class ConnectionPoolOptimizer:
             tender.cancel()
             await asyncio.wait([tender])
         self._gate.resize(self.high)  # who waits in line is told at once
-        deadline = asyncio.get_running_loop().time() + timeout
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout if self.in_use else 0):
                 await self._empty.wait()
-        await self._driver.close(max(CLOSE_S, deadline - asyncio.get_running_loop().time()))
+        await self._driver.close(0.0 if self.in_use else CLOSE_S)
         await self._chores.close(CLOSE_S)
         self._borrows.close()
         self._upkeep.forget()

@@ -49,11 +49,8 @@ class PostgresqlDriver:
         self._pool: Pool | None = None
 
     async def start(self) -> None:
-        try:
-            pool = self._make()
-        except ValueError as exc:  # the driver could not read the URL, and may quote a password out of it
-            raise PoolError(f"{self.label} cannot be understood ({type(exc).__name__})") from None
         with self._told():
+            pool = self._make()
             await pool
         self._pool = pool
 
@@ -108,6 +105,8 @@ class PostgresqlDriver:
             yield
         except TimeoutError:
             raise
+        except ValueError as exc:  # the driver could not read the URL, and may quote a password out of it
+            raise PoolError(f"{self.label} cannot be understood ({type(exc).__name__})") from None
         except REFUSED as exc:
             raise PoolError(f"{self.label} refuses: {_first(exc)}") from exc
         except AWAY as exc:

@@ -21,6 +21,9 @@ from asyncworker.errors import PoolClosed, PoolDown, PoolError
 from asyncworker.secret import mask_text, mask_url
 
 CONNECT_S = 10.0
+CLOSE_S = 5.0
+REFUSED = (AuthenticationError, AuthorizationError)
+AWAY = (Away, Late, OSError)
 
 
 class RedisDriver:
@@ -99,7 +102,7 @@ class RedisDriver:
         for client in self._out:
             client.connection = None
         with suppress(RedisError, OSError):
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(max(timeout, CLOSE_S)):
                 await pool.aclose()
 
     @contextmanager
@@ -107,13 +110,14 @@ class RedisDriver:
         """Turn what the server or the way to it raises into errors of ours."""
         try:
             yield
-        except (AuthenticationError, AuthorizationError) as exc:
-            raise PoolError(f"{self.label} refuses: {_first(exc)}") from exc
         except TimeoutError:
             raise
-        except (Away, Late, OSError) as exc:
-            raise PoolDown(f"{self.label} cannot be reached: {_first(exc)}") from exc
-        except RedisError as exc:
+        except (RedisError, OSError) as exc:
+            # A wrong password comes wrapped into what says that the server is away.
+            if isinstance(exc, REFUSED) or isinstance(exc.__cause__, REFUSED):
+                raise PoolError(f"{self.label} refuses: {_first(exc)}") from exc
+            if isinstance(exc, AWAY):
+                raise PoolDown(f"{self.label} cannot be reached: {_first(exc)}") from exc
             raise PoolError(f"{self.label}: {_first(exc)}") from exc
 
 

@@ -455,6 +455,34 @@ def test_it_grows_with_the_load_keeps_callers_from_waiting_and_shrinks_again() -
     assert double.most <= 24
 
 
+def test_a_database_that_is_asked_for_too_much_does_nearly_its_best() -> None:
+    """As `bench_contended_database` has it: use takes longer the more are out, and 1.3 times the best is asked for."""
+    rng = random.Random(11)
+
+    def slower(n: int) -> float:
+        return 1 + 0.02 * (n - 1) + 0.98 / 15**2 * n * (n - 1)
+
+    best = max(n / slower(n) for n in range(1, 65)) / 0.02
+    served: list[float] = []
+
+    async def story(pool: ConnectionPoolOptimizer, double: PostgresPool) -> int:
+        async def caller() -> None:
+            with suppress(PoolTimeout):
+                async with pool.acquire():
+                    await asyncio.sleep(0.02 * slower(pool.in_use) * rng.uniform(0.5, 1.5))
+                    served.append(now())
+
+        async with asyncio.TaskGroup() as group:
+            while now() < 10:
+                group.create_task(caller())
+                await asyncio.sleep(rng.expovariate(1.3 * best))
+            return pool.size
+
+    size, _ = told(story, ceiling=64, connect_s=0.05, automatic=True, acquire_timeout=1.0)
+    assert 8 <= size <= 30
+    assert sum(4 < t < 10 for t in served) / 6 / best >= 0.85
+
+
 def test_optimize_pool_size_decides_and_says_why() -> None:
     async def story(pool: ConnectionPoolOptimizer, double: PostgresPool) -> None:
         assert (await pool.optimize_pool_size()).size == 2
