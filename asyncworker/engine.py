@@ -30,10 +30,11 @@ from asyncworker.mapreduce.mapper import Mapper
 from asyncworker.mapreduce.reducer import Reducer
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import Ids, pack_call
+from asyncworker.queue.entrance import enter
 from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.job import DEFAULT_PRIORITY, Job
 from asyncworker.queue.recent import Recent
-from asyncworker.queue.task import TaskOptions, Tasks, options_of
+from asyncworker.queue.task import SENT, TaskOptions, Tasks, options_of
 from asyncworker.queue.worker.scheduler import Schedule
 from asyncworker.queue.worker.worker import Lifespan, Worker
 from asyncworker.registry import find
@@ -46,7 +47,6 @@ log = logging.getLogger(__name__)
 
 QUEUES = ("priority", "default", "io_intensive", "cpu_intensive", "scheduled")
 """What a worker serves unless told otherwise, in this order."""
-A_ROUND_TRIP = 1000
 Auto = Literal["auto"]
 
 
@@ -210,7 +210,8 @@ class Engine:
         """Enqueue calls of one task; see `Task.enqueue_many`."""
         queue = call.queue or task.queue
         priority = task.priority if call.priority is None else call.priority
-        options, at_s = dict(call.options), call.at_s
+        sent = {option: value for option in SENT if (value := getattr(task, option)) is not None}
+        options, at_s = sent | call.options, call.at_s
         if call.delay or at_s:
             options["due_s"] = at_s or self._clock.now() + call.delay
         ids = self._ids
@@ -220,9 +221,8 @@ class Engine:
             Job(ids(), queue, pack_call(name, args, kwargs), priority, options, call.delay, at_s)
             for args, kwargs in calls
         ]
-        for start in range(0, len(jobs), A_ROUND_TRIP):
-            await self.broker.enqueue(jobs[start : start + A_ROUND_TRIP])
-        return [JobHandle(self.broker, job.id, queue) for job in jobs]
+        entered = await enter(self.broker, jobs, on_conflict=call.on_conflict or task.on_conflict)
+        return [JobHandle(self.broker, job_id, queue) for job_id in entered]
 
     def job(self, job_id: str) -> JobHandle[Any]:
         """Return a handle by id; nothing is asked yet."""

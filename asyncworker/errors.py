@@ -9,6 +9,7 @@ AsyncWorkerError
 ├─ BrokerError ─ BrokerDown · LeaseLost · QueueFull · JobTooBig
 ├─ PoolError ─ PoolDown · PoolTimeout · PoolClosed     a pool of connections that gives none
 ├─ JobNotFound · ResultExpired     an id that nobody knows, or no longer
+├─ JobExists                       a unique job that is there already
 ├─ TaskFailed ─ TaskTimeout · JobFailed
 ├─ TaskCancelled ─ JobCancelled
 ├─ TaskExpired
@@ -103,6 +104,17 @@ class JobNotFound(AsyncWorkerError, LookupError):
     """No job has this id."""
 
 
+class JobExists(AsyncWorkerError):
+    """A job with this unique key is not over yet.
+
+    Attributes: ``job_id`` of the one that is there.
+    """
+
+    def __init__(self, message: str = "", *, job_id: str = "") -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
 class ResultExpired(AsyncWorkerError, LookupError):
     """The job is over and its result is no longer kept."""
 
@@ -150,7 +162,7 @@ class JobCancelled(TaskCancelled):
 
 
 class TaskExpired(AsyncWorkerError):
-    """The job was not started before it expired."""
+    """The job was not started in time."""
 
 
 class Signal(AsyncWorkerError):

@@ -190,7 +190,7 @@ def _error(job_id: str, state: State, record: Record, *, parent: bool) -> Except
         why = f"job {job_id} was cancelled" + (f": {text}" if text else "")
         return JobCancelled(why) if parent else TaskCancelled(why)
     if state is State.EXPIRED:
-        return TaskExpired(f"job {job_id} was not started before it expired")
+        return TaskExpired(f"job {job_id} has expired" + (f": {text}" if text else ""))
     about = {
         "job_id": job_id,
         "reason": record.reason,

@@ -11,8 +11,7 @@ import msgspec
 
 from asyncworker.errors import BadParameters, UnknownName
 from asyncworker.job import JobHandle
-from asyncworker.queue.job import PRIORITIES
-from asyncworker.queue.task import PORTABLE, Definition, TaskOptions
+from asyncworker.queue.task import PORTABLE, Definition, TaskOptions, options_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,13 +21,14 @@ class Call(msgspec.Struct, frozen=True):
     """How one call, or each of some calls, is enqueued: what it says otherwise than its task does.
 
     ``delay`` in seconds from now, ``at`` a date (naive ones are local time); one of both at most. ``options``
-    are the task options that travel with the job.
+    are the task options that travel with the job; a ``deadline`` that is a date goes there as ``until_s``.
     """
 
     queue: str | None = None
     priority: int | None = None
     delay: float = 0.0
     at: datetime | None = None
+    on_conflict: str | None = None
     options: dict[str, Any] = {}
 
     def changed(self, given: Mapping[str, Any]) -> Call:
@@ -38,13 +38,18 @@ class Call(msgspec.Struct, frozen=True):
         for name in rest:
             if name not in PORTABLE:
                 raise UnknownName("call option", name, (*CALL_FIELDS, *PORTABLE))
-        call = msgspec.structs.replace(self, **own, options={**self.options, **rest})
+        options = {**self.options, **rest}
+        if "deadline" in rest:
+            options.pop("until_s", None)
+            if isinstance(rest["deadline"], datetime):
+                options["until_s"] = options.pop("deadline").astimezone(UTC).timestamp()
+        said = {name: value for name, value in (options | own).items() if name in TaskOptions.__struct_fields__}
+        options_of({name: value for name, value in said.items() if value is not None})
+        call = msgspec.structs.replace(self, **own, options=options)
         if call.delay and call.at is not None:
             raise BadParameters("give delay= or at=, not both")
         if not 0 <= call.delay < float("inf"):
             raise BadParameters(f"delay must be seconds, 0 or more, not {call.delay!r}")
-        if call.priority is not None and (type(call.priority) is not int or call.priority not in PRIORITIES):
-            raise BadParameters(f"priority must be 0..9 (9 goes first), not {call.priority!r}")
         return call
 
     @property
@@ -53,7 +58,7 @@ class Call(msgspec.Struct, frozen=True):
         return 0.0 if self.at is None else self.at.astimezone(UTC).timestamp()
 
 
-CALL_FIELDS = ("queue", "priority", "delay", "at")
+CALL_FIELDS = ("queue", "priority", "delay", "at", "on_conflict")
 NOW = Call()
 
 
@@ -91,7 +96,8 @@ class Task(Generic[P, R]):
         """Return this task with other options for the calls made through it.
 
         ``delay`` (s) or ``at`` (datetime), ``queue``, ``priority``; ``timeout``, ``max_attempts``, ``retry_*``,
-        ``result_ttl``, ``failure_ttl``, ``max_deliveries``.
+        ``result_ttl``, ``failure_ttl``, ``max_deliveries``; ``expires`` (s), ``deadline`` (s, or a datetime);
+        ``unique`` (a key), ``on_conflict`` ("return" or "raise").
 
         Raises:
             UnknownName: no such option. BadParameters: a value that does not fit.
@@ -103,6 +109,7 @@ class Task(Generic[P, R]):
 
         Raises:
             BadParameters: arguments that the function cannot take, or that cannot travel. BrokerDown, QueueFull, JobTooBig.
+            JobExists: a job with its ``unique`` key is not over, and ``on_conflict`` is "raise".
         """
         return (await self._sender.send(self.name, self.definition.options, [(args, kwargs)], self._call))[0]
 

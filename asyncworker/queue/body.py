@@ -14,6 +14,8 @@ from asyncworker.queue.job import ID_LENGTH, PRIORITIES, Delivery, Job
 VERSION = b"1"
 OPTIONS = 1
 PARENT = 2
+TIMED = 4
+UNIQUE = 8
 
 
 class Note(msgspec.Struct, frozen=True, gc=False):
@@ -24,6 +26,7 @@ class Note(msgspec.Struct, frozen=True, gc=False):
     put_back: int = msgspec.field(default=0, name="p")
     cancel_asked: int = msgspec.field(default=0, name="c")
     error: str = msgspec.field(default="", name="e")
+    enqueued_ms: int = msgspec.field(default=0, name="b")
 
 
 NOTHING = Note()
@@ -67,7 +70,12 @@ def pack_body(job: Job) -> bytes:
     options = pack(job.options)
     if len(options) > 0xFFFF:
         raise BadParameters(f"the options of job {job.id} take {len(options)} bytes; at most 65,535 travel")
-    return _head(job.queue, job.priority, flags | OPTIONS) + len(options).to_bytes(2, "big") + options + job.payload
+    flags |= OPTIONS
+    if "expires" in job.options or "deadline" in job.options:
+        flags |= TIMED
+    if job.options.get("unique"):
+        flags |= UNIQUE
+    return _head(job.queue, job.priority, flags) + len(options).to_bytes(2, "big") + options + job.payload
 
 
 def split_body(body: bytes) -> tuple[str, int, int, dict[str, Any], bytes]:
@@ -103,7 +111,8 @@ def read_note(note: bytes | None) -> Note:
 
 
 def delivery(job_id: str, body: bytes, note: bytes | None) -> Delivery:
-    """Return what a worker gets. A body that cannot be read is an empty payload: the worker fails it as such."""
+    """Return what a worker gets. A body that this version cannot read names no queue: the worker leaves it to others."""
+    said = NOTHING
     try:
         if note is None and body[:2] == b"1\0":
             start = 4 + body[3]
@@ -112,7 +121,7 @@ def delivery(job_id: str, body: bytes, note: bytes | None) -> Delivery:
         said = read_note(note)
         queue, priority, flags, options, payload = split_body(body)
     except (DecodeError, IndexError, UnicodeDecodeError):
-        return Delivery(job_id, "", b"", plain=False)
+        return Delivery(job_id, "", b"", put_back=said.put_back, cancel_asked=bool(said.cancel_asked), plain=False)
     return Delivery(
         id=job_id,
         queue=queue,
@@ -122,6 +131,7 @@ def delivery(job_id: str, body: bytes, note: bytes | None) -> Delivery:
         attempt=said.attempts + 1,
         deliveries=said.deliveries,
         put_back=said.put_back,
+        enqueued_ms=said.enqueued_ms,
         cancel_asked=bool(said.cancel_asked),
-        plain=not flags & PARENT and len(job_id) == ID_LENGTH,
+        plain=not flags & (PARENT | UNIQUE) and len(job_id) == ID_LENGTH,
     )

@@ -53,7 +53,7 @@ class Job(msgspec.Struct, frozen=True, gc=False):
     """A job on its way into the broker.
 
     ``payload`` is `codec.pack_call`; ``options`` (task options that this one call overrides, by name) travel
-    with it. ``delay_s`` counts from the broker's clock, ``at_s`` is a date in seconds since the epoch; 0 is
+    with it; with ``unique`` among them no other job of that key is taken in until this one is over. ``delay_s`` counts from the broker's clock, ``at_s`` is a date in seconds since the epoch; 0 is
     now. ``hold`` names an epoch that has joined: the job is born running in its hands and sealed by it later
     (`Op.SEAL`), which is how a map/reduce job takes children while it is still being cut.
     """
@@ -76,11 +76,18 @@ class Receipt(StrEnum):
     CLOSED = "closed"  # its parent is over, or its holder's lease is: nothing was added
 
 
+class Twin(msgspec.Struct, frozen=True, gc=False):
+    """The other answer of `Broker.enqueue`: a job that is not over has the same ``unique`` key; nothing was added."""
+
+    id: str
+
+
 class Delivery(msgspec.Struct, frozen=True, gc=False):
     """A job handed to a worker, which owns it until it settles it or loses its lease.
 
     ``attempt`` counts from 1; ``deliveries`` counts workers that died with this job in hand; ``put_back``
-    counts how often workers did not know its task. ``plain`` jobs need no per-job work in the broker.
+    counts how often workers did not know its task. ``enqueued_ms`` is when the broker took it in, by its own clock;
+    of a job without ``expires`` and ``deadline`` it need not know (0). ``plain`` jobs need no per-job work there.
     """
 
     id: str
@@ -91,6 +98,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     attempt: int = 1
     deliveries: int = 0
     put_back: int = 0
+    enqueued_ms: int = 0
     cancel_asked: bool = False
     plain: bool = True
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from asyncworker.errors import BadParameters, DecodeError
-from asyncworker.queue.body import delivery, pack_body, read_note, split_body
+from asyncworker.queue.body import OPTIONS, delivery, pack_body, read_note, split_body
 from asyncworker.queue.codec import born_ms, unpack_record
 from asyncworker.queue.job import (
     ID_LENGTH,
@@ -24,6 +25,7 @@ from asyncworker.queue.job import (
     Receipt,
     Settled,
     State,
+    Twin,
     WorkerCard,
 )
 
@@ -36,6 +38,7 @@ Parcel = tuple[tuple[str, int], bool, tuple[Any, ...]]
 """A job on its way: queue and priority; whether it stands alone or may go with others in a run; what is sent."""
 
 _RECEIPTS = {"k": Receipt.KNOWN, "c": Receipt.CLOSED}
+_refusals = re.compile(r"(\d+)([a-z])(\w*)").findall
 _TEXTS = frozenset({Op.RETRY, Op.SNOOZE, Op.PUT_BACK})
 _read_card = msgspec.msgpack.Decoder(WorkerCard).decode
 
@@ -48,7 +51,7 @@ def parcel(job: Job) -> Parcel:
     """
     body = pack_body(job)
     where = job.queue, job.priority
-    if not (job.delay_s or job.at_s or job.hold or len(job.id) > ID_LENGTH):
+    if body[1] <= OPTIONS and not (job.delay_s or job.at_s or len(job.id) > ID_LENGTH):
         return where, False, (job.id, body)
     if not (math.isfinite(job.delay_s) and math.isfinite(job.at_s)):
         raise BadParameters(f"job {job.id} has a delay or date that is no time")
@@ -95,12 +98,11 @@ def runs(batch: Sequence[Parcel]) -> tuple[list[Any], list[int]]:
     return list(itertools.chain.from_iterable(parts)), list(itertools.chain.from_iterable(numbers))
 
 
-def receipts(refused: bytes, order: Sequence[int]) -> list[Receipt]:
+def receipts(refused: bytes, order: Sequence[int]) -> list[Receipt | Twin]:
     """Read an ENQUEUE's answer, of jobs that stood there in this order."""
-    answers = [Receipt.ACCEPTED] * len(order)
-    if refused:
-        for one in refused.decode().split(","):
-            answers[order[int(one[:-1])]] = _RECEIPTS[one[-1]]
+    answers: list[Receipt | Twin] = [Receipt.ACCEPTED] * len(order)
+    for number, why, twin in _refusals(refused.decode()):
+        answers[order[int(number)]] = Twin(twin) if twin else _RECEIPTS[why]
     return answers
 
 

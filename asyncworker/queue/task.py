@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -25,7 +25,10 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ``timeout`` is for one attempt (None: none). ``max_attempts`` counts the first; **any** exception runs the
     job again unless ``retry_on``, ``no_retry_on`` or ``retry_when(attempt, error)`` say otherwise.
     ``result_ttl`` and ``failure_ttl``: None keeps, 0 does not store. ``max_deliveries``: how many workers may
-    die with the job in hand before it fails as ``worker_lost``.
+    die with the job in hand before it fails as ``worker_lost``. ``expires``: a job whose first attempt has not begun
+    so many seconds after it was enqueued is ``expired`` instead. ``deadline``: so many seconds after it was enqueued
+    no attempt begins, and none goes on. ``unique``: a key that one job of the namespace at a time may have, until it
+    is over; ``on_conflict`` says whether enqueueing another gives the handle of the one that is there or raises.
     """
 
     queue: str = "default"
@@ -41,8 +44,10 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     result_ttl: float | None = 3600.0
     failure_ttl: float | None = 604800.0
     max_deliveries: int = 3
+    expires: float | None = None
     deadline: float | None = None
     unique: str | None = None
+    on_conflict: Literal["return", "raise"] = "return"
     executor: str = ""  # "": inline for coroutine functions, thread for plain ones; or process
 
     def __post_init__(self) -> None:
@@ -52,14 +57,25 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             raise BadParameters(f"priority must be 0..9 (9 goes first), not {self.priority!r}")
         if self.max_attempts < 1 or self.max_deliveries < 1:
             raise BadParameters("max_attempts and max_deliveries must be at least 1")
-        for name in ("timeout", "retry_backoff", "retry_backoff_max", "result_ttl", "failure_ttl"):
+        for name in SECONDS:
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise BadParameters(f"{name} must be seconds, 0 or more, not {value!r}")
+        if self.unique is not None and (type(self.unique) is not str or not 0 < len(self.unique) <= LONGEST_KEY):
+            raise BadParameters(f"unique must be a text of 1..{LONGEST_KEY} characters, not {self.unique!r}")
+        if self.on_conflict not in CONFLICTS:
+            raise BadParameters(f"on_conflict must be one of {', '.join(CONFLICTS)}, not {self.on_conflict!r}")
 
+
+SECONDS = ("timeout", "retry_backoff", "retry_backoff_max", "result_ttl", "failure_ttl", "expires", "deadline")
+LONGEST_KEY = 1000
+CONFLICTS = ("return", "raise")
+SENT = ("expires", "deadline", "unique")
+"""Task options that go with each job, for the broker has a part in them."""
 
 PORTABLE = frozenset(
     {
+        *SENT,
         "timeout",
         "max_attempts",
         "retry_backoff",

@@ -13,7 +13,7 @@ import pytest
 
 from asyncworker.errors import JobNotFound, JobTooBig, LeaseLost
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, Ids, pack, unpack, unpack_record
-from asyncworker.queue.job import Ended, Op, Progress, Reason, Receipt, Record, Settled, State, child_id
+from asyncworker.queue.job import Ended, Op, Progress, Reason, Receipt, Record, Settled, State, Twin, child_id
 from tests.support.brokers import TTL, Member, World, makes, until
 from tests.support.clock import FrozenClock
 
@@ -119,9 +119,75 @@ class TestOrder:
         assert (delivery.priority, delivery.options) == (2, options)
         assert (delivery.attempt, delivery.deliveries, delivery.put_back, delivery.cancel_asked) == (1, 0, 0, False)
 
+    @pytest.mark.parametrize("option", ["expires", "deadline"])
+    async def test_a_delivery_that_may_be_late_says_since_when(self, world: World, worker: Member, option: str):
+        await world.pass_time(0.05)
+        before = (await worker.step()).now_ms
+        await world.put(world.job(options={option: 5.0}))
+        after = (await worker.step()).now_ms
+        await world.pass_time(0.05)
+        delivery = await worker.claim_one()
+        assert before <= delivery.enqueued_ms <= after
+        await worker.step(0, world.done(delivery.id, Op.RETRY, 0))
+        assert (await worker.claim_one()).enqueued_ms == delivery.enqueued_ms
+        await worker.leave(crashed=True)
+        assert (await (await world.join()).claim_one()).enqueued_ms == delivery.enqueued_ms
+
     async def test_nothing_to_claim(self, world: World, worker: Member):
         claimed = await worker.step(3)
         assert (claimed.deliveries, claimed.next_due_ms, claimed.held) == ([], -1, None)
+
+
+class TestUnique:
+    @pytest.fixture
+    def ask(self, world: World):
+        async def ask(key: str = "k", **more) -> Receipt | str:
+            (receipt,) = await world.broker.enqueue([world.job(options={"unique": world.queue + key}, **more)])
+            return receipt.id if isinstance(receipt, Twin) else receipt
+
+        return ask
+
+    async def test_a_second_is_not_taken_in(self, world: World, ask):
+        (first,) = await world.put(world.job(options={"unique": world.queue + "k"}))
+        assert await ask() == await ask(queue=world.queue + "other", delay_s=60) == first
+        assert await ask("another") == Receipt.ACCEPTED
+        assert (await world.counts()).enqueued == 2
+
+    async def test_a_repeat_of_itself_is_known(self, world: World):
+        job = world.job(options={"unique": world.queue})
+        assert await world.broker.enqueue([job, job]) == [Receipt.ACCEPTED, Receipt.KNOWN]
+        assert await world.broker.enqueue([job]) == [Receipt.KNOWN]
+
+    async def test_in_one_call(self, world: World):
+        jobs = [world.job(options={"unique": world.queue}) for _ in range(3)]
+        twin = Twin(jobs[0].id)
+        assert await world.broker.enqueue([*jobs, world.job()]) == [Receipt.ACCEPTED, twin, twin, Receipt.ACCEPTED]
+
+    @pytest.mark.parametrize("op", ENDS)
+    async def test_free_when_it_ends(self, world: World, worker: Member, ask, op: Op):
+        assert await ask() == Receipt.ACCEPTED
+        delivery = await worker.claim_one()
+        assert await ask() == delivery.id
+        await worker.step(0, Settled(delivery.id, op, delivery.queue, TTL, b"", delivery.plain))
+        assert await ask() == Receipt.ACCEPTED
+
+    async def test_held_while_it_comes_back(self, world: World, worker: Member, ask):
+        assert await ask() == Receipt.ACCEPTED
+        for op in (Op.RETRY, Op.SNOOZE, Op.PUT_BACK, Op.RELEASE):
+            job_id = (await worker.claim_one()).id
+            await worker.step(0, world.done(job_id, op, 0))
+            assert await ask() == job_id
+        await worker.claim_one()
+        await worker.leave(crashed=True)
+        assert await ask() == job_id
+
+    async def test_free_when_it_is_cancelled_or_its_workers_die(self, world: World, worker: Member, ask):
+        assert await ask() == Receipt.ACCEPTED
+        await world.broker.cancel(await ask())
+        assert await ask() == Receipt.ACCEPTED
+        await worker.claim_one()
+        await worker.leave(crashed=True, max_deliveries=1)
+        assert await ask() == Receipt.ACCEPTED
 
 
 class TestSettle:

@@ -26,6 +26,7 @@ OPS = (*ENDS, Op.SUCCEEDED, Op.SUCCEEDED, Op.RETRY, Op.SNOOZE, Op.PUT_BACK, Op.R
 number = st.integers(0, 40)
 actions = st.one_of(
     st.tuples(st.just("put"), st.integers(0, 9), st.sampled_from([0, 0, 0, 60])),
+    st.tuples(st.just("unique"), st.sampled_from("kl"), st.sampled_from([0, 0, 60])),
     st.tuples(st.just("parent"), number),
     st.tuples(st.just("child"), number, number),
     st.tuples(st.just("again"), number),
@@ -90,6 +91,8 @@ class Pair:
         kind, *about = action
         if kind == "put":
             await self.put(self.worlds[0].new_id(), priority=about[0], delay_s=about[1])
+        elif kind == "unique":
+            await self.put(self.worlds[0].new_id(), options={"unique": about[0]}, delay_s=about[1])
         elif kind == "parent":
             await self.put(self.worlds[0].new_id(), hold=about[0] % 3)
         elif kind == "child":

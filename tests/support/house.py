@@ -88,7 +88,6 @@ LAST_STOPS = {
 
 LONG: dict[str, str] = {
     "queue.brokers.memory": "one broker's whole state machine; redis.py has the same in its scripts",
-    "queue.brokers.redis": "ten verbs against one library of scripts; wire and bodies are files of their own",
 }
 """Files over 400 lines, each with its reason."""
 

@@ -426,6 +426,19 @@ def delayed_jobs(s: Script) -> None:
 
 
 @scenario
+def who_must_hurry_knows_since_when(s: Script) -> None:
+    s.join()
+    (id,) = s.put(s.job(options={"expires": 5}))
+    s.put(s.job(options={"timeout": 5}))
+    s.now += 7
+    assert read_note(s.step("e1", 1)[5][0]) == Note(enqueued_ms=START_MS)
+    assert read_note(s.step("e1", 1, (id, "r", 0, b"why"))[5][0]) == Note()
+    assert read_note(s.step("e1", 1)[5][0]) == Note(attempts=1, error="why", enqueued_ms=START_MS)
+    s.step("e1", 0, runs=[("q", 0, [(id, b"")])])
+    assert s.hash("x") == {}
+
+
+@scenario
 def the_nearest_of_all_queues(s: Script) -> None:
     s.join()
     for queue, delay in (("p", 3), ("q", 2), ("r", 4)):
@@ -811,6 +824,40 @@ def an_id_is_known_while_it_lives_or_its_result(s: Script) -> None:
     s.cancel(last)
     run = [word for id in (last, *s.new_ids(1)) for word in (id, pack_body(s.job(id)))]
     assert s.fcall("enqueue", "third", 1, "q", 5, 2, *run) == [1, b"0k"]
+
+
+@scenario
+def one_of_a_key_at_a_time(s: Script) -> None:
+    s.join()
+
+    def ask(**more: object) -> tuple[str, bytes]:
+        job = s.job(options={"unique": "k"}, **more)
+        return job.id, s.send(job)[1]
+
+    first, said = ask()
+    assert said == b""
+    twin = b"0u" + first.encode()
+    assert ask()[1] == ask(queue="p", delay_s=5)[1] == twin
+    assert s.send(s.job(first, options={"unique": "k"}))[1] == b"0k"
+    lane = s._lane
+    _, said = ask()
+    assert s.send(s.job(), seq=lane + 1)[1] == said == twin, "said once more, word for word"
+    assert s.send(s.job(options={"unique": "other"}), s.job())[1] == b""
+    assert s.cancel(first) == "queued"
+    assert s.names() >= {"u"}
+    second, said = ask()
+    assert said == b""
+    assert ask()[1] == b"0u" + second.encode()
+    s.redis("HDEL", "e", second)
+    third, said = ask()
+    assert said == b"", "a key whose job is gone is free"
+    assert third in s.claim("e1", 9)
+    for op in "rs":
+        assert ask()[1] == b"0u" + third.encode()
+        s.step("e1", 0, (third, op, 0))
+        if op == "r":
+            assert s.claim("e1", 1) == [third]
+    assert s.hash("u").keys() == {"other"}
 
 
 @scenario

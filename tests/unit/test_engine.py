@@ -167,6 +167,49 @@ async def test_delays_and_dates_wait_in_the_broker(engine: Engine) -> None:
     assert not await later.cancel(), "it was over already"
 
 
+async def test_one_job_of_a_key_at_a_time(engine: Engine) -> None:
+    go = asyncio.Event()
+
+    @engine.task(unique="nightly")
+    async def report() -> str:
+        await go.wait()
+        return "done"
+
+    first = await report.enqueue()
+    assert [job.id for job in await report.enqueue_many([(), ()])] == [first.id] * 2
+    assert (await engine.enqueue("report")).id == first.id
+    other = await report.with_options(unique="another", on_conflict="raise").enqueue()
+    assert other.id != first.id
+    with pytest.raises(errors.JobExists, match="nightly") as caught:
+        await report.with_options(on_conflict="raise").enqueue()
+    assert caught.value.job_id == first.id
+    go.set()
+    assert [await job.result(timeout=10) for job in (first, other)] == ["done"] * 2
+    again = await report.with_options(on_conflict="raise").enqueue()
+    assert again.id != first.id
+    assert await again.result(timeout=10) == "done"
+    for wrong in ({"unique": ""}, {"unique": 7}, {"on_conflict": "wait"}):
+        with pytest.raises(errors.BadParameters):
+            report.with_options(**wrong)
+
+
+async def test_what_comes_too_late_expires(engine: Engine) -> None:
+    @engine.task(expires=60)
+    async def now() -> str:
+        return "in time"
+
+    assert await (await now.enqueue()).result(timeout=10) == "in time"
+    past, soon = datetime.now(UTC) - timedelta(seconds=1), datetime.now(UTC) + timedelta(seconds=60)
+    late = now.with_options(deadline=past)
+    with pytest.raises(errors.TaskExpired, match="its deadline has passed"):
+        await (await late.enqueue()).result(timeout=10)
+    for given in (soon, 60):
+        assert await (await late.with_options(deadline=given).enqueue()).result(timeout=10) == "in time"
+    for wrong in ({"expires": -1}, {"deadline": "soon"}, {"timeout": -1}):
+        with pytest.raises(errors.BadParameters):
+            now.with_options(**wrong)
+
+
 @pytest.mark.parametrize("job_id", ["", "nonsense", "0" * 26, "0" * 26 + ".5", "x:y", "../../etc/passwd", "\x00"])
 async def test_an_id_that_nobody_knows_is_an_answer_of_its_own(engine: Engine, job_id: str) -> None:
     for ask in ("status", "cancel", "result"):

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from asyncworker.queue.job import Claimed, Depth, Ended, Found, Job, Receipt, Settled, State, WorkerCard
+from asyncworker.queue.job import Claimed, Depth, Ended, Found, Job, Receipt, Settled, State, Twin, WorkerCard
 
 Notice = Callable[[str], None]
 """Called in the event loop: ``""`` there may be work; an id: this job was asked to stop, or (a parent's id)
@@ -32,8 +32,12 @@ class Broker(Protocol):
         """
         ...
 
-    async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt]:
+    async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt | Twin]:
         """Take jobs in, in this order; one round trip a thousand. Repeats of an id add nothing.
+
+        Returns:
+            what became of each, in order; a `Twin` names the job that holds the same ``unique`` key. The key is
+            free again when its job ends in any way; a key whose job is gone is free, too. Children have none.
 
         Raises:
             BrokerDown: no answer in time; calling again with the same jobs is safe. QueueFull: no room.

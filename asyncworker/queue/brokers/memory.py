@@ -41,6 +41,7 @@ from asyncworker.queue.job import (
     Record,
     Settled,
     State,
+    Twin,
     WorkerCard,
     parent_of,
 )
@@ -68,6 +69,7 @@ class MemoryBroker(Broker):
         self._expiry: list[tuple[float, str]] = []  # a heap: what of _over is forgotten next
         self._epochs: dict[str, _Epoch] = {}
         self._idle: dict[str, set[str]] = {}  # who sleeps, and the queues it watches
+        self._twins: dict[str, str] = {}  # unique key -> the job that has it
         self._beats: dict[str, tuple[int, int]] = {}  # how many, and the lease in ms
         self._lock = threading.Lock()  # for _beats
         self._closed = False
@@ -79,7 +81,7 @@ class MemoryBroker(Broker):
             self._beats[epoch] = 0, round(card.lease_s * 1000)
         return epoch
 
-    async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt]:
+    async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt | Twin]:
         await asyncio.sleep(0)  # who enqueues without a pause must not starve the workers of its own process
         for job in jobs:
             if len(job.payload) > MAX_PAYLOAD_BYTES:
@@ -184,7 +186,7 @@ class MemoryBroker(Broker):
                 entry.told.set_result(None)
         with self._lock:
             self._beats.clear()
-        for table in (self._queues, self._jobs, self._over, self._expiry, self._epochs, self._idle):
+        for table in (self._queues, self._jobs, self._over, self._expiry, self._epochs, self._idle, self._twins):
             table.clear()
 
     def _now_ms(self) -> int:
@@ -192,13 +194,17 @@ class MemoryBroker(Broker):
 
     # ── the life of a job ──
 
-    def _take(self, job: Job) -> Receipt:
+    def _take(self, job: Job) -> Receipt | Twin:
         """Take one job in: a parent into its feeder's hands, any other to wait."""
         if job.id in self._jobs or self._ended(job.id):
             return Receipt.KNOWN
         family, feeder = self._family(job.id), self._epochs.get(job.hold)
         if (job.hold and not feeder) or (parent_of(job.id) and (family is None or family.over)):
             return Receipt.CLOSED
+        if key := job.options.get("unique"):
+            if twin := self._twins.get(key):
+                return Twin(twin)
+            self._twins[key] = job.id
         now_ms = self._now_ms()
         entry = self._jobs[job.id] = _Entry(job, next(self._order), now_ms)
         self._queues[job.queue].counts["enqueued"] += 1
@@ -312,6 +318,8 @@ class MemoryBroker(Broker):
         found = entry.found(state, record)
         self._lift(entry)
         del self._jobs[entry.job.id]
+        if key := entry.job.options.get("unique"):
+            del self._twins[key]
         self._queues[entry.job.queue].counts[state] += 1
         if entry.told:
             entry.told.set_result(Ended(state, record))
@@ -430,6 +438,7 @@ class _Entry:
             attempt=self.spent + 1,
             deliveries=self.deliveries,
             put_back=self.put_back,
+            enqueued_ms=self.born_ms,
             plain=not (self.family or parent_of(self.job.id)),
         )
 

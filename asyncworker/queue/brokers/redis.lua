@@ -13,6 +13,7 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
   j:<parent>      hash   a job with children: state (open: being cut, in its holder's hands; wait: for its children;
                          over: released), holder, total, done, failed, units, sealed, started. Goes with the parent
   o:<parent>      hash   its children: part -> state letter, record; part:number -> 's', a chunk. Goes with the parent
+  u               hash   unique key -> id of the job that has it; counts while that job has a body
   i:<queue>       set    idle epochs, each to be woken once
   c               hash   <queue>:<letter> -> count: n enqueued, s f c e ended, r retried, d redelivered,
                          g gone (cancelled, while its id still lies in a list)
@@ -22,9 +23,10 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
   in:<name>       channel of an epoch or a client: 'w' look for work; 'c<id>' stop this job, or this parent's
                          children; 'v<state><id> <record>' this job is over; 'o<id>' it is over, fetch its record
 
-  body = '1', flags (1 has options, 2 is a parent), priority, length of the queue's name, that name,
+  body = '1', flags (1 has options, 2 is a parent, 4 counts from its enqueue, 8 is unique), priority, length of the queue's name, that name,
          [length of the options in two bytes, options as MessagePack map,] payload
-  note = MessagePack map: a attempts spent, d deliveries, p put back, c cancel asked, w inboxes of who waits, e error
+  note = MessagePack map: a attempts spent, d deliveries, p put back, c cancel asked, w inboxes of who waits, e error,
+         b when it was enqueued, ms
 
 A call that came before is answered, not applied again: a step's seq must follow the epoch's last one, a producer's
 its lane's. ARGV's first is always the time: 0 (ask the server's clock) or, in tests, ms. ]]
@@ -36,6 +38,7 @@ local INLINE = 4096 -- bytes of a record that is published; larger ones are fetc
 local LANE_TTL = 3600
 local CANCELLED_TTL = 3600
 local FAILED_TTL = 604800
+local PARENT, TIMED, UNIQUE = 2, 4, 8 -- flags of a body
 local ID = 26 -- characters; a child's id goes on with a dot and its part
 
 local FENCED = -1
@@ -45,7 +48,7 @@ local LATE = -4
 
 -- What `begin` gives each call: Redis' own door (closed while a library loads), its keys, its time.
 local call
-local tag, beats, bodies, notes, counts, parked
+local tag, beats, bodies, notes, counts, parked, locks
 local now
 
 local function begin(keys, time)
@@ -56,6 +59,7 @@ local function begin(keys, time)
   notes = tag .. 'x'
   counts = tag .. 'c'
   parked = tag .. 'p'
+  locks = tag .. 'u'
   now = tonumber(time)
   if now == 0 then
     local clock = call('TIME')
@@ -104,8 +108,8 @@ local function level_of(body)
   return body:sub(3, 3)
 end
 
-local function is_parent(body)
-  return bit.band(body:byte(2), 2) ~= 0
+local function has(body, flag)
+  return bit.band(body:byte(2), flag) ~= 0
 end
 
 -- Where the payload begins, and the text of the options before it.
@@ -116,6 +120,14 @@ local function options_of(body)
   end
   local size = body:byte(start) * 256 + body:byte(start + 1)
   return start + 2 + size, body:sub(start + 2, start + 1 + size)
+end
+
+-- The key that no other job may have while this one lives.
+local function key_of(body)
+  if has(body, UNIQUE) then
+    local _, options = options_of(body)
+    return cmsgpack.unpack(options).unique
+  end
 end
 
 local function note_of(id)
@@ -167,7 +179,7 @@ end
 
 -- A feeder that gives its parent back will seal it no more: the parent runs as it is.
 local function give_back(id, body)
-  if is_parent(body) then
+  if has(body, PARENT) then
     call('HSET', tag .. 'j:' .. id, 'state', 'over')
   end
   ready('LPUSH', id, body)
@@ -267,7 +279,11 @@ local function finish(id, body, state, record, number)
   elseif number > 0 then
     call('SET', tag .. 'f:' .. id, state .. record, 'EX', number)
   end
-  if is_parent(body) then
+  local key = key_of(body)
+  if key then
+    call('HDEL', locks, key)
+  end
+  if has(body, PARENT) then
     call('UNLINK', tag .. 'j:' .. id, tag .. 'o:' .. id)
   end
   tell(id, note, state, record)
@@ -350,10 +366,21 @@ local function take_one(queue, id, body, delay, at, holder)
   if holder ~= '' and call('HEXISTS', beats, holder) == 0 then
     return 'c'
   end
+  local key = key_of(body)
+  if key then
+    local twin = call('HGET', locks, key)
+    if twin and call('HEXISTS', bodies, twin) == 1 then
+      return 'u' .. twin
+    end
+    call('HSET', locks, key, id)
+  end
   call('HSET', bodies, id, body)
   call('HINCRBY', counts, queue .. ':n', 1)
   if parent then
     call('HINCRBY', tag .. 'j:' .. parent, 'total', 1)
+  end
+  if has(body, TIMED) then
+    save(id, { b = now })
   end
   local due = math.max(now + delay, at)
   if holder ~= '' then
@@ -368,7 +395,8 @@ local function take_one(queue, id, body, delay, at, holder)
 end
 
 -- ENQUEUE  ARGV now lane seq  (queue priority n (id body)*n | queue priority 0 id body delay_ms at_ms holder)*
---   -> {1, refused}: "<number><k|c>,..." of jobs that are known, or whose parent or holder is over   {-4} late copy
+--   -> {1, refused}   {-4} late copy
+--      refused: "<number><why>,..."; k known, c its parent or holder is over, u<id> that job has its unique key
 -- Has no allow-oom: refused by a full server before it did anything.
 local function enqueue(args)
   local lane = tag .. 'w:' .. args[2]
@@ -808,7 +836,7 @@ local function cancel(args)
   end
   lift(id, body, state, holder)
   finish(id, body, 'c', '', CANCELLED_TTL)
-  for _, epoch in ipairs(is_parent(body) and call('HKEYS', beats) or {}) do
+  for _, epoch in ipairs(has(body, PARENT) and call('HKEYS', beats) or {}) do
     call('PUBLISH', tag .. 'in:' .. epoch, 'c' .. id)
   end
   return state

@@ -22,7 +22,7 @@ from asyncworker.queue import parcel
 from asyncworker.queue.body import check_size
 from asyncworker.queue.brokers.broker import Notice
 from asyncworker.queue.codec import pack
-from asyncworker.queue.job import Claimed, Depth, Ended, Found, Job, Receipt, Settled, State, WorkerCard
+from asyncworker.queue.job import Claimed, Depth, Ended, Found, Job, Receipt, Settled, State, Twin, WorkerCard
 from asyncworker.queue.lane import Lane
 from asyncworker.queue.script import ANSWER_S, Script
 from asyncworker.queue.wire import Address, Inbox
@@ -71,7 +71,7 @@ class RedisBroker:
         self._inbox = Inbox(self._address, self._heard, self._resumed, min(ANSWER_S, patience))
         self._members: dict[str, _Member] = {}
         self._waiters: dict[str, set[asyncio.Future[Ended | None]]] = {}
-        self._lane: Lane[parcel.Parcel, Receipt] = Lane(self._send, parcel.MOST_JOBS)
+        self._lane: Lane[parcel.Parcel, Receipt | Twin] = Lane(self._send, parcel.MOST_JOBS)
         self._sent = 0
         self._closed = False
 
@@ -89,15 +89,15 @@ class RedisBroker:
             raise
         return epoch
 
-    async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt]:
+    async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt | Twin]:
         for job in jobs:
             check_size(job)
-        receipts: list[Receipt] = []
+        receipts: list[Receipt | Twin] = []
         for batch in parcel.batches(jobs):
             receipts += await self._lane(batch)
         return receipts
 
-    async def _send(self, batch: list[parcel.Parcel]) -> list[Receipt]:
+    async def _send(self, batch: list[parcel.Parcel]) -> list[Receipt | Twin]:
         self._sent += 1
         words, order = parcel.runs(batch)
         answer = await self._script.call(self._sending, "enqueue", (self._name, self._sent, *words))

@@ -76,7 +76,7 @@ class Fetcher:
             claimed = await self.step(settled, max(0, want))
             for delivery in claimed.deliveries:
                 if claimed.held is None or not runner.knows(delivery.id):
-                    runner.start(delivery)
+                    runner.start(delivery, claimed.now_ms)
             if claimed.deliveries or runner.settling:
                 await asyncio.sleep(0)
             elif want > 0:

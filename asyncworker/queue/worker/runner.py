@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import math
 from collections.abc import Coroutine, Mapping
 from typing import Any, cast
 
-import msgspec
-
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.errors import BadParameters, DecodeError, Discard, Snooze, TaskCancelled
+from asyncworker.errors import DecodeError, Discard, Snooze
 from asyncworker.events import JobEnd
-from asyncworker.queue.codec import born_ms, pack, unpack_call
+from asyncworker.queue.codec import unpack_call
 from asyncworker.queue.context import Context
 from asyncworker.queue.hooks import Hooks
-from asyncworker.queue.job import ID_LENGTH, Counted, Delivery, Op, Reason, Record, Settled
-from asyncworker.queue.task import KEEP_S, Definition, TaskOptions
-from asyncworker.queue.worker.retry import again, put_back_s
+from asyncworker.queue.job import ID_LENGTH, Delivery, Op, Reason, Settled
+from asyncworker.queue.task import Definition
+from asyncworker.queue.worker.attempt import Attempt
 
 LOOK_S = 0.1
 """How often deadlines are looked at: one sweep over what runs is cheaper than a timer a job."""
-CANCELLED_TTL_S = 3600
-TEXT_CHARS = 2000
 OUTBOX_BYTES = 4 * 2**20
 """How much of the outbox one step carries at most; a single larger record goes alone."""
 
@@ -35,10 +30,11 @@ OUTBOX_BYTES = 4 * 2**20
 class Running:
     """One attempt under way. ``why`` says who cancelled its task: "timeout", "cancel" or "release"."""
 
-    __slots__ = ("deadline", "delivery", "task", "why")
+    __slots__ = ("claimed_ms", "deadline", "delivery", "task", "why")
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Delivery, claimed_ms: int) -> None:
         self.delivery = delivery
+        self.claimed_ms = claimed_ms
         self.deadline = 0.0
         self.why = ""
         self.task: asyncio.Task[None] | None = None
@@ -76,9 +72,9 @@ class Runner:
         self.ends: list[JobEnd] = []
         self.resources: Any = None
 
-    def start(self, delivery: Delivery) -> None:
-        """Run one delivery; returns at once."""
-        running = Running(delivery)
+    def start(self, delivery: Delivery, now_ms: int = 0) -> None:
+        """Run one delivery; returns at once. *now_ms*: the broker's clock, by which a job is late."""
+        running = Running(delivery, now_ms)
         self.live[delivery.id] = running
         self.running[delivery.queue] = self.running.get(delivery.queue, 0) + 1
         running.task = asyncio.get_running_loop().create_task(self._run(running))
@@ -178,7 +174,7 @@ class Runner:
             task.cancel()
 
     async def _run(self, running: Running) -> None:
-        attempt = _Attempt(running.delivery, self._clock)
+        attempt = Attempt(running.delivery, self._clock)
         try:
             settled = await self._settle(running, attempt)
         except Exception as exc:  # how it ended cannot be told: its text, or the delay that it asks for, is none
@@ -196,7 +192,7 @@ class Runner:
                 await self._follow(attempt)
         attempt.error = None  # its traceback holds this very frame
 
-    async def _follow(self, attempt: _Attempt) -> None:
+    async def _follow(self, attempt: Attempt) -> None:
         """Tell the hooks how an attempt ended."""
         hooks, ctx = self._hooks, attempt.context
         if ctx is not None:
@@ -217,12 +213,14 @@ class Runner:
         self.running[delivery.queue] -= 1
         return True
 
-    async def _settle(self, running: Running, attempt: _Attempt) -> Settled:
+    async def _settle(self, running: Running, attempt: Attempt) -> Settled:
         """Run the attempt and return what becomes of its job. Never raises but for the process' own end."""
         delivery = running.delivery
         try:
             if delivery.cancel_asked:
                 return attempt.cancelled("cancelled before it started")
+            if not delivery.queue:
+                return attempt.unreadable()
             attempt.task, args, kwargs = unpack_call(delivery.payload)
             definition = self._tasks.get(attempt.task)
             if definition is None:
@@ -231,8 +229,11 @@ class Runner:
             if delivery.options:
                 options = definition.overridden(delivery.options)
             attempt.options = options
+            if late := attempt.late(running.claimed_ms):
+                return attempt.expired(late)
+            running.deadline = attempt.until
             if options.timeout is not None:
-                running.deadline = attempt.since + options.timeout
+                running.deadline = min(attempt.since + options.timeout, attempt.until)
             places, names = definition.arguments(args, kwargs)
             hooks, context_name = self._hooks, definition.signature.given_name
             if context_name or hooks.before or hooks.follow:
@@ -248,8 +249,7 @@ class Runner:
             if running.why == "cancel":
                 return attempt.cancelled("cancelled while it ran")
             if running.why == "timeout":
-                late = TimeoutError(f"it ran longer than {attempt.options.timeout:g} s")
-                return attempt.erred(late, Reason.TIMEOUT)
+                return attempt.erred(attempt.overrun(), Reason.TIMEOUT)
             return attempt.erred(exc)  # the task cancelled itself
         except DecodeError as exc:
             return attempt.failed(exc, Reason.BAD_PAYLOAD)
@@ -271,123 +271,3 @@ class Runner:
             await applied
 
         return Context(delivery.id, name, delivery.queue, delivery.attempt, delivery.deliveries, send, self.resources)
-
-
-class _Attempt:
-    """One attempt: what is known of it, and each way in which it can end."""
-
-    __slots__ = (
-        "_clock",
-        "began",
-        "context",
-        "delivery",
-        "error",
-        "options",
-        "since",
-        "status",
-        "task",
-        "value",
-    )
-
-    def __init__(self, delivery: Delivery, clock: Clock) -> None:
-        self.delivery = delivery
-        self.options = _DEFAULTS
-        self.task = ""
-        self.status = ""
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self.context: Context | None = None
-        self._clock = clock
-        self.began, self.since = clock.now(), clock.monotonic()
-
-    def end(self, tasks: Mapping[str, Definition]) -> JobEnd:
-        """Return what listeners are told; tasks that are not known here share one name."""
-        delivery = self.delivery
-        waited = self.began - delivery.options.get("due_s", born_ms(delivery.id) / 1000)
-        return JobEnd(
-            task=self.task if self.task in tasks else "other",
-            queue=delivery.queue,
-            status=self.status,
-            wait_s=max(0.0, waited) if delivery.attempt == 1 else -1.0,
-            duration_s=self._clock.monotonic() - self.since,
-            id=delivery.id,
-            error="" if self.error is None else _text(self.error),
-        )
-
-    def succeeded(self, value: Any) -> Settled:
-        delivery = self.delivery
-        child = len(delivery.id) > ID_LENGTH
-        units = 0
-        if type(value) is Counted:
-            units, value = value.units, value.value
-        number = units if child else _ttl(self.options.result_ttl)
-        record = b""
-        if number or child:
-            try:
-                record = pack((self.task, delivery.attempt, self.began, self._clock.now(), value))
-            except BadParameters as exc:  # running it again would not change that
-                return self.failed(exc, Reason.ERROR)
-        self.status, self.value = "succeeded", value
-        return Settled(delivery.id, Op.SUCCEEDED, delivery.queue, number, record, delivery.plain)
-
-    def erred(self, exc: BaseException, reason: Reason = Reason.ERROR) -> Settled:
-        delay = again(self.options, self.delivery.attempt, exc)
-        if delay is None:
-            return self.failed(exc, reason)
-        return self.later(Op.RETRY, "retrying", delay, exc)
-
-    def failed(self, exc: BaseException, reason: Reason) -> Settled:
-        record = Record(
-            task=self.task,
-            attempt=self.delivery.attempt,
-            started_s=self.began,
-            ended_s=self._clock.now(),
-            reason=reason,
-            error_type=type(exc).__name__,
-            error_text=str(exc)[:TEXT_CHARS],
-            detail=getattr(exc, "detail", None),
-        )
-        try:
-            packed = pack(record)
-        except BadParameters:  # an error's text or detail that cannot travel must not keep its job from ending
-            packed = pack(msgspec.structs.replace(record, error_text=ascii(record.error_text), detail=None))
-        self.status, self.error = "failed", exc
-        return Settled(self.delivery.id, Op.FAILED, self.delivery.queue, _ttl(self.options.failure_ttl), packed)
-
-    def cancelled(self, why: str) -> Settled:
-        record = Record(
-            task=self.task,
-            attempt=self.delivery.attempt,
-            started_s=self.began,
-            ended_s=self._clock.now(),
-            error_text=ascii(why[:TEXT_CHARS]) if not why.isprintable() else why[:TEXT_CHARS],
-        )
-        self.status, self.error = "cancelled", TaskCancelled(why)
-        return Settled(self.delivery.id, Op.CANCELLED, self.delivery.queue, CANCELLED_TTL_S, pack(record))
-
-    def unknown(self) -> Settled:
-        delay = put_back_s(self.delivery.put_back)
-        error = LookupError(f"no worker of this queue knows the task {self.task[:200]!r}")
-        if delay is None:
-            return self.failed(error, Reason.UNKNOWN_TASK)
-        return self.later(Op.PUT_BACK, "unknown", delay, error)
-
-    def released(self) -> Settled:
-        self.error = TaskCancelled("handed back: its worker stops")
-        return Settled(self.delivery.id, Op.RELEASE, self.delivery.queue)
-
-    def later(self, op: Op, status: str, delay: float, exc: BaseException) -> Settled:
-        text = _text(exc).encode("utf-8", "backslashreplace")
-        self.status, self.error = status, exc
-        return Settled(self.delivery.id, op, self.delivery.queue, round(1000 * delay), text)
-
-
-_DEFAULTS = TaskOptions()
-
-
-def _text(exc: BaseException) -> str:
-    return f"{type(exc).__name__}: {exc}"[:TEXT_CHARS]
-
-
-def _ttl(seconds: float | None) -> int:
-    return KEEP_S if seconds is None else math.ceil(seconds)

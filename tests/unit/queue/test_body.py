@@ -50,6 +50,14 @@ def test_a_body_that_is_cut_within_its_queues_name():
     assert delivery(ID, b"1\0005\7q", None).queue == "q", "no more than the worker's own payload check will find"
 
 
+def test_flags_of_options():
+    for some, flags, plain in (({"timeout": 1}, 1, True), ({"expires": 1}, 5, True), ({"unique": "k"}, 9, False)):
+        body = pack_body(Job(ID, "q", b"x", options=some))
+        assert split_body(body)[2] == flags
+        assert delivery(ID, body, None).plain is plain
+    assert split_body(pack_body(Job(ID, "q", b"x", options={"unique": None})))[2] == 1
+
+
 def test_notes():
     note = msgspec.msgpack.encode({"a": 2, "d": 1, "p": 3, "c": 1, "e": "why", "w": ["inbox"]})
     assert read_note(note) == Note(2, 1, 3, 1, "why")

@@ -64,6 +64,8 @@ RULES = {
     "an id in use is taken": ("known[id] = found[k]", "local _ = found"),
     "a failed id is taken": ("places[#places + 1] = tag .. 'f:' .. id", "local _ = id"),
     "an id is taken twice in a call": ("      known[id] = true", "      local _ = id"),
+    "a key is taken twice": ("return 'u' .. twin", "local _ = twin"),
+    "a key outlives its job": ("if twin and call('HEXISTS', bodies, twin) == 1 then", "if twin then"),
     "the order of levels is one": ("lowest_first and rank or 9 - rank", "9 - rank"),
     "quotas are ignored": ("math.min(most[k], want - #claimed.ids)", "want - #claimed.ids"),
     "all is unpacked at once": ("local SLICE = 1000", "local SLICE = 100000"),

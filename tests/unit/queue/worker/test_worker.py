@@ -125,6 +125,61 @@ async def test_one_call_overrides_what_may_travel(bench: Bench) -> None:
     assert (await bench.end(job))[1].attempt == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"expires": 0.01}, "it was not started within 0.01 s"),
+        ({"deadline": 0.01}, "its deadline has passed"),
+        ({"until_s": 1.0}, "its deadline has passed"),
+    ],
+)
+@pytest.mark.parametrize("travels", [True, False])
+async def test_a_job_claimed_too_late_expires_without_running(
+    bench: Bench, options: dict[str, float], why: str, travels: bool
+) -> None:
+    runs = []
+    own = {} if travels or "until_s" in options else options
+
+    @bench.task(**own)
+    async def late() -> None:
+        runs.append(1)
+
+    job = await bench.put("late", **({} if own else options))
+    await asyncio.sleep(0.02)  # it must be older than it may be
+    await bench.worker(burst=True).run()
+    state, record = await bench.end(job)
+    assert (state, record.error_text, record.task, runs) == (State.EXPIRED, why, "late", [])
+    assert [end.status for end in bench.ends] == ["expired"]
+
+
+async def test_a_job_that_began_in_time_may_be_tried_again(bench: Bench) -> None:
+    @bench.task(expires=0.3, retry_backoff=0.4, retry_jitter=False)
+    async def twice(ctx: Context) -> int:
+        if ctx.attempt == 1:
+            raise ValueError
+        return ctx.attempt
+
+    job = await bench.put("twice")
+    async with bench.working():
+        assert (await bench.end(job))[1].value == 2
+
+
+async def test_a_deadline_ends_what_runs_and_what_would_be_tried_again_after_it(bench: Bench) -> None:
+    @bench.task(deadline=0.2, timeout=None)
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    @bench.task(deadline=30.0, retry_backoff=60.0, retry_jitter=False)
+    async def fails() -> None:
+        raise ValueError
+
+    jobs = [await bench.put(name) for name in ("hangs", "fails")]
+    async with bench.working():
+        (_, hung), (_, failed) = [await bench.end(job) for job in jobs]
+    assert (hung.reason, hung.attempt, hung.error_text) == (Reason.TIMEOUT, 1, "its deadline passed while it ran")
+    assert (failed.reason, failed.attempt, failed.error_type) == (Reason.ERROR, 1, "ValueError")
+
+
 async def test_s12_a_hung_job_ends_at_its_timeout(bench: Bench) -> None:
     @bench.task(timeout=0.05, max_attempts=2)
     async def hangs() -> None:

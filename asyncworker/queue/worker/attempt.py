@@ -1,0 +1,185 @@
+"""Attempt: one try of one job. It knows what is to be said of each way in which that can end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from asyncworker.clock import Clock
+from asyncworker.errors import BadParameters, DecodeError, TaskCancelled, TaskExpired
+from asyncworker.events import JobEnd
+from asyncworker.queue.codec import born_ms, pack
+from asyncworker.queue.context import Context
+from asyncworker.queue.job import ID_LENGTH, Counted, Delivery, Op, Reason, Record, Settled
+from asyncworker.queue.task import KEEP_S, Definition, TaskOptions
+from asyncworker.queue.worker.retry import again, put_back_s
+
+CANCELLED_TTL_S = 3600
+TEXT_CHARS = 2000
+
+
+class Attempt:
+    """One attempt: what is known of it, and each way in which it can end."""
+
+    __slots__ = (
+        "_clock",
+        "began",
+        "context",
+        "delivery",
+        "error",
+        "options",
+        "since",
+        "status",
+        "task",
+        "until",
+        "value",
+    )
+
+    def __init__(self, delivery: Delivery, clock: Clock) -> None:
+        self.delivery = delivery
+        self.options = _DEFAULTS
+        self.task = ""
+        self.status = ""
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.context: Context | None = None
+        self.until = math.inf
+        self._clock = clock
+        self.began, self.since = clock.now(), clock.monotonic()
+
+    def end(self, tasks: Mapping[str, Definition]) -> JobEnd:
+        """Return what listeners are told; tasks that are not known here share one name."""
+        delivery = self.delivery
+        waited = self.began - delivery.options.get("due_s", born_ms(delivery.id) / 1000)
+        return JobEnd(
+            task=self.task if self.task in tasks else "other",
+            queue=delivery.queue,
+            status=self.status,
+            wait_s=max(0.0, waited) if delivery.attempt == 1 else -1.0,
+            duration_s=self._clock.monotonic() - self.since,
+            id=delivery.id,
+            error="" if self.error is None else _text(self.error),
+        )
+
+    def late(self, now_ms: int) -> str:
+        """Return why this attempt must not begin at all, or ""; then ``until`` is how long it may go on."""
+        options, delivery = self.options, self.delivery
+        if options.expires is None and options.deadline is None and not delivery.options:
+            return ""
+        now_s = now_ms / 1000 if now_ms else self.began
+        age_s = now_s - (delivery.enqueued_ms or born_ms(delivery.id)) / 1000
+        left_s = math.inf if options.deadline is None else options.deadline - age_s
+        left_s = min(left_s, delivery.options.get("until_s", math.inf) - now_s)
+        self.until = self.since + left_s
+        if left_s <= 0:
+            return "its deadline has passed"
+        fresh = delivery.attempt == 1 and not delivery.deliveries
+        if fresh and options.expires is not None and age_s > options.expires:
+            return f"it was not started within {options.expires:g} s"
+        return ""
+
+    def overrun(self) -> TimeoutError:
+        """Return what is told of an attempt that took too long."""
+        if self._clock.monotonic() >= self.until:
+            return TimeoutError("its deadline passed while it ran")
+        return TimeoutError(f"it ran longer than {self.options.timeout:g} s")
+
+    def succeeded(self, value: Any) -> Settled:
+        delivery = self.delivery
+        child = len(delivery.id) > ID_LENGTH
+        units = 0
+        if type(value) is Counted:
+            units, value = value.units, value.value
+        number = units if child else _ttl(self.options.result_ttl)
+        record = b""
+        if number or child:
+            try:
+                record = pack((self.task, delivery.attempt, self.began, self._clock.now(), value))
+            except BadParameters as exc:  # running it again would not change that
+                return self.failed(exc, Reason.ERROR)
+        self.status, self.value = "succeeded", value
+        return Settled(delivery.id, Op.SUCCEEDED, delivery.queue, number, record, delivery.plain)
+
+    def erred(self, exc: BaseException, reason: Reason = Reason.ERROR) -> Settled:
+        delay = again(self.options, self.delivery.attempt, exc)
+        if delay is None or self._clock.monotonic() + delay >= self.until:
+            return self.failed(exc, reason)
+        return self.later(Op.RETRY, "retrying", delay, exc)
+
+    def failed(self, exc: BaseException, reason: Reason) -> Settled:
+        record = Record(
+            task=self.task,
+            attempt=self.delivery.attempt,
+            started_s=self.began,
+            ended_s=self._clock.now(),
+            reason=reason,
+            error_type=type(exc).__name__,
+            error_text=_said(exc)[:TEXT_CHARS],
+            detail=getattr(exc, "detail", None),
+        )
+        try:
+            packed = pack(record)
+        except BadParameters:  # an error's text or detail that cannot travel must not keep its job from ending
+            packed = pack(msgspec.structs.replace(record, error_text=ascii(record.error_text), detail=None))
+        self.status, self.error = "failed", exc
+        return Settled(self.delivery.id, Op.FAILED, self.delivery.queue, _ttl(self.options.failure_ttl), packed)
+
+    def expired(self, why: str) -> Settled:
+        record = Record(task=self.task, attempt=self.delivery.attempt - 1, ended_s=self._clock.now(), error_text=why)
+        self.status, self.error = "expired", TaskExpired(why)
+        return Settled(self.delivery.id, Op.EXPIRED, self.delivery.queue, _ttl(self.options.failure_ttl), pack(record))
+
+    def cancelled(self, why: str) -> Settled:
+        record = Record(
+            task=self.task,
+            attempt=self.delivery.attempt,
+            started_s=self.began,
+            ended_s=self._clock.now(),
+            error_text=ascii(why[:TEXT_CHARS]) if not why.isprintable() else why[:TEXT_CHARS],
+        )
+        self.status, self.error = "cancelled", TaskCancelled(why)
+        return Settled(self.delivery.id, Op.CANCELLED, self.delivery.queue, CANCELLED_TTL_S, pack(record))
+
+    def unknown(self) -> Settled:
+        error = LookupError(f"no worker of this queue knows the task {self.task[:200]!r}")
+        return self._left_to_others(error, Reason.UNKNOWN_TASK)
+
+    def unreadable(self) -> Settled:
+        error = DecodeError("no worker of this queue can read this job: another version of asyncworker wrote it")
+        return self._left_to_others(error, Reason.BAD_PAYLOAD)
+
+    def _left_to_others(self, error: Exception, reason: Reason) -> Settled:
+        delay = put_back_s(self.delivery.put_back)
+        if delay is None:
+            return self.failed(error, reason)
+        return self.later(Op.PUT_BACK, "unknown", delay, error)
+
+    def released(self) -> Settled:
+        self.error = TaskCancelled("handed back: its worker stops")
+        return Settled(self.delivery.id, Op.RELEASE, self.delivery.queue)
+
+    def later(self, op: Op, status: str, delay: float, exc: BaseException) -> Settled:
+        text = _text(exc).encode("utf-8", "backslashreplace")
+        self.status, self.error = status, exc
+        return Settled(self.delivery.id, op, self.delivery.queue, round(1000 * delay), text)
+
+
+_DEFAULTS = TaskOptions()
+
+
+def _text(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {_said(exc)}"[:TEXT_CHARS]
+
+
+def _said(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception as second:
+        return f"its text cannot be told: {type(second).__name__}"
+
+
+def _ttl(seconds: float | None) -> int:
+    return KEEP_S if seconds is None else math.ceil(seconds)
