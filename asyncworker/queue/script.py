@@ -69,6 +69,7 @@ class Script:
         command = self._command(verb, args)
         end = None if forever else self._clock.monotonic() + self._patience
         pause, unloaded, timeout = FIRST_PAUSE_S, False, self._answer_s
+        why: BrokerDown | None = None
         while not self._closed:
             try:
                 if not self._checked:
@@ -85,10 +86,12 @@ class Script:
                     raise error from exc
                 wire.renew()  # also after an answer: it may be a replica that refuses, and the name another server's by now
                 self._disrupted(error)
+                if why is None or not isinstance(exc, TimeoutError):
+                    why = error  # that the last try was cut short tells less than what failed before
                 if end is not None:
                     timeout = min(self._answer_s, end - pause - self._clock.monotonic())
                     if timeout <= 0:
-                        raise error from exc
+                        raise why from exc
             else:
                 if self._down_since is not None:
                     self._restored(self._down_since)
