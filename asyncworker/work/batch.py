@@ -82,7 +82,7 @@ class AsyncBatchProcessor(Generic[T, R]):
     Raises:
         BadParameters: a number is out of its range, or the handler is no function.
 
-    Belongs to the event loop on which it is first used. Cost: 5 us an item (`bench/control/bench_batch_arrivals.py`).
+    Belongs to the event loop on which it is first used. Cost: 4 us an item by `submit`, 60 us a batch.
     """
 
     def __init__(

@@ -98,6 +98,11 @@ class Bento(Natural):
             self._each = max(1e-6, sum((b - middle) * (t - usual) for b, t in self._seen) / spread)
 
 
+def drawn(rng: random.Random, rate: float, count: int) -> list[float]:
+    """Return when items come, so many a second (Poisson)."""
+    return list(itertools.accumulate(rng.expovariate(rate) for _ in range(count)))
+
+
 def simulate(rule: Natural, arrivals: list[float], cost: Cost, works: Works) -> Ran:
     """Let *rule* gather the *arrivals*; at the end what is left goes as it is."""
     out, free, queue, last = Ran(), HANDLERS, list[float](), 0.0
@@ -171,7 +176,7 @@ def judge(seed: int, draws: int) -> Figures:
 
             rate = load * HANDLERS * MOST / cost(MOST)
             count = max(3000, min(20_000, int(rate * SECONDS)))
-            arrivals = list(itertools.accumulate(rng.expovariate(rate) for _ in range(count)))
+            arrivals = drawn(rng, rate, count)
 
             def works(draw: int = draw) -> Works:
                 return Works(random.Random(f"{seed} {draw} noise"), NOISE)

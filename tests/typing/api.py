@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Any, assert_type
 
-from asyncworker import Engine, JobFailed, JobHandle, JobStatus, PerformanceProfiler, Retry, TaskFailed
+from asyncworker import (
+    AsyncBatchProcessor,
+    Engine,
+    JobFailed,
+    JobHandle,
+    JobStatus,
+    PerformanceProfiler,
+    Retry,
+    TaskFailed,
+)
 
 engine = Engine("redis://localhost:6379/0")
 
@@ -71,3 +80,14 @@ async def profile() -> None:
         assert_type(await charge(1, amount=2.5), str)
         await charge("a")  # type: ignore[arg-type]
     assert_type(profiler.speedscope(), bytes)
+
+
+async def lengths(words: list[str]) -> list[int]:
+    return [len(word) for word in words]
+
+
+async def batches() -> None:
+    async with AsyncBatchProcessor(lengths, max_batch_size=10) as processor:
+        assert_type(await processor.add_item("a"), int)
+        assert_type(await (await processor.submit("a")), int)
+        await processor.add_item(1)  # type: ignore[arg-type]
