@@ -185,6 +185,7 @@ async def cost(pairs: int = 9) -> dict[str, float]:
         rows["small"].append(await profiled(1 / 8, lambda: cpu_s(64, lambda: spins(20, turns))) / alone - 1)
     least = {name: min(row) for name, row in rows.items()}
     return {
+        "clock_readings": (least["ours"] - least["bare"]) / least["clock"],
         "clock_ns": least["clock"],
         "barest_ns": least["barest"] - least["bare"],
         "step_ns": least["ours"] - least["bare"],
@@ -271,7 +272,8 @@ def judge(seed: int) -> dict[str, Any]:
 def bars(figures: dict[str, Any]) -> dict[str, bool]:
     of, cost, holds, export = list(figures["kinds"].values()), figures["cost"], figures["holds"], figures["export"]
     true_order = sorted(range(3), key=lambda kind: of[kind]["cpu_s"])
-    # Six clock readings were asked for where one took 202 ns. Where one takes 55, hardly a proxy in Python is so cheap.
+    # Six clock readings were asked for, where one took 202 ns: 1.2 us. Where one takes 59, that is 0.35 us, of which the
+    # barest proxy takes 0.27; so beside it the proxy is the measure, and the number of readings is only told.
     allowed = max(6 * cost["clock_ns"], 2.5 * cost["barest_ns"])
     return {
         "CPU time of each kind within 12 %": all(abs(kind["cpu_told"] / kind["cpu_s"] - 1) <= 0.12 for kind in of),
