@@ -45,11 +45,11 @@ def contended(seed: int, draws: int = DRAWS, rules: Iterable[str] = RULES) -> di
             return 1 + sigma * (n - 1) + kappa * n * (n - 1)
 
         peak = max(n / slower(n) for n in range(1, CEILING + 1)) / HOLD_S
-        for name in out:
+        for name, shares in out.items():
             ran = run(
                 RULES[name](), lambda _, rate=OFFERED * peak: rate, SECONDS, HOLD_S, 0.5, random.Random(draw), slower
             )
-            out[name].append(ran.served / SECONDS / peak)
+            shares.append(ran.served / SECONDS / peak)
     return out
 
 
