@@ -28,8 +28,10 @@ from asyncworker.mapreduce.feeder import submit
 from asyncworker.mapreduce.job import MAP_TASK, REDUCE_TASK, Summary
 from asyncworker.mapreduce.mapper import Mapper
 from asyncworker.mapreduce.reducer import Reducer
+from asyncworker.queue.admin import Admin
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import Ids, pack_call
+from asyncworker.queue.drain import Drained, drained
 from asyncworker.queue.entrance import enter
 from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.job import DEFAULT_PRIORITY, Job
@@ -99,7 +101,7 @@ class Engine:
         self.before_task, self.after_task = self.hooks.before_task, self.hooks.after_task
         self.on_success, self.on_failure = self.hooks.on_success, self.hooks.on_failure
         self._resources = lifespan
-        self._clock = clock
+        self.clock = clock
         self._routes = dict(routes or {})
         self._schedules: list[Schedule] = []
         self._ids = Ids()
@@ -111,12 +113,23 @@ class Engine:
     @cached_property
     def broker(self) -> Broker:
         """The broker, opened when first asked for; until then the attributes above may be changed."""
-        broker: Broker = self._room().open(self.url, namespace=self.namespace, bus=self.bus, clock=self._clock)
+        broker: Broker = self._room().open(self.url, namespace=self.namespace, bus=self.bus, clock=self.clock)
         once = TaskOptions(queue=PARTITION_QUEUE, timeout=None, max_deliveries=10, no_retry_on=(JobFailed,))
         reduce = msgspec.structs.replace(once, max_attempts=5)
         self.tasks.add(MAP_TASK, Mapper(broker, self.functions.find), once)
         self.tasks.add(REDUCE_TASK, Reducer(broker, self.functions.find), reduce)
         return broker
+
+    @property
+    def admin(self) -> Admin:
+        """What people do to queues: pause them, bound them, look after dead letters.
+
+        Raises:
+            SettingsError: this broker cannot.
+        """
+        if not isinstance(self.broker, Admin):
+            raise SettingsError(f"{mask_url(self.url)} is a broker whose queues cannot be looked after")
+        return self.broker
 
     @cached_property
     def recent(self) -> Recent:
@@ -186,7 +199,7 @@ class Engine:
             settled = made.definition.options
             call = pack_call(made.name, (), {})
             schedule = Schedule(made.name, expression, tz, settled.queue, settled.priority, call)
-            next(schedule.ticks(self._clock.now()))
+            next(schedule.ticks(self.clock.now()))
             self._schedules.append(schedule)
             return made
 
@@ -213,7 +226,7 @@ class Engine:
         sent = {option: value for option in SENT if (value := getattr(task, option)) is not None}
         options, at_s = sent | call.options, call.at_s
         if call.delay or at_s:
-            options["due_s"] = at_s or self._clock.now() + call.delay
+            options["due_s"] = at_s or self.clock.now() + call.delay
         ids = self._ids
         if known := self.tasks.get(name):
             calls = starmap(known.check, calls)
@@ -315,7 +328,7 @@ class Engine:
             schedules=self._schedules,
             version=__version__,
             bus=self.bus,
-            clock=self._clock,
+            clock=self.clock,
             hooks=self.hooks,
             lifespan=self._resources,
         )
@@ -324,6 +337,24 @@ class Engine:
             await worker.run()
         finally:
             self._workers.discard(worker)
+
+    async def drain(self) -> Drained:
+        """Return when nothing of this engine's queues waits, is due or runs; what is delayed stays. For tests, mostly.
+
+        Where this engine runs no worker, it is one meanwhile. Returns what ended: counts.
+        """
+        looking = asyncio.ensure_future(drained(self.broker, list(self.queues)))
+        working = None if self._workers else asyncio.ensure_future(self.run())
+        try:
+            await asyncio.wait({looking, working or looking}, return_when=asyncio.FIRST_COMPLETED)
+            if not looking.done() and working is not None:
+                await working  # it could not work: its error is ours
+            return await looking
+        finally:
+            looking.cancel()
+            if working is not None:
+                self.stop()
+            await asyncio.wait({looking, working or looking})
 
     def stop(self, *, now: bool = False) -> None:
         """Make `run` drain within the grace period and return; with *now*, hand running jobs back at once."""
