@@ -20,7 +20,9 @@ was idle, and lent. What is given back is closed instead while more are open tha
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -39,6 +41,7 @@ from asyncworker.tune.policies.erlang import ErlangPolicy
 from asyncworker.tune.policies.policy import Decision, Observation
 from asyncworker.tune.policies.usl import UslPolicy
 from asyncworker.tune.sensors.borrows import Borrow, BorrowsSensor, Leak
+from asyncworker.tune.sensors.sensor import Reading
 from asyncworker.tune.sizing import CappedSizing
 from asyncworker.tune.upkeep import Upkeep
 
@@ -46,7 +49,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
 """How often the size is thought over."""
-HEALTH_S = 60.0
+HEALTH_LOOKS = 120
+"""At every so many of these looks each idle connection is asked."""
 CLOSE_S = 5.0
 
 
@@ -105,6 +109,7 @@ class ConnectionPoolOptimizer:
         self._shrunk = False  # more may be open than are wanted
         self._closing = 0
         self._waits = LogHistogram()
+        self._seen = (0, 0)  # connections open and callers waiting at the last look
         self._open = False
         self._empty = asyncio.Event()
         self._tender: asyncio.Task[None] | None = None
@@ -302,6 +307,7 @@ class ConnectionPoolOptimizer:
             )
         )
         self._begin_window(now)
+        self._seen = self._driver.opened(), self.waiting
         self._apply()
         return Decision(self.size, self._sizing.because)
 
@@ -359,6 +365,19 @@ class ConnectionPoolOptimizer:
             self._upkeep.error,
         )
 
+    def read(self) -> Sequence[Reading]:
+        """Return what metrics tell, as of the last look; may be called in another thread."""
+        labels = (("pool", self.name),)
+        return (
+            Reading("pool_connections", self._seen[0], labels),
+            Reading("pool_waiters", self._seen[1], labels),
+            *(
+                Reading("pool_acquire_seconds", self._waits.quantile(q), (*labels, ("quantile", str(q))))
+                for q in (0.5, 0.99)
+            ),
+            *self._borrows.read(),
+        )
+
     def detect_leaks(self) -> list[Leak]:
         """Return the borrows that seem not to come back, longest held first, each with the line that borrowed."""
         return self._borrows.look()
@@ -374,12 +393,9 @@ class ConnectionPoolOptimizer:
             self._bus.emit(BorrowReturned(self.name, str(leak.place), leak.held_s))
 
     async def _tend(self) -> None:
-        loop = asyncio.get_running_loop()
-        checked = loop.time()
-        while True:
+        for look in itertools.count(1):
             await asyncio.sleep(LOOK_S)
             await self.optimize_pool_size()
             self.detect_leaks()
-            if loop.time() - checked >= HEALTH_S:
+            if not look % HEALTH_LOOKS:
                 await self.monitor_health()
-                checked = loop.time()
