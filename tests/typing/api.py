@@ -14,6 +14,7 @@ from asyncworker import (
     JobHandle,
     JobStatus,
     PerformanceProfiler,
+    ResourcePool,
     Retry,
     TaskFailed,
 )
@@ -91,3 +92,14 @@ async def batches() -> None:
         assert_type(await processor.add_item("a"), int)
         assert_type(await (await processor.submit("a")), int)
         await processor.add_item(1)  # type: ignore[arg-type]
+
+
+async def length(word: str) -> int:
+    return len(word)
+
+
+async def pools() -> None:
+    async with ResourcePool(1, 4, policy="levels") as pool:
+        assert_type(await pool.run(length, "a"), int)
+        assert_type(await pool.submit(length, word="a"), int)
+        await pool.run(length, 1)  # type: ignore[arg-type]

@@ -221,7 +221,6 @@ class ConnectionPoolOptimizer:
         loop = asyncio.get_running_loop()
         came = loop.time()
         self._arrivals += 1
-        self._measure()
         try:
             async with asyncio.timeout(timeout):
                 connection = await self._enter(came + timeout)
@@ -291,7 +290,6 @@ class ConnectionPoolOptimizer:
     async def optimize_pool_size(self) -> Decision:
         """Look once, decide once, resize at most once; returns what was decided and why."""
         now = asyncio.get_running_loop().time()
-        self._measure()
         elapsed = now - self._window_began
         if elapsed <= 0:
             return Decision(self.size, self._sizing.because)
@@ -302,7 +300,6 @@ class ConnectionPoolOptimizer:
                 arrivals=self._arrivals / elapsed,
                 completions=self._ended / elapsed,
                 waiting=self.waiting,
-                busy=min(1.0, self._busy_s / elapsed / self.size),
                 service_s=self._held_s / self._ended if self._ended else 0.0,
             )
         )
@@ -319,18 +316,11 @@ class ConnectionPoolOptimizer:
             self.resize(wanted)
 
     def _begin_window(self, now: float) -> None:
-        self._window_began = self._measured = now
+        self._window_began = now
         self._arrivals = self._ended = 0
-        self._busy_s = self._held_s = 0.0
-
-    def _measure(self) -> None:
-        """Add up connection seconds in use; called whenever their number has changed or is about to."""
-        now = asyncio.get_running_loop().time()
-        self._busy_s += (now - self._measured) * self.in_use
-        self._measured = now
+        self._held_s = 0.0
 
     def _leave(self) -> None:
-        self._measure()
         self._gate.release()
         if not self._open and not self.in_use:
             self._empty.set()
