@@ -234,7 +234,8 @@ class Engine:
             Job(ids(), queue, pack_call(name, args, kwargs), priority, options, call.delay, at_s)
             for args, kwargs in calls
         ]
-        entered = await enter(self.broker, jobs, on_conflict=call.on_conflict or task.on_conflict)
+        on_conflict, when_full = call.on_conflict or task.on_conflict, call.when_full or task.when_full
+        entered = await enter(self.broker, jobs, on_conflict=on_conflict, when_full=when_full)
         return [JobHandle(self.broker, job_id, queue) for job_id in entered]
 
     def job(self, job_id: str) -> JobHandle[Any]:

@@ -29,6 +29,7 @@ class Call(msgspec.Struct, frozen=True):
     delay: float = 0.0
     at: datetime | None = None
     on_conflict: str | None = None
+    when_full: str | None = None
     options: dict[str, Any] = {}
 
     def changed(self, given: Mapping[str, Any]) -> Call:
@@ -58,7 +59,7 @@ class Call(msgspec.Struct, frozen=True):
         return 0.0 if self.at is None else self.at.astimezone(UTC).timestamp()
 
 
-CALL_FIELDS = ("queue", "priority", "delay", "at", "on_conflict")
+CALL_FIELDS = ("queue", "priority", "delay", "at", "on_conflict", "when_full")
 NOW = Call()
 
 
@@ -97,7 +98,7 @@ class Task(Generic[P, R]):
 
         ``delay`` (s) or ``at`` (datetime), ``queue``, ``priority``; ``timeout``, ``max_attempts``, ``retry_*``,
         ``result_ttl``, ``failure_ttl``, ``max_deliveries``; ``expires`` (s), ``deadline`` (s, or a datetime);
-        ``unique`` (a key), ``on_conflict`` ("return" or "raise").
+        ``unique`` (a key), ``on_conflict`` ("return" or "raise"); ``when_full`` ("block" or "reject").
 
         Raises:
             UnknownName: no such option. BadParameters: a value that does not fit.

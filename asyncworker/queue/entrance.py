@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Sequence
 
-from asyncworker.errors import JobExists
+from asyncworker.errors import JobExists, QueueFull
 from asyncworker.queue.brokers.broker import Broker
-from asyncworker.queue.job import Job, Twin
+from asyncworker.queue.job import Job, Receipt, Twin
 
 A_ROUND_TRIP = 1000
+FIRST_PAUSE_S = 0.02
+LONGEST_PAUSE_S = 1.0
 
 
-async def enter(broker: Broker, jobs: Sequence[Job], *, on_conflict: str) -> list[str]:
+async def enter(broker: Broker, jobs: Sequence[Job], *, on_conflict: str, when_full: str) -> list[str]:
     """Enqueue jobs and return the ids by which they are known: their own, or that of the job with the same key.
+
+    Where a queue is full it waits, looking again after pauses that grow, for as long as the caller has patience.
 
     Raises:
         JobExists: *on_conflict* is "raise", and one has a ``unique`` key that another job has.
-        BrokerDown, QueueFull, JobTooBig: the round trips before this one are enqueued.
+        QueueFull: *when_full* is "reject", and there is no room for some; the others are enqueued. Or the server is full.
+        BrokerDown, JobTooBig: the round trips before this one are enqueued.
     """
-    ids: list[str] = []
+    known = {job.id: job.id for job in jobs}
     for start in range(0, len(jobs), A_ROUND_TRIP):
-        some = jobs[start : start + A_ROUND_TRIP]
-        for job, receipt in zip(some, await broker.enqueue(some), strict=True):
-            if not isinstance(receipt, Twin):
-                ids.append(job.id)
-            elif on_conflict == "return":
-                ids.append(receipt.id)
-            else:
-                raise JobExists(f"job {receipt.id} has the key {job.options['unique']!r}", job_id=receipt.id)
-    return ids
+        left, pause_s = jobs[start : start + A_ROUND_TRIP], FIRST_PAUSE_S
+        while left:
+            full = []
+            for job, receipt in zip(left, await broker.enqueue(left), strict=True):
+                if receipt is Receipt.FULL:
+                    full.append(job)
+                elif isinstance(receipt, Twin):
+                    known[job.id] = receipt.id
+                    if on_conflict == "raise":
+                        raise JobExists(f"job {receipt.id} has the key {job.options['unique']!r}", job_id=receipt.id)
+            if full and when_full == "reject":
+                raise QueueFull(f"the queue {full[0].queue!r} is full: {len(full)} of {len(jobs)} jobs found no room")
+            if full:
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            left = full
+    return list(known.values())

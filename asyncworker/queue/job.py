@@ -73,6 +73,7 @@ class Receipt(StrEnum):
 
     ACCEPTED = "ok"
     KNOWN = "known"  # this very id is there already (or its result is): nothing was added
+    FULL = "full"  # as many jobs wait in its queue as may: nothing was added
     CLOSED = "closed"  # its parent is over, or its holder's lease is: nothing was added
 
 
@@ -218,6 +219,8 @@ class QueueDepth(msgspec.Struct, frozen=True):
     queued: int = 0
     scheduled: int = 0
     oldest_s: float = 0.0  # how long the job at the head of its longest-waiting level has existed
+    paused: bool = False
+    most: int | None = None  # how many jobs may wait here
     enqueued: int = 0
     succeeded: int = 0
     failed: int = 0

@@ -37,7 +37,7 @@ STATES = {b"s": State.SUCCEEDED, b"f": State.FAILED, b"c": State.CANCELLED, b"e"
 Parcel = tuple[tuple[str, int], bool, tuple[Any, ...]]
 """A job on its way: queue and priority; whether it stands alone or may go with others in a run; what is sent."""
 
-_RECEIPTS = {"k": Receipt.KNOWN, "c": Receipt.CLOSED}
+_RECEIPTS = {"k": Receipt.KNOWN, "c": Receipt.CLOSED, "f": Receipt.FULL}
 _refusals = re.compile(r"(\d+)([a-z])(\w*)").findall
 _TEXTS = frozenset({Op.RETRY, Op.SNOOZE, Op.PUT_BACK})
 _read_card = msgspec.msgpack.Decoder(WorkerCard).decode
@@ -190,8 +190,16 @@ def depth(names: Sequence[str], answer: Sequence[Any]) -> Depth:
 
 
 def _queue_depth(
-    now_ms: int, queued: int, scheduled: int, heads: list[bytes | None], counters: list[bytes | None]
+    now_ms: int,
+    queued: int,
+    scheduled: int,
+    heads: list[bytes | None],
+    counters: list[bytes | None],
+    switches: list[bytes | None],
 ) -> QueueDepth:
+    paused, most = switches
     born = [born_ms(head.decode()) for head in heads if head] if queued else []
     oldest_s = max(0, now_ms - min(born, default=now_ms)) / 1000
-    return QueueDepth(queued, scheduled, oldest_s, *(int(count or 0) for count in counters))
+    bound = None if most is None else int(most)
+    numbers = (int(count or 0) for count in counters)
+    return QueueDepth(queued, scheduled, oldest_s, paused is not None, bound, *numbers)

@@ -29,6 +29,7 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     so many seconds after it was enqueued is ``expired`` instead. ``deadline``: so many seconds after it was enqueued
     no attempt begins, and none goes on. ``unique``: a key that one job of the namespace at a time may have, until it
     is over; ``on_conflict`` says whether enqueueing another gives the handle of the one that is there or raises.
+    ``when_full``: enqueueing into a queue that is full waits until there is room, or raises.
     """
 
     queue: str = "default"
@@ -48,6 +49,7 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     deadline: float | None = None
     unique: str | None = None
     on_conflict: Literal["return", "raise"] = "return"
+    when_full: Literal["block", "reject"] = "block"
     executor: str = ""  # "": inline for coroutine functions, thread for plain ones; or process
 
     def __post_init__(self) -> None:
@@ -63,13 +65,14 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 raise BadParameters(f"{name} must be seconds, 0 or more, not {value!r}")
         if self.unique is not None and (type(self.unique) is not str or not 0 < len(self.unique) <= LONGEST_KEY):
             raise BadParameters(f"unique must be a text of 1..{LONGEST_KEY} characters, not {self.unique!r}")
-        if self.on_conflict not in CONFLICTS:
-            raise BadParameters(f"on_conflict must be one of {', '.join(CONFLICTS)}, not {self.on_conflict!r}")
+        for name, words in WORDS.items():
+            if (word := getattr(self, name)) not in words:
+                raise BadParameters(f"{name} must be one of {', '.join(words)}, not {word!r}")
 
 
 SECONDS = ("timeout", "retry_backoff", "retry_backoff_max", "result_ttl", "failure_ttl", "expires", "deadline")
 LONGEST_KEY = 1000
-CONFLICTS = ("return", "raise")
+WORDS = {"on_conflict": ("return", "raise"), "when_full": ("block", "reject")}
 SENT = ("expires", "deadline", "unique")
 """Task options that go with each job, for the broker has a part in them."""
 

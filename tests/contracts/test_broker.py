@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from asyncworker.errors import JobNotFound, JobTooBig, LeaseLost
+from asyncworker.queue.admin import Admin
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, Ids, pack, unpack, unpack_record
 from asyncworker.queue.job import Ended, Op, Progress, Reason, Receipt, Record, Settled, State, Twin, child_id
 from tests.support.brokers import TTL, Member, World, makes, until
@@ -41,6 +42,11 @@ async def worker(world: World) -> Member:
 @pytest.fixture
 async def feeder(world: World) -> Member:
     return await world.join(role="feeder")
+
+
+def admin_of(world: World) -> Admin:
+    assert isinstance(world.broker, Admin)
+    return world.broker
 
 
 def ids_of(deliveries) -> list[str]:
@@ -188,6 +194,71 @@ class TestUnique:
         await worker.claim_one()
         await worker.leave(crashed=True, max_deliveries=1)
         assert await ask() == Receipt.ACCEPTED
+
+
+class TestAdmin:
+    async def test_a_paused_queue_hands_out_nothing(self, world: World, worker: Member):
+        admin = admin_of(world)
+        other = world.queue + "other"
+        running, waits = await world.put(count=2)
+        (elsewhere,) = await world.put(world.job(queue=other))
+        (delayed,) = await world.put(world.job(delay_s=0.05))
+        await worker.claim_one()
+        await admin.pause(world.queue)
+        assert (await world.counts()).paused
+        await world.pass_time(0.06)
+        claimed = await worker.step(9, world.done(running), queues=[world.queue, other])
+        assert ids_of(claimed.deliveries) == [elsewhere]
+        assert await world.state(running) is State.SUCCEEDED
+        await worker.step(9, world.done(elsewhere))
+        assert [await world.state(job_id) for job_id in (waits, delayed)] == [State.QUEUED] * 2
+        more = await world.put_one()
+        assert await world.broker.cancel(more) is State.QUEUED
+        await admin.resume(world.queue)
+        assert not (await world.counts()).paused
+        assert ids_of(await worker.claim(9)) == [waits, delayed]
+
+    async def test_whoever_sleeps_hears_that_a_queue_goes_on(self, world: World, worker: Member):
+        admin = admin_of(world)
+        for _ in range(2):
+            await admin.pause(world.queue)
+        await world.put_one()
+        await worker.step(1, idle=True)
+        worker.notices.clear()
+        for _ in range(2):
+            await admin.resume(world.queue)
+        await worker.told("")
+
+    async def test_a_bounded_queue_refuses_what_finds_no_room(self, world: World, worker: Member):
+        admin = admin_of(world)
+        await admin.bound(world.queue, 3)
+        assert (await world.counts()).most == 3
+        await world.put(world.job(), world.job(delay_s=60))
+        jobs = [world.job() for _ in range(3)]
+        accepted, full = Receipt.ACCEPTED, Receipt.FULL
+        assert await world.broker.enqueue(jobs) == [accepted, full, full]
+        assert await world.broker.enqueue([world.job(delay_s=60), jobs[0]]) == [full, Receipt.KNOWN]
+        assert await world.broker.enqueue([world.job(queue=world.queue + "other")]) == [accepted]
+        assert (await world.counts()).enqueued == 3
+        delivery = await worker.claim_one()
+        assert await world.broker.enqueue(jobs) == [Receipt.KNOWN, accepted, full]
+        await worker.step(0, world.done(delivery.id, Op.RELEASE))
+        assert (await world.counts()).queued == 3, "what comes back finds room"
+        await admin.bound(world.queue, None)
+        assert (await world.counts()).most is None
+        await world.put(jobs[2])
+
+    async def test_a_parent_and_its_children_find_room(self, world: World, feeder: Member):
+        await admin_of(world).bound(world.queue, 0)
+        await world.parent(feeder, 3)
+
+    async def test_which_queues_there_are(self, world: World):
+        admin, names = admin_of(world), [world.queue + letter for letter in "abc"]
+        assert not set(names) & set(await admin.queues())
+        await world.put(world.job(queue=names[2]))
+        await admin.pause(names[1])
+        await admin.bound(names[0], 5)
+        assert [name for name in await admin.queues() if name in names] == names
 
 
 class TestSettle:

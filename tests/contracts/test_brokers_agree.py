@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asyncworker.errors import JobNotFound
+from asyncworker.queue.admin import Admin
 from asyncworker.queue.brokers import memory, redis
 from asyncworker.queue.job import Op, child_id, parent_of
 from tests.support.brokers import TTL, Member, World
@@ -34,6 +35,7 @@ actions = st.one_of(
     st.tuples(st.just("step"), number, st.integers(1, 4), st.lists(st.sampled_from([None, *OPS]), max_size=6)),
     st.tuples(st.just("cancel"), number),
     st.tuples(st.just("leave"), number, st.booleans()),
+    st.tuples(st.just("pause"), st.booleans()),
     st.tuples(st.just("wait"), number),
 )
 
@@ -97,9 +99,13 @@ class Pair:
             await self.put(self.worlds[0].new_id(), hold=about[0] % 3)
         elif kind == "child":
             if self.parents:
-                await self.put(child_id(self.parents[about[0] % len(self.parents)], about[1] % 5))
+                child = child_id(self.parents[about[0] % len(self.parents)], about[1] % 5)
+                if child not in self.ids or await self.is_alive(child):
+                    await self.put(child)
         elif kind == "step":
             await self.step(about[0] % 3, about[1], about[2])
+        elif kind == "pause":
+            await self.pause(about[0])
         elif kind == "leave":
             await self.leave(about[0] % 3, about[1])
         elif self.ids:  # again, cancel or wait
@@ -109,6 +115,14 @@ class Pair:
 
     async def cancel(self, job_id: str) -> None:
         await self.both(lambda n, world: world.broker.cancel(job_id))
+
+    async def pause(self, paused: bool) -> None:
+        async def switch(n: int, world: World) -> None:
+            admin = world.broker
+            assert isinstance(admin, Admin)
+            await (admin.pause if paused else admin.resume)("q")
+
+        await self.both(switch)
 
     async def wait(self, job_id: str) -> None:
         await self.both(lambda n, world: world.broker.wait([job_id], 0))
@@ -167,6 +181,7 @@ class Pair:
 
     async def end(self) -> None:
         """Let all that can run end, and compare the counts."""
+        await self.pause(False)
         for _ in range(60):
             for who in range(3):
                 await self.step(who, 4, [Op.SEAL if is_open else Op.SUCCEEDED for is_open in self.hands[who].values()])

@@ -659,11 +659,12 @@ def what_depth_tells(s: Script) -> None:
     cards = dict(zip(workers[::2], map(msgspec.msgpack.decode, workers[1::2]), strict=True))
     assert cards.keys() == {b"e1", b"e2"}
     assert cards[b"e1"]["host"] == "host"
-    (queued, scheduled, heads, counters), other = queues
+    (queued, scheduled, heads, counters, switches), other = queues
+    assert switches == [None, None]
     assert (queued, scheduled) == (2, 2)
     assert heads == [low[0].encode(), *[None] * 4, gone[0].encode(), *[None] * 3, high[0].encode()]
     assert counters == [b"7", b"1", None, b"1", None, b"1", None]
-    assert other == [0, 0, [None] * 10, [None] * 7]
+    assert other == [0, 0, [None] * 10, [None] * 7, [None] * 2]
 
 
 # ------------------------------------------------------------------------------------------------ epochs
@@ -1092,6 +1093,66 @@ def a_parent_may_be_retried(s: Script) -> None:
     assert s.claim("e1", 1) == [parent]
 
 
+# ------------------------------------------------------------------------------------------------ what people do
+
+
+def switched(s: Script, queue: str = "q") -> list[bytes | None]:
+    return s.fcall("depth", queue)[3][0][4]
+
+
+@scenario
+def a_paused_queue_hands_out_nothing(s: Script) -> None:
+    s.join()
+    ids = s.put(count=2)
+    (late,) = s.put(s.job(delay_s=1))
+    (other,) = s.put(count=1, queue="p")
+    assert s.claim("e1", 1) == ids[:1]
+    assert s.fcall("switch", "q", "p", 1) == 1
+    assert switched(s) == [b"1", None]
+    s.now += 1000
+    answer = s.step("e1", 9, (ids[0], "s", 60, b"x"), idle=True, queues=["q", "p"])
+    assert answer[2:4] == [-1, [other]]
+    assert s.look(ids[0]) == [b"sx"]
+    assert s.list() == [ids[1], late], "what is due waits with the others"
+    assert s.step("e1", 9, idle=True)[2:4] == [-1, []]
+    with Ear(s, "e1") as ear:
+        s.fcall("switch", "q", "p", "")
+        assert ear.heard() == [("e1", b"w")]
+    assert s.claim("e1", 9) == [ids[1], late]
+    assert s.redis("EXISTS", "m") == 0
+
+
+@scenario
+def a_bounded_queue_takes_no_more(s: Script) -> None:
+    s.join()
+    s.fcall("switch", "q", "b", 4)
+    assert switched(s) == [None, b"4"]
+    (gone, *_) = s.put(count=2)
+    s.put(s.job(delay_s=5))
+    assert s.cancel(gone) == "queued"
+    ids = s.new_ids(4)
+    run = [word for id in ids for word in (id, pack_body(s.job(id)))]
+    assert s.fcall("enqueue", "other", 1, "q", 5, 4, *run) == [1, b"2f,3f"]
+    assert s.send(s.job(delay_s=5), s.job(ids[0], delay_s=5), s.job(options={"unique": "k"})) == [1, b"0f,1k,2f"]
+    assert s.redis("EXISTS", "u") == 0
+    s.put(s.job(queue="p"), s.job(hold=s.join("feeder")))
+    assert len(s.claim("e1", 1)) == 1
+    s.put(s.job(options={"unique": "k"}))
+    s.claim("e1", 0, (s.held().pop(), "r", 0))
+    s.parent(1, "feeder2")
+    assert s.counts()["n"] == 9
+    assert s.send(s.job(), s.job(options={"unique": "k"}, delay_s=1))[1].startswith(b"0f,1u")
+    s.fcall("switch", "q", "b", "")
+    s.put(count=3)
+
+
+@scenario
+def which_queues_there_are(s: Script) -> None:
+    s.put(s.job(queue="p:1"))
+    s.fcall("switch", "q", "b", 3)
+    assert s.fcall("queues") == [[b"p:1:n"], [b"q:b"]]
+
+
 # ------------------------------------------------------------------------------------------------ the server
 
 
@@ -1102,8 +1163,8 @@ def looks_write_nothing(s: Script) -> None:
         for function in library[library.index(b"functions") + 1]:
             about = dict(zip(function[::2], function[1::2], strict=True))
             flags[about[b"name"].decode().rpartition("_")[2]] = {flag.decode() for flag in about[b"flags"]}
-    writes = {key: {"allow-oom"} for key in ("step", "join", "beat", "reap", "cancel", "wait")}
-    assert flags == {"enqueue": set(), **writes, **{key: {"no-writes"} for key in ("look", "find", "depth")}}
+    writes = {key: {"allow-oom"} for key in ("step", "join", "beat", "reap", "cancel", "wait", "switch")}
+    assert flags == {"enqueue": set(), **writes, **{key: {"no-writes"} for key in ("look", "find", "depth", "queues")}}
 
 
 @scenario

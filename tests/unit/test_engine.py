@@ -193,6 +193,41 @@ async def test_one_job_of_a_key_at_a_time(engine: Engine) -> None:
             report.with_options(**wrong)
 
 
+async def test_a_full_queue_blocks_or_rejects(engine: Engine) -> None:
+    @engine.task(queue="narrow")
+    async def echo(n: int) -> int:
+        return n
+
+    await engine.admin.bound("narrow", 3)
+    with pytest.raises(errors.QueueFull, match="2 of 5 jobs found no room"):
+        await echo.with_options(when_full="reject").enqueue_many([(n,) for n in range(5)])
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await echo.enqueue(7)
+    blocked = asyncio.create_task(echo.enqueue_many([(n,) for n in range(9)]))
+    assert not (await asyncio.wait([blocked], timeout=0.05))[0]
+    await engine.admin.bound("narrow", None)
+    jobs = await asyncio.wait_for(blocked, 10)
+    assert len({job.id for job in jobs}) == 9
+    with pytest.raises(errors.BadParameters):
+        echo.with_options(when_full="drop")
+
+
+async def test_a_paused_queue_waits_and_goes_on(engine: Engine) -> None:
+    @engine.task()
+    async def echo(n: int) -> int:
+        return n
+
+    assert await (await echo.enqueue(1)).result(timeout=10) == 1
+    await engine.admin.pause("default")
+    job = await echo.enqueue(2)
+    with pytest.raises(TimeoutError):
+        await job.result(timeout=0.1)
+    assert (await job.status()).state is State.QUEUED
+    await engine.admin.resume("default")
+    assert await job.result(timeout=10) == 2
+
+
 async def test_what_comes_too_late_expires(engine: Engine) -> None:
     @engine.task(expires=60)
     async def now() -> str:

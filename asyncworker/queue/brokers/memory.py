@@ -23,6 +23,7 @@ from heapq import heappop, heappush
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BrokerDown, JobNotFound, JobTooBig, LeaseLost
 from asyncworker.events import Bus
+from asyncworker.queue.admin import Admin
 from asyncworker.queue.brokers.broker import Broker, Notice
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, pack
 from asyncworker.queue.job import (
@@ -57,7 +58,7 @@ ENDS = {
 }
 
 
-class MemoryBroker(Broker):
+class MemoryBroker(Broker, Admin):
     """Carry jobs inside one process; `Broker` says what each verb promises."""
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
@@ -179,6 +180,20 @@ class MemoryBroker(Broker):
             workers={epoch: member.card for epoch, member in self._epochs.items()},
         )
 
+    async def queues(self) -> list[str]:
+        return sorted(name for name, queue in self._queues.items() if queue.counts or queue.paused or queue.most)
+
+    async def pause(self, queue: str) -> None:
+        self._queues[queue].paused = True
+
+    async def resume(self, queue: str) -> None:
+        self._queues[queue].paused = False
+        for _ in self._epochs:
+            self._wake(queue)
+
+    async def bound(self, queue: str, most: int | None) -> None:
+        self._queues[queue].most = most
+
     async def close(self) -> None:
         self._closed = True
         for entry in self._jobs.values():
@@ -201,9 +216,11 @@ class MemoryBroker(Broker):
         family, feeder = self._family(job.id), self._epochs.get(job.hold)
         if (job.hold and not feeder) or (parent_of(job.id) and (family is None or family.over)):
             return Receipt.CLOSED
-        if key := job.options.get("unique"):
-            if twin := self._twins.get(key):
-                return Twin(twin)
+        if (key := job.options.get("unique")) and (twin := self._twins.get(key)):
+            return Twin(twin)
+        if not (family or feeder) and self._queues[job.queue].full:
+            return Receipt.FULL
+        if key:
             self._twins[key] = job.id
         now_ms = self._now_ms()
         entry = self._jobs[job.id] = _Entry(job, next(self._order), now_ms)
@@ -261,7 +278,7 @@ class MemoryBroker(Broker):
         way = -1 if member.claims % LOWEST_FIRST_EVERY else 1  # levels are numbered from the lowest
         for name, most in queues.items():
             top = min(want, len(deliveries) + most)
-            for level in self._queues[name].levels[::way]:
+            for level in () if self._queues[name].paused else self._queues[name].levels[::way]:
                 while level and len(deliveries) < top:
                     entry = next(iter(level.values()))
                     family = self._family(entry.job.id)
@@ -477,11 +494,21 @@ class _Queue:
         self.levels: tuple[OrderedDict[str, _Entry], ...] = tuple(OrderedDict() for _ in PRIORITIES)
         self.delayed: list[tuple[int, int, _Entry]] = []
         self.counts: Counter[str] = Counter()
+        self.paused = False
+        self.most: int | None = None
+
+    @property
+    def queued(self) -> int:
+        return sum(map(len, self.levels))
+
+    @property
+    def full(self) -> bool:
+        return self.most is not None and self.queued + len(self.delayed) >= self.most
 
     def depth(self, now_ms: int) -> QueueDepth:
         born = [next(iter(level.values())).born_ms for level in self.levels if level]
         oldest_s = (now_ms - min(born, default=now_ms)) / 1000
-        return QueueDepth(sum(map(len, self.levels)), len(self.delayed), oldest_s, **self.counts)
+        return QueueDepth(self.queued, len(self.delayed), oldest_s, self.paused, self.most, **self.counts)
 
 
 def open(

@@ -18,6 +18,7 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
   c               hash   <queue>:<letter> -> count: n enqueued, s f c e ended, r retried, d redelivered,
                          g gone (cancelled, while its id still lies in a list)
   w:<lane>        string a producer's last call: "seq:what was refused"; TTL
+  m               hash   <queue>:p -> 1, it is paused; <queue>:b -> how many jobs may wait there
   p               hash   id -> error, of jobs that could not be settled: nobody touches them again
   k:1 k:2         string the epochs that sweep for a lease; TTL
   in:<name>       channel of an epoch or a client: 'w' look for work; 'c<id>' stop this job, or this parent's
@@ -48,7 +49,7 @@ local LATE = -4
 
 -- What `begin` gives each call: Redis' own door (closed while a library loads), its keys, its time.
 local call
-local tag, beats, bodies, notes, counts, parked, locks
+local tag, beats, bodies, notes, counts, parked, locks, switches
 local now
 
 local function begin(keys, time)
@@ -60,6 +61,7 @@ local function begin(keys, time)
   counts = tag .. 'c'
   parked = tag .. 'p'
   locks = tag .. 'u'
+  switches = tag .. 'm'
   now = tonumber(time)
   if now == 0 then
     local clock = call('TIME')
@@ -175,6 +177,20 @@ local function later(id, body, due)
   if call('ZRANGE', delayed, 0, 0)[1] == member then
     wake(queue)
   end
+end
+
+-- How many jobs are ready in a queue, and how many more may wait there.
+local function queued_in(queue)
+  local queued = -(call('HGET', counts, queue .. ':g') or 0)
+  for level = 0, 9 do
+    queued = queued + call('LLEN', tag .. 'r:' .. queue .. ':' .. level)
+  end
+  return queued
+end
+
+local function room_in(queue)
+  local most = call('HGET', switches, queue .. ':b')
+  return most and most - queued_in(queue) - call('ZCARD', tag .. 'd:' .. queue) or math.huge
 end
 
 -- A feeder that gives its parent back will seal it no more: the parent runs as it is.
@@ -334,11 +350,14 @@ local function take_run(queue, level, args, first, count, refuse)
     named[k] = args[first + 2 * k - 2]
   end
   local known = known_among(named)
+  local room = room_in(queue)
   local ids = {}
   local fields = {}
   for k, id in ipairs(named) do
     if known[id] then
       refuse(k - 1, 'k')
+    elseif #ids >= room then
+      refuse(k - 1, 'f')
     else
       known[id] = true
       ids[#ids + 1] = id
@@ -367,11 +386,14 @@ local function take_one(queue, id, body, delay, at, holder)
     return 'c'
   end
   local key = key_of(body)
+  local twin = key and call('HGET', locks, key)
+  if twin and call('HEXISTS', bodies, twin) == 1 then
+    return 'u' .. twin
+  end
+  if not parent and holder == '' and room_in(queue) < 1 then
+    return 'f'
+  end
   if key then
-    local twin = call('HGET', locks, key)
-    if twin and call('HEXISTS', bodies, twin) == 1 then
-      return 'u' .. twin
-    end
     call('HSET', locks, key, id)
   end
   call('HSET', bodies, id, body)
@@ -396,7 +418,8 @@ end
 
 -- ENQUEUE  ARGV now lane seq  (queue priority n (id body)*n | queue priority 0 id body delay_ms at_ms holder)*
 --   -> {1, refused}   {-4} late copy
---      refused: "<number><why>,..."; k known, c its parent or holder is over, u<id> that job has its unique key
+--      refused: "<number><why>,..."; k known, c its parent or holder is over, f its queue is full,
+--      u<id> that job has its unique key
 -- Has no allow-oom: refused by a full server before it did anything.
 local function enqueue(args)
   local lane = tag .. 'w:' .. args[2]
@@ -586,6 +609,9 @@ end
 -- Claim up to most jobs of one queue, level by level; returns whether there may be more.
 local function claim_from(queue, most, lowest_first, claimed)
   promote(queue)
+  if call('HGET', switches, queue .. ':p') then
+    return
+  end
   local full = #claimed.ids + most
   for rank = 0, 9 do
     local level = lowest_first and rank or 9 - rank
@@ -896,23 +922,22 @@ local function find(args)
   return found
 end
 
--- DEPTH  ARGV now queue* -> {now, running, (epoch, card)*, {queued, scheduled, heads of levels, counters}*}
+-- DEPTH  ARGV now queue* -> {now, running, (epoch, card)*, {queued, scheduled, heads of levels, counters, {paused, bound}}*}
 local function depth(args)
   local queues = {}
   for k = 2, #args do
     local queue = args[k]
-    local queued = -(call('HGET', counts, queue .. ':g') or 0)
     local heads = {}
     for level = 0, 9 do
-      local list = tag .. 'r:' .. queue .. ':' .. level
-      queued = queued + call('LLEN', list)
-      heads[level + 1] = call('LINDEX', list, 0)
+      heads[level + 1] = call('LINDEX', tag .. 'r:' .. queue .. ':' .. level, 0)
     end
     local fields = {}
     for _, letter in ipairs({ 'n', 's', 'f', 'c', 'e', 'r', 'd' }) do
       fields[#fields + 1] = queue .. ':' .. letter
     end
-    queues[k - 1] = { queued, call('ZCARD', tag .. 'd:' .. queue), heads, call('HMGET', counts, unpack(fields)) }
+    local set = call('HMGET', switches, queue .. ':p', queue .. ':b')
+    local scheduled = call('ZCARD', tag .. 'd:' .. queue)
+    queues[k - 1] = { queued_in(queue), scheduled, heads, call('HMGET', counts, unpack(fields)), set }
   end
   local workers = {}
   local running = 0
@@ -922,6 +947,25 @@ local function depth(args)
     workers[#workers + 1] = call('HGET', tag .. 'a:' .. epoch, '')
   end
   return { now, running, workers, queues }
+end
+
+------------------------------------------------------------------------------------------------ what people do to queues
+
+-- SWITCH  ARGV now queue switch value: set one of a queue's switches, or lift it ('')
+local function switch(args)
+  local field = args[2] .. ':' .. args[3]
+  if args[4] == '' then
+    call('HDEL', switches, field)
+  else
+    call('HSET', switches, field, args[4])
+  end
+  wake(args[2])
+  return 1
+end
+
+-- QUEUES  ARGV now -> fields of counters and switches: each a queue's name, ':' and a letter
+local function queues_known()
+  return { call('HKEYS', counts), call('HKEYS', switches) }
 end
 
 local function register(name, verb, ...)
@@ -942,3 +986,5 @@ register('wait', wait, 'allow-oom')
 register('look', look, 'no-writes')
 register('find', find, 'no-writes')
 register('depth', depth, 'no-writes')
+register('switch', switch, 'allow-oom')
+register('queues', queues_known, 'no-writes')

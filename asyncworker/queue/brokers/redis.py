@@ -185,6 +185,19 @@ class RedisBroker:
     async def depth(self, queues: Sequence[str]) -> Depth:
         return parcel.depth(queues, await self._ask("depth", *queues))
 
+    async def queues(self) -> list[str]:
+        fields = itertools.chain.from_iterable(await self._ask("queues"))
+        return sorted({field.decode()[:-2] for field in fields})
+
+    async def pause(self, queue: str) -> None:
+        await self._ask("switch", queue, "p", 1)
+
+    async def resume(self, queue: str) -> None:
+        await self._ask("switch", queue, "p", "")
+
+    async def bound(self, queue: str, most: int | None) -> None:
+        await self._ask("switch", queue, "b", "" if most is None else most)
+
     async def close(self) -> None:
         self._closed = True
         await self._script.close()

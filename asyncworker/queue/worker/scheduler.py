@@ -20,7 +20,7 @@ from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BrokerError, SettingsError
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import base32
-from asyncworker.queue.job import Job
+from asyncworker.queue.job import Job, Receipt
 
 LONGEST_NAP_S = 30.0
 """A nap is cut short so that a stepped clock or a resumed laptop is noticed."""
@@ -86,8 +86,10 @@ class Scheduler:
                 if tick > self._clock.now():
                     continue
                 try:
-                    await self._broker.enqueue([schedule.job(tick)])
+                    (receipt,) = await self._broker.enqueue([schedule.job(tick)])
                 except BrokerError:
+                    receipt = Receipt.FULL
+                if receipt is Receipt.FULL:  # or the broker is away: tried again until it is taken
                     await self._sleep(1.0)
                     break
                 due[schedule] = next(calendars[schedule])
