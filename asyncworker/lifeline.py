@@ -77,15 +77,15 @@ class Child:
     def stop(self, sign: signal.Signals = signal.SIGTERM, grace: float = 5.0) -> int | None:
         """Ask it to end and wait; kill it after *grace* seconds. Returns the exit code."""
         if self.running:
-            self._process.send_signal(sign)
+            self.send(sign)
             self._thread.join(grace)
         if self.running:
-            self._process.kill()
+            self.send(signal.SIGKILL)
         return self.wait()
 
-    def kill(self) -> None:
-        """Kill it, and do not wait."""
-        self._process.kill()
+    def send(self, sign: signal.Signals) -> None:
+        """Signal it, if it still runs, and do not wait."""
+        self._process.send_signal(sign)
 
     def _stay(self, born: Future[subprocess.Popen[Any]]) -> None:
         try:

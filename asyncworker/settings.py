@@ -171,6 +171,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 10.0
     grace_period: Annotated[float, Setting(seconds(0, 86_400), "How long running jobs may go on after a stop.")] = 30.0
     burst: Annotated[bool, Setting(boolean(), "Stop when the queues are empty.")] = False
+    reload: Annotated[bool, Setting(boolean(), "Start anew when a file of your engine's package changes.")] = False
     metrics_port: Annotated[
         int | None, Setting(number(0, 65_535), "Serve /metrics on this port of 127.0.0.1 (0: any free one).")
     ] = None

@@ -15,6 +15,7 @@ from asyncworker import __version__, auto
 from asyncworker.cli.command import Call, command
 from asyncworker.cli.line import duration
 from asyncworker.cli.log import log, start_logging, tell
+from asyncworker.cli.reload import reloading
 from asyncworker.cli.target import engine_for
 from asyncworker.daemon.metrics import MetricsServer, WorkerMetrics
 from asyncworker.engine import Engine
@@ -27,7 +28,7 @@ LINGER_S = 0.2
 """How long code that was told to end may live on, when all its jobs are handed back."""
 
 
-async def body(call: Call) -> None:
+async def body(call: Call) -> int:
     """Run the jobs of an engine, until SIGTERM or Ctrl-C; with --burst, until there are none.
 
     TARGET is your engine as module:name (a function without arguments may make it). Without one, the worker
@@ -38,6 +39,8 @@ async def body(call: Call) -> None:
     """
     settings = call.settings
     start_logging(settings.log_level, settings.log_format, call.err)
+    if settings.reload:
+        return await reloading(settings.app)
     engine = engine_for(call)
     tell(engine.bus)
     with ExitStack() as opened:
@@ -57,6 +60,7 @@ async def body(call: Call) -> None:
             await engine.close()
     if await lingers():
         leave_soon()
+    return 0
 
 
 def banner(engine: Engine, notes: Iterable[str] = ()) -> str:
@@ -131,6 +135,7 @@ COMMAND = command(
         "lease",
         "grace_period",
         "burst",
+        "reload",
         "metrics_port",
         "database",
         "log_level",
@@ -139,6 +144,7 @@ COMMAND = command(
     examples="""
   asyncworker worker shop:engine
   asyncworker worker shop:engine --queues mail --concurrency 20 --metrics-port 9191
+  asyncworker worker shop:engine --reload                  while you write it
   asyncworker worker --broker redis://localhost:6379/0     the built-in functions alone
   ASYNCWORKER_APP=shop:engine asyncworker worker --burst""",
 )

@@ -65,7 +65,7 @@ class ProcessExecutor:
         ending, idle = self._all, self._idle
         self._open()
         for process in ending:
-            process.child.kill()
+            process.child.send(signal.SIGKILL)
         for process in idle:
             process.close()
         for process in ending:
@@ -117,7 +117,7 @@ class _Process:
 
     def close(self) -> None:
         """Kill it. Not while it is asked: then kill the child alone, and the call sees the end of its socket."""
-        self.child.kill()
+        self.child.send(signal.SIGKILL)
         self._wire.close()
 
     def fate(self) -> str:
