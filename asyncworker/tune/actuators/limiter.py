@@ -57,7 +57,7 @@ class Limiter:
             raise BadParameters(f"a limiter needs 1 <= low <= size <= high, not {low}, {size}, {high}")
         self.name, self.low, self.high = name, low, high
         self._size, self._in_use = size, 0
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._line: deque[asyncio.Future[None]] = deque()  # empty whenever a permit is free: `_let_in` sees to it
         self._passed = self._queued = self._gave_up = 0
         self._wait_s = self._longest_s = 0.0
 
@@ -80,7 +80,7 @@ class Limiter:
 
     async def acquire(self) -> None:
         """Wait for a permit; each is given back with `release`."""
-        if self._in_use < self._size and not self._line:
+        if self._in_use < self._size:
             self._in_use += 1
             self._passed += 1
             return
@@ -93,8 +93,8 @@ class Limiter:
             self._gave_up += 1
             if place.done() and not place.cancelled():  # the permit came in the same turn of the loop
                 self.release()
-            else:
-                self._leave(place)
+            elif place in self._line:
+                self._line.remove(place)
             raise
         waited = loop.time() - came
         self._passed += 1
@@ -103,8 +103,8 @@ class Limiter:
         self._longest_s = max(self._longest_s, waited)
 
     def try_acquire(self) -> bool:
-        """Take a permit if one is free and nobody waits; returns whether."""
-        if self._in_use >= self._size or self._line:
+        """Take a permit if one is free; returns whether."""
+        if self._in_use >= self._size:
             return False
         self._in_use += 1
         self._passed += 1
@@ -121,13 +121,6 @@ class Limiter:
         self._in_use -= 1
         if self._line:
             self._let_in()
-
-    def _leave(self, place: asyncio.Future[None]) -> None:
-        """Leave the line; who came while a dead place stood in it has not looked for room himself."""
-        place.cancel()
-        if place in self._line:
-            self._line.remove(place)
-        self._let_in()
 
     def _let_in(self) -> None:
         while self._line and self._in_use < self._size:

@@ -180,7 +180,7 @@ class UslPolicy:
         state, count = self._state, self._count
         if count >= max(self._min_samples, self.limit):
             return True
-        if state.phase == "start":  # slow calls: do not wait for fifty where the answer is plain
+        if state.phase == "start" and elapsed > 1.0:  # slow calls: do not wait for fifty where the answer is plain
             noise = math.sqrt(state.variance * (1 / count + 1 / self._min_samples))
             plain = state.best_rate * GROWTH * (1 + 3 * noise)
             return count >= max(16, self.limit) and self._good / elapsed > plain
@@ -200,7 +200,8 @@ class UslPolicy:
             return
         mean = self._sum / self._good
         if mean > 0:
-            spread = max(1e-4, self._squares / self._good / (mean * mean) - 1)
+            # Failures make the count of good calls vary, too.
+            spread = max(1e-4, self._squares / self._good / (mean * mean) - 1) + self._count / self._good - 1
             state.variance += 0.2 * (spread - state.variance)
         if state.epoch > state.ceiling_until:
             state.ceiling = None
@@ -287,7 +288,7 @@ class UslPolicy:
         state.above, state.below = max(0.0, state.above + drift - 0.5), max(0.0, state.below - drift - 0.5)
         if state.surprises >= 2:
             return score
-        return state.above - state.below if max(state.above, state.below) > 7 else 0.0
+        return state.above - state.below if max(state.above, state.below) > 10 else 0.0
 
     def _falls(self, sample: Sample) -> float | None:
         """Return the concurrency known to be good below which this sample has fallen, as off a cliff; else None."""
@@ -319,18 +320,20 @@ class UslPolicy:
         Failures that stay, four steps further down, do not come from load: bad items, a dependency that is gone.
         """
         state, share = self._state, 1 - self._good / self._count
-        if state.trial is not None and share < state.trial.share / 2:
-            self._mark(float(state.trial.limit))
-            state.trial, state.phase, state.place = None, "track", 7
-        elif state.trial is not None and (state.trial.steps >= TRIES or self.limit == self.low):
+        bearable = min(0.95, state.usual_failures + FAILING)
+        bearable += 2 * math.sqrt(bearable * (1 - bearable) / self._count)
+        if share <= bearable:
+            if state.trial is not None and share < state.trial.share / 2:
+                self._mark(float(state.trial.limit))
+                state.phase, state.place = "track", 7
+            state.trial = None
+            state.usual_failures += 0.2 * (share - state.usual_failures)
+            return False
+        if state.trial is not None and (state.trial.steps >= TRIES or self.limit == self.low):
             limit, state.trial = state.trial.limit, None
             state.usual_failures, state.centre = share, float(limit)
             self._set(limit, f"{share:.0%} of calls fail at any limit")
             return True
-        state.usual_failures += 0.2 * min(0.0, share - state.usual_failures)
-        bearable = min(0.95, state.usual_failures + FAILING)
-        if share <= bearable + 2 * math.sqrt(bearable * (1 - bearable) / self._count):
-            return False
         if state.trial is None:
             state.trial = Trial(self.limit, share)
         state.trial.steps += 1

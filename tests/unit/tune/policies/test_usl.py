@@ -110,8 +110,9 @@ def test_s42_it_does_not_swing() -> None:
     backend = Scalable(50.0, 0.03, 0.0005)
     done = run(UslPolicy(), backend, Works(random.Random(SEED)), 30.0)
     n, _ = best(backend)
-    late = [limit for t, limit in done.limits if t > 10]
-    assert 0.4 * n < min(late) < max(late) < 2.6 * n
+    late = sorted(limit for t, limit in done.limits if t > 10)
+    assert 0.5 * n < late[len(late) // 2] < 1.6 * n, f"seed {SEED}"
+    assert 0.3 * n < late[len(late) // 10] < late[-len(late) // 10] < 2.2 * n, f"seed {SEED}"
 
 
 @pytest.mark.parametrize("bad", [{"dither": 0.0}, {"min_samples": 3}, {"knee_tolerance": 1.0}, {"min_window": -1.0}])
