@@ -65,7 +65,7 @@ class BacklogPolicy:
         state.arrivals += (0.5 if arrivals > state.arrivals else 0.1) * (arrivals - state.arrivals)
         done = sane(observation.completions, 0.0, 1e12)
         if observation.busy > SATURATED and done > 0 and observation.size > 0:
-            speed = done / observation.size
+            speed = max(1e-9, done / observation.size)
             state.speed = speed if state.speed is None else state.speed + 0.2 * (speed - state.speed)
         if state.speed is None:
             wanted, because = (size * 2, "work waits, speed unknown") if waiting else (size, "nothing known yet")
@@ -90,7 +90,7 @@ class BacklogPolicy:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         loaded = load(state, _State)
         loaded.wanted = []  # times of another process's clock
-        if loaded.speed is not None and loaded.speed <= 0:
+        if loaded.speed is not None and loaded.speed < 1e-9:
             loaded.speed = None
         self._state = loaded
 

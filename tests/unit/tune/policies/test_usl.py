@@ -123,8 +123,8 @@ def test_arguments_that_cannot_work_are_refused(bad: dict[str, float]) -> None:
 
 def test_a_state_taken_at_any_moment_goes_on() -> None:
     backend, policy = Failing(25), UslPolicy()
-    for _ in range(60):
-        backend.work(policy, 0.3)
+    for _ in range(30):
+        backend.work(policy, 1.3)
         fresh = UslPolicy()
         fresh.load_state_dict(json.loads(json.dumps(policy.state_dict())))
         assert fresh.limit == policy.limit
