@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "AsyncBatchProcessor": "work.batch",
     "AsyncWorkerError": "errors",
+    "AsyncWorkerOptimizer": "optimizer",
     "BadParameters": "errors",
     "Balance": "work.balance",
     "BrokerDown": "errors",
@@ -98,6 +99,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which see no table; a tes
     from asyncworker.mapreduce.job import ProcessingPartition as ProcessingPartition
     from asyncworker.mapreduce.processor import DistributedProcessor as DistributedProcessor
     from asyncworker.mapreduce.progress import Progress as Progress
+    from asyncworker.optimizer import AsyncWorkerOptimizer as AsyncWorkerOptimizer
     from asyncworker.queue.context import Context as Context
     from asyncworker.queue.job import State as State
     from asyncworker.task import Task as Task

@@ -62,7 +62,7 @@ def bars_beside(results: dict[str, Figures]) -> list[Bar]:
 
 
 def end_to_end(seed: int, draws: int = 4) -> list[float]:
-    """Return the share of the best throughput in the first 20 s of `AdaptiveLimiter`, on tasks of a virtual loop."""
+    """Return the share of the best throughput in the first 20 s of `AsyncWorkerOptimizer.map`, on a virtual loop."""
     found = []
     for draw in range(draws):
         rng = random.Random(f"{seed} {draw} end to end")
@@ -86,7 +86,7 @@ def main() -> None:
         "worst after": lambda of: min(of["after"]),
     }
     found = bars(results[OURS]) + ([] if asked.ours else bars_beside(results))
-    found.append(Bar("end to end on tasks, 0-20 s, mean", mean(end_to_end(asked.seed)), 0.92))
+    found.append(Bar("end to end through map, 0-20 s, mean", mean(end_to_end(asked.seed)), 0.92))
     tell(asked, dict(results), compared(results, columns), found)
 
 

@@ -165,7 +165,7 @@ async def fair(make: Make) -> dict[str, float]:
             async with pool.acquire():
                 waits.append(time.perf_counter() - came)
                 served.append(number)
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.02)
 
         await asyncio.gather(*(use(number) for number in range(110)))
     queued = sorted(waits)[10:]  # the others did not wait

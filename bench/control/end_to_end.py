@@ -1,29 +1,25 @@
-"""Tasks on a virtual event loop through the public gate, for as long as there is time."""
+"""The public map on a virtual event loop, for as long as there is time."""
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 
-from asyncworker.tune.adaptive import AdaptiveLimiter
-from asyncworker.tune.policies.usl import UslPolicy
-from bench.control.simulation import HIGH, Capacity, Works
+from asyncworker.optimizer import AsyncWorkerOptimizer
+from bench.control.simulation import Capacity, Works
 from bench.control.virtual_loop import Backend
 
 
 async def mapped(capacity: Capacity, works: Works, seconds: float) -> int:
-    """Return how many calls end in so many virtual seconds, of as many as `AdaptiveLimiter` lets begin."""
+    """Return how many calls end in so many virtual seconds, of a map over items without end."""
     backend = Backend(capacity, works)
-    limiter = AdaptiveLimiter(UslPolicy(high=HIGH))
 
-    async def crew() -> None:
-        while True:
-            async with limiter:
-                await backend.call()
+    async def call(_: int) -> None:
+        await backend.call()
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(crew()) for _ in range(HIGH)]
-        await asyncio.sleep(seconds)
-        completed = backend.completed
-        for task in tasks:
-            task.cancel()
+    results = AsyncWorkerOptimizer().map(call, itertools.count())
+    async for _ in results:
+        if backend.now() >= seconds:
+            break
+    completed = backend.completed
+    await results.aclose()
     return completed

@@ -88,6 +88,9 @@ class Backend:
             self._under_way.pop(call, None)
             self._set_timer(loop)
 
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
     def _speed(self) -> float:
         n = len(self._under_way)
         return self._capacity(n) / n

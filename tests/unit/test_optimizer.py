@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from asyncworker import AsyncWorkerOptimizer
+from asyncworker.errors import BadParameters
+from bench.control import virtual_loop
+from bench.control.bench_convergence import end_to_end
+from bench.control.simulation import Scalable, Works
+
+SEED = random.SystemRandom().randrange(2**32)
+
+
+async def double(number: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * number
+
+
+async def test_results_come_in_the_items_order() -> None:
+    async def slow_first(number: int) -> int:
+        await asyncio.sleep(0.002 if number == 0 else 0)
+        return number
+
+    optimizer = AsyncWorkerOptimizer()
+    assert await optimizer.optimize_batch_processing(range(300), slow_first) == list(range(300))
+    assert await optimizer.optimize_batch_processing(range(30), slow_first, max_concurrent=5) == list(range(30))
+    assert await optimizer.optimize_batch_processing([], slow_first) == []
+
+
+async def test_an_error_ends_all_of_it() -> None:
+    async def picky(number: int) -> int:
+        await asyncio.sleep(0)
+        if number == 7:
+            raise KeyError(number)
+        return number
+
+    with pytest.raises(KeyError):
+        await AsyncWorkerOptimizer().optimize_batch_processing(range(1000), picky)
+    found = [out.error async for out in AsyncWorkerOptimizer().map(picky, range(20), on_error="collect")]
+    assert sum(error is not None for error in found) == 1
+
+
+async def test_s41_a_million_items_never_are_a_million_tasks() -> None:
+    most = 0
+
+    def items() -> Iterator[int]:
+        nonlocal most
+        for number in range(20_000):
+            if number % 500 == 0:
+                most = max(most, len(asyncio.all_tasks()))
+            yield number
+
+    before = len(asyncio.all_tasks())
+    total = 0
+    async for _ in AsyncWorkerOptimizer().map(double, items()):
+        total += 1
+    assert total == 20_000
+    assert most - before <= 200
+
+
+@pytest.mark.parametrize("concurrency", [0, "many", True, 1.5])
+async def test_a_concurrency_that_is_none_is_refused(concurrency: object) -> None:
+    with pytest.raises(BadParameters):
+        AsyncWorkerOptimizer().map(double, [1], concurrency=concurrency)  # type: ignore[arg-type]
+
+
+def test_auto_does_nearly_the_most_work_there_is_to_do() -> None:
+    shares = end_to_end(SEED, draws=2)
+    assert sum(shares) / 2 >= 0.88, f"seed {SEED}"
+
+
+def test_what_it_learned_is_used_again_also_elsewhere() -> None:
+    async def main(optimizer: AsyncWorkerOptimizer, count: int) -> int:
+        backend = virtual_loop.Backend(Scalable(50.0, 0.03, 0.0005), Works(random.Random(1)))
+
+        async def call(_: int) -> None:
+            await backend.call()
+
+        await optimizer.optimize_batch_processing(range(count), call)
+        return backend.most
+
+    first = AsyncWorkerOptimizer()
+    virtual_loop.run(main(first, 4000))
+    assert first.decisions
+    second = AsyncWorkerOptimizer(learned=json.loads(json.dumps(first.learned)))
+    assert virtual_loop.run(main(second, 100)) > 15
+    assert virtual_loop.run(main(AsyncWorkerOptimizer(), 40)) <= 8
+    odd = AsyncWorkerOptimizer(learned={next(iter(first.learned)): {"nonsense": 1}})
+    assert virtual_loop.run(main(odd, 40)) <= 8
