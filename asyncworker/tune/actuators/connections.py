@@ -68,7 +68,7 @@ class ConnectionPoolOptimizer:
         bus: where changes of size and leaks are told of; leaks are logged too.
         automatic: think the size over, check and look for leaks while open; else only when asked.
 
-    Cost: some 40 us to borrow and give back, beside what the driver takes (`bench/control/bench_pool_honesty.py`).
+    Cost: some 50 us to borrow and give back, beside what the driver takes (`bench/control/bench_pool_honesty.py`).
     """
 
     def __init__(
