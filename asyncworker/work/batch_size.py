@@ -19,6 +19,8 @@ PROBES = (1.25, 1.0, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0)
 """The sizes tried around the best one, in turn: batches of one size alone would tell no slope."""
 TRUST = 1.25
 """By how much the size may grow from one batch to the next once it is fitted: not beyond what was tried."""
+FIRST = 4.0
+"""Items of the first batch: one alone would let a queue grow while there is much to do."""
 LARGE_STEP, STEP = 4.0, 2.0
 """By how much the first sizes grow: largely while the rate grows nearly as much, then with care."""
 CASES = tuple(case for case in product((1, 0), repeat=3) if any(case))
@@ -30,7 +32,7 @@ Cost = tuple[float, float, float]
 class BatchSize:
     """Find the size.
 
-    It starts at one item and grows while that makes the rate grow; then it fits the cost to what was seen, weighted
+    It starts at four items and grows while that makes the rate grow; then it fits the cost to what was seen, weighted
     by age, takes the smallest size within *knee* of the best rate, and tries its neighbours now and then. When
     batches take far longer or shorter than the fit says, all is forgotten and it starts over from a quarter.
 
@@ -49,8 +51,8 @@ class BatchSize:
             raise BadParameters(f"an SLO is more than 0 seconds, not {slo}")
         self.max_size, self.slo, self.knee = max_size, slo, knee
         self.relearned = 0
-        self._next = self._centre = 1.0
-        self._start(1.0)
+        self._next = self._centre = FIRST
+        self._start(FIRST)
 
     @property
     def size(self) -> int:

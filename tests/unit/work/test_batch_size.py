@@ -54,7 +54,7 @@ def test_where_size_costs_nothing_it_takes_the_most_that_pays() -> None:
 
 def test_batches_that_are_not_full_teach_the_cost_but_grow_nothing() -> None:
     policy = BatchSize(100)
-    policy.on_batch(1, 0.11)
+    policy.on_batch(4, 0.14)
     size = policy.size
     for items in (1, 2, 3) * 10:
         policy.on_batch(items, 0.1 + 0.01 * items)
