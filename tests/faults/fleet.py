@@ -194,9 +194,14 @@ class Fleet:
     async def kill_one(self) -> None:
         """Kill a worker while it holds work, and start another."""
         worker, _ = await self.stop_one()
+        self.kill(worker.pid)
+        self.start()
+
+    def kill(self, pid: int) -> None:
+        """Kill a worker of the fleet."""
+        (worker,) = [worker for worker in self.workers if worker.pid == pid]
         worker.kill()
         self.workers.remove(worker)
-        self.start()
 
     async def restart_server(self) -> None:
         """Kill the server between two commands, and start it again."""

@@ -37,21 +37,23 @@ async def reduces(tmp_path: Path, seed: int, *, partitions: int, kills: int) -> 
                 seen.extend([now async for now in job.progress(every=0.05)])
 
             looking = asyncio.create_task(look())
-            for killed in range(kills):
+            try:
+                dead: set[int] = set()
+                while len(dead) < kills:
 
-                async def reducing(killed: int = killed) -> int:
-                    pids = [pid for word, pid in running.story.marks if word == "reducing"]
-                    return pids[killed] if len(pids) > killed else 0
+                    async def reducing() -> set[int]:
+                        return {pid for word, pid in running.story.marks if word == "reducing"} - dead
 
-                pid = await until(reducing)
-                (victim,) = [worker for worker in running.workers if worker.pid == pid]
-                victim.kill()
-                running.workers.remove(victim)
-                running.start()
-                assert not out.exists()
-            hold.unlink()
-            summary = await job.result(timeout=30)
-            await looking
+                    (pid,) = await until(reducing)
+                    running.kill(pid)
+                    dead.add(pid)
+                    running.start()
+                    assert not out.exists()
+                hold.unlink()
+                summary = await job.result(timeout=30)
+                await looking
+            finally:
+                looking.cancel()
             depth = (await engine.broker.depth(["cpu_intensive"])).queues["cpu_intensive"]
             words = [word for word, _ in running.story.marks]
     print(f"F15 seed={seed} partitions={partitions} kills={kills} looks={len(seen)} redelivered={depth.redelivered}")
