@@ -27,6 +27,8 @@ class Hooks:
     """
 
     def __init__(self) -> None:
+        self.used = False  # whether an attempt's hooks are to be looked at at all
+        self.follow = False  # whether anybody wants to know how attempts ended
         self.start: list[Callable[[], Any]] = []
         self.stop: list[Callable[[], Any]] = []
         self.before: list[Callable[[Context], Any]] = []
@@ -47,27 +49,26 @@ class Hooks:
     def before_task(self, hook: H) -> H:
         """Call ``hook(ctx)`` before each attempt, within its timeout; it may raise `Retry`, `Snooze`, `Discard`."""
         self.before.append(hook)
+        self.used = True
         return hook
 
     def after_task(self, hook: H) -> H:
         """Call ``hook(ctx, error)`` after each attempt; *error* is None where it gave a value."""
         self.after.append(hook)
+        self.used = self.follow = True
         return hook
 
     def on_success(self, hook: H) -> H:
         """Call ``hook(ctx, value)`` once a job has succeeded."""
         self.success.append(hook)
+        self.used = self.follow = True
         return hook
 
     def on_failure(self, hook: H) -> H:
         """Call ``hook(ctx, error)`` once a job has failed for good in a worker's hands."""
         self.failure.append(hook)
+        self.used = self.follow = True
         return hook
-
-    @property
-    def follow(self) -> bool:
-        """Whether anybody wants to know how attempts ended."""
-        return bool(self.after or self.success or self.failure)
 
     async def steer(self, ctx: Context) -> None:
         """Call what comes before an attempt.

@@ -235,13 +235,12 @@ class Runner:
             if options.timeout is not None:
                 running.deadline = min(attempt.since + options.timeout, attempt.until)
             places, names = definition.arguments(args, kwargs)
-            hooks, context_name = self._hooks, definition.signature.given_name
-            if context_name or hooks.before or hooks.follow:
+            context_name = definition.signature.given_name
+            if context_name or self._hooks.used:
                 attempt.context = self._context(delivery, attempt.task)
                 if context_name:
                     names[context_name] = attempt.context
-                if hooks.before:
-                    await hooks.steer(attempt.context)
+                await self._hooks.steer(attempt.context)
             return attempt.succeeded(await definition.call(*places, **names))
         except asyncio.CancelledError as exc:
             if running.why == "release":

@@ -100,9 +100,7 @@ async def test_a_hook_that_fails_changes_nothing(caplog: pytest.LogCaptureFixtur
     assert caplog.text.count("broken failed") == 4
 
 
-@pytest.mark.parametrize(
-    ("signal", "calls"), [(Discard("not today"), 0), (Retry(delay=0), 1), (Snooze(0), 1)], ids=str
-)
+@pytest.mark.parametrize(("signal", "calls"), [(Discard("not today"), 0), (Retry(delay=0), 1), (Snooze(0), 1)], ids=str)
 async def test_before_task_may_steer_the_job(signal: Exception, calls: int) -> None:
     engine = Engine()
     once = [signal]
