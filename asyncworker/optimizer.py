@@ -7,19 +7,24 @@ pages = await optimizer.optimize_batch_processing(urls, fetch)
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
 from asyncworker.errors import BadParameters
 from asyncworker.events import Bus
 from asyncworker.tune.actuators.limiter import Limiter
+from asyncworker.tune.actuators.pool import ResourcePool
 from asyncworker.tune.adaptive import AdaptiveLimiter
 from asyncworker.tune.decisions import Decisions
+from asyncworker.tune.policies.policy import ScalerPolicy
 from asyncworker.tune.policies.usl import UslPolicy
+from asyncworker.work.balance import Balance, balance_score, distribute
+from asyncworker.work.pipeline import Pipeline, Stage
 from asyncworker.work.stream import Items, stream
 
 T = TypeVar("T")
 R = TypeVar("R")
+K = TypeVar("K", bound=Hashable)
 
 MOST = 200
 """What ``"auto"`` never goes beyond."""
@@ -60,23 +65,52 @@ class AsyncWorkerOptimizer:
         """
         if concurrency == "auto":
             return self._sought(func, items, ordered, on_error)
-        if isinstance(concurrency, bool) or not isinstance(concurrency, int):
-            raise BadParameters(f"concurrency must be a number or 'auto', not {concurrency!r}")
-        return stream(func, items, concurrency=concurrency, ordered=ordered, on_error=on_error)
+        return stream(func, items, concurrency=_number(concurrency), ordered=ordered, on_error=on_error)
 
     async def optimize_batch_processing(
         self,
         items: Items[T],
         task_func: Callable[[T], Awaitable[R]],
+        batch_size: int | Literal["auto"] = "auto",
         max_concurrent: int | Literal["auto"] = "auto",
     ) -> list[R]:
         """Return the results of all items, in their order; the first error ends all of it and is raised.
 
-        One item is one call. Raises also what `map` does.
+        Args:
+            items: as for `map`. task_func: awaited once an item.
+            batch_size: at most so many items are under way, too; ``"auto"``: no bound of its own. Calls that take many
+                items at once are `AsyncBatchProcessor`'s.
+            max_concurrent: how many items are under way.
+
+        Raises:
+            BadParameters: one of the two is neither a number, 1 or more, nor ``"auto"``.
         """
-        results = self.map(task_func, items, concurrency=max_concurrent, ordered=True)
+        bounds = [_number(bound) for bound in (batch_size, max_concurrent) if bound != "auto"]
+        results = self.map(task_func, items, concurrency=min(bounds) if bounds else "auto", ordered=True)
         async with contextlib.aclosing(results):
             return [result async for result in results]
+
+    def setup_pipeline(self, *stages: Stage | Callable[[Any], Any], workers: int = 100) -> Pipeline:
+        """Return stages in a row; how many items each works on at once is found."""
+        return Pipeline(*stages, workers=workers)
+
+    def manage_resource_pool(
+        self, min_workers: int = 1, max_workers: int = 10, policy: ScalerPolicy | str | None = "levels"
+    ) -> ResourcePool:
+        """Return a pool of worker coroutines whose size the policy says; its decisions are noted here."""
+        return ResourcePool(min_workers, max_workers, policy, decisions=self.decisions)
+
+    def distribute_tasks(self, tasks: Iterable[T], workers: Iterable[Mapping[str, Any] | K]) -> dict[K, list[T]]:
+        """Return each worker's tasks; see `asyncworker.work.balance.distribute`."""
+        return distribute(tasks, workers)
+
+    def calculate_balance_score(
+        self,
+        distribution: Mapping[K, Iterable[T] | float],
+        workers: Iterable[Mapping[str, Any] | K] | None = None,
+    ) -> Balance:
+        """Return how even a distribution is; see `asyncworker.work.balance.balance_score`."""
+        return balance_score(distribution, workers)
 
     async def _sought(
         self, func: Callable[[T], Awaitable[R]], items: Items[T], ordered: bool, on_error: Any
@@ -99,3 +133,9 @@ class AsyncWorkerOptimizer:
                     yield result
         finally:
             self.learned[name] = policy.state_dict()
+
+
+def _number(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadParameters(f"how many at once is a number or 'auto', not {value!r}")
+    return value

@@ -32,6 +32,32 @@ async def test_results_come_in_the_items_order() -> None:
     assert await optimizer.optimize_batch_processing([], slow_first) == []
 
 
+async def test_a_batch_size_bounds_what_is_under_way() -> None:
+    inside = most = 0
+
+    async def watched(_: int) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await asyncio.sleep(0)
+        inside -= 1
+
+    for sizes, bound in (((3, "auto"), 3), ((3, 9), 3), ((9, 3), 3)):
+        most = 0
+        await AsyncWorkerOptimizer().optimize_batch_processing(range(50), watched, *sizes)  # type: ignore[arg-type]
+        assert most == bound
+
+
+async def test_the_other_parts_are_at_hand() -> None:
+    optimizer = AsyncWorkerOptimizer()
+    assert await optimizer.setup_pipeline(double, double).process(range(5)) == [0, 4, 8, 12, 16]
+    async with optimizer.manage_resource_pool(1, 3) as pool:
+        assert await pool.run(double, 4) == 8
+    plan = optimizer.distribute_tasks(range(10), ["a", "b"])
+    assert {worker: len(tasks) for worker, tasks in plan.items()} == {"a": 5, "b": 5}
+    assert optimizer.calculate_balance_score(plan).jain == 1.0
+
+
 async def test_an_error_ends_all_of_it() -> None:
     async def picky(number: int) -> int:
         await asyncio.sleep(0)
