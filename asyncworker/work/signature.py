@@ -19,7 +19,7 @@ from asyncworker.errors import BadParameters
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
-_AS_IT_IS = {Any, object, int, str, bool, bytes, None, dict, list}
+_AS_IT_IS = {Any, object, int, str, bool, None, dict, list}
 """Types whose values travel unchanged: nothing is to be converted where they arrive."""
 _GATHERS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -27,7 +27,7 @@ _GATHERS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 class Signature:
     """The parameters of one function.
 
-    Types are strict (``"2"`` is no int), and convertible ones are those of `msgspec`: dataclasses, structs, typed
+    Types are strict (``"2"`` is no int; but a text for bytes is base64, and one for a date ISO 8601), and convertible ones are those of `msgspec`: dataclasses, structs, typed
     dictionaries, enums, dates, UUID, Decimal, ``Annotated`` constraints and so on. Any other annotation, and what
     ``*args`` and ``**kwargs`` gather, is not looked at.
 

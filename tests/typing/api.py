@@ -9,6 +9,7 @@ from typing import Any, assert_type
 
 from asyncworker import (
     AsyncBatchProcessor,
+    Context,
     Engine,
     JobFailed,
     JobHandle,
@@ -36,7 +37,22 @@ def shout(text: str) -> str:
 async def report() -> None: ...
 
 
+@engine.on_start
+async def warm_up() -> None: ...
+
+
+@engine.before_task
+def look(ctx: Context) -> None: ...
+
+
+@engine.on_failure
+async def complain(ctx: Context, error: BaseException) -> None: ...
+
+
 async def use() -> None:
+    await warm_up()
+    assert_type((await engine.drain()).succeeded, int)
+    assert_type([end.error for end in engine.recent.failures], list[str])
     job = await fetch.enqueue("https://example.org", retries=1)
     assert_type(job, JobHandle[int])
     assert_type(await job.result(timeout=5), int)

@@ -125,6 +125,14 @@ def test_arguments_arrive_as_what_their_annotations_say() -> None:
     )
 
 
+def test_producers_that_know_only_json_say_dates_and_bytes_as_texts() -> None:
+    def function(data: bytes, at: datetime) -> None: ...
+
+    there = ["YWJj", "2026-01-02T00:00:00Z"]
+    assert Signature(function).check(tuple(there), {})
+    assert Signature(function).convert(there, {}) == ((b"abc", datetime(2026, 1, 2, tzinfo=UTC)), {})
+
+
 @pytest.mark.parametrize(
     ("given_there", "called"), [(([1], {}), ((), {"a": 1})), (([1], {"b": 2}), ((), {"a": 1, "b": 2}))]
 )
