@@ -36,7 +36,7 @@ from asyncworker.queue.entrance import enter
 from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.job import DEFAULT_PRIORITY, Job
 from asyncworker.queue.recent import Recent
-from asyncworker.queue.task import SENT, TaskOptions, Tasks, options_of
+from asyncworker.queue.task import DEFAULTS, SENT, TaskOptions, Tasks, options_of
 from asyncworker.queue.worker.scheduler import Schedule
 from asyncworker.queue.worker.worker import Lifespan, Worker
 from asyncworker.registry import find
@@ -223,7 +223,7 @@ class Engine:
         """Enqueue calls of one task; see `Task.enqueue_many`."""
         queue = call.queue or task.queue
         priority = task.priority if call.priority is None else call.priority
-        sent = {option: value for option in SENT if (value := getattr(task, option)) is not None}
+        sent = {option: value for option in SENT if (value := getattr(task, option)) != getattr(DEFAULTS, option)}
         options, at_s = sent | call.options, call.at_s
         if call.delay or at_s:
             options["due_s"] = at_s or self.clock.now() + call.delay

@@ -45,8 +45,8 @@ FULL_PAUSE_S = 0.5
 PATIENCE_S = 2.0
 """How long a feeder that failed tries to say so; after that its lease does."""
 FAILED_TTL_S, CANCELLED_TTL_S = 604_800, 3_600
-MAP_OPTIONS = {"max_deliveries": 10}
-"""A partition is not to blame for each worker that dies with it in hand: a large job sees many come and go."""
+OPTIONS = {"max_deliveries": 10}
+"""A partition (or reduction) is not to blame for each worker that dies with it in hand: a large job sees many come and go."""
 
 
 async def submit(
@@ -98,7 +98,7 @@ async def submit(
         partitions = opened.partitions(partition_size)
         first = await anext(partitions, None)  # what cannot be read at all is said before there is a job
         _check_columns(opened, fields)
-        parent = Job(Ids()(), queue, pack_call(REDUCE_TASK, (plan,), {}), priority)
+        parent = Job(Ids()(), queue, pack_call(REDUCE_TASK, (plan,), {}), priority, OPTIONS)
         most = in_flight if in_flight or opened.portable else ahead
         feeder = Feeder(broker, parent, most, lease_s, clock)
         await feeder.begin()
@@ -171,7 +171,7 @@ class Feeder:
         while partition is not None:
             name = child_id(self._parent.id, partition.index)
             call = pack_call(MAP_TASK, (partition,), {})
-            batch.append(Job(name, self._parent.queue, call, self._parent.priority, MAP_OPTIONS))
+            batch.append(Job(name, self._parent.queue, call, self._parent.priority, OPTIONS))
             now = self._clock.monotonic()
             if self._most or partition.data or len(batch) >= A_ROUND_TRIP or now - flushed >= FLUSH_S:
                 if not await self._enqueue(batch):

@@ -73,8 +73,8 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 SECONDS = ("timeout", "retry_backoff", "retry_backoff_max", "result_ttl", "failure_ttl", "expires", "deadline")
 LONGEST_KEY = 1000
 WORDS = {"on_conflict": ("return", "raise"), "when_full": ("block", "reject")}
-SENT = ("expires", "deadline", "unique")
-"""Task options that go with each job, for the broker has a part in them."""
+SENT = ("expires", "deadline", "unique", "max_deliveries")
+"""Task options that go with each job where they are not the default, for the broker has a part in them."""
 
 PORTABLE = frozenset(
     {
@@ -86,10 +86,12 @@ PORTABLE = frozenset(
         "retry_jitter",
         "result_ttl",
         "failure_ttl",
-        "max_deliveries",
     }
 )
 """Task options that one call may override and that then travel with the job."""
+
+
+DEFAULTS = TaskOptions()
 
 
 def options_of(given: Mapping[str, Any], default: TaskOptions | None = None) -> TaskOptions:

@@ -23,15 +23,14 @@ ledger = Ledger(FOLDER)
 ledger.follow(engine.bus)
 
 
-# So many deliveries because a job that was given back is the next to be claimed, and may meet the next kill at once.
-@engine.task(max_deliveries=100, max_attempts=1, timeout=None)
+@engine.task(max_attempts=1, timeout=None)
 async def work(seconds: float, ctx: Context) -> int:
     await asyncio.sleep(seconds)
     ledger.ran(ctx)
     return ctx.deliveries
 
 
-@engine.task(max_deliveries=100, max_attempts=1, timeout=None)
+@engine.task(max_attempts=1, timeout=None)
 async def blocks_at_first(seconds: float, ctx: Context) -> int:
     """Keep the event loop from turning, but for those to whom the job comes after its first owner was given up."""
     if not ctx.deliveries:
