@@ -14,6 +14,7 @@ from asyncworker.errors import BadParameters, DecodeError
 from asyncworker.queue.body import OPTIONS, delivery, pack_body, read_note, split_body
 from asyncworker.queue.codec import born_ms, unpack_record
 from asyncworker.queue.job import (
+    DEFAULT_PRIORITY,
     ID_LENGTH,
     Claimed,
     Depth,
@@ -144,7 +145,7 @@ def found(job_id: str, said: Sequence[Any]) -> Found | None:
     if not said:
         return None
     if state := STATES.get(said[0]):
-        return _over(job_id, state, said[1])
+        return _over(job_id, state, *said[1:])
     word, body, note, at_ms, error, children = said
     state, known, at_s = State(word.decode()), read_note(note), float(at_ms) / 1000
     try:
@@ -167,12 +168,14 @@ def found(job_id: str, said: Sequence[Any]) -> Found | None:
     )
 
 
-def _over(job_id: str, state: State, record: bytes) -> Found:
+def _over(job_id: str, state: State, record: bytes, body: bytes | None, deliveries: bytes | None) -> Found:
+    queue, priority, _, _, payload = split_body(body) if body else ("", DEFAULT_PRIORITY, 0, {}, b"")
+    found = Found(job_id, state, queue, priority, deliveries=int(deliveries or 0), payload=payload, record=record)
     try:
         said = unpack_record(record)
     except DecodeError:
-        return Found(job_id, state, record=record)
-    return Found(job_id, state, attempt=said.attempt, started_s=said.started_s, error=said.error_text, record=record)
+        return found
+    return msgspec.structs.replace(found, attempt=said.attempt, started_s=said.started_s, error=said.error_text)
 
 
 def _progress(total: bytes, done: bytes, failed: bytes, units: bytes, sealed: bytes, state: bytes) -> Progress:

@@ -252,6 +252,94 @@ class TestAdmin:
         await admin_of(world).bound(world.queue, 0)
         await world.parent(feeder, 3)
 
+    async def test_what_failed_is_a_dead_letter_and_comes_back_once(self, world: World, worker: Member):
+        admin = admin_of(world)
+        job_id, other = await world.put(world.job(b"the call", priority=3, options={"timeout": 7}), world.job())
+        await worker.claim(2)
+        await worker.leave(crashed=True)
+        worker = await world.join()
+        await worker.claim(2)
+        await worker.step(0, world.done(job_id, Op.RETRY, 0), world.done(other))
+        await worker.claim_one()
+        await worker.step(0, world.done(job_id, Op.FAILED))
+        assert await admin.dead() == [job_id]
+        found = await world.found(job_id)
+        assert (found.state, found.queue, found.priority, found.payload) == (State.FAILED, world.queue, 3, b"the call")
+        assert (found.deliveries, found.record) == (1, b"record")
+        unknown = world.new_id()
+        for _ in range(2):
+            assert await admin.replay([job_id, other, unknown]) == [True, False, False]
+        assert await admin.dead() == []
+        delivery = await worker.claim_one()
+        assert (delivery.id, delivery.payload, delivery.priority) == (job_id, b"the call", 3)
+        assert (delivery.options, delivery.attempt, delivery.deliveries) == ({"timeout": 7}, 1, 0)
+        assert await worker.claim(9) == []
+        await worker.step(0, world.done(job_id))
+        assert await world.state(job_id) is State.SUCCEEDED
+        assert await admin.replay([job_id]) == [False]
+        counts = await world.counts()
+        assert (counts.enqueued, counts.failed, counts.succeeded) == (3, 1, 2)
+
+    async def test_a_job_whose_workers_died_is_one_too(self, world: World, worker: Member):
+        job_id = await world.put_one()
+        await worker.claim_one()
+        await worker.leave(crashed=True, max_deliveries=1)
+        assert await admin_of(world).dead() == [job_id]
+        assert await admin_of(world).replay([job_id]) == [True]
+
+    async def test_a_dead_letter_may_find_no_way_back(self, world: World, worker: Member):
+        admin, unique = admin_of(world), {"unique": world.queue}
+        (job_id,) = await world.put(world.job(options=unique))
+        await worker.claim_one()
+        await worker.step(0, world.done(job_id, Op.FAILED))
+        await world.put(world.job(options=unique))
+        assert await admin.replay([job_id]) == [False]
+        await worker.step(0, world.done((await worker.claim_one()).id))
+        await admin.bound(world.queue, 0)
+        assert await admin.replay([job_id]) == [False]
+        assert await admin.dead() == [job_id]
+        await admin.bound(world.queue, 1)
+        assert await admin.replay([job_id]) == [True]
+
+    async def test_who_waits_for_a_replayed_job_is_told(self, world: World, worker: Member):
+        job_id = await world.put_one()
+        await worker.claim_one()
+        await worker.step(0, world.done(job_id, Op.FAILED))
+        await admin_of(world).replay([job_id])
+        wait = asyncio.create_task(world.broker.wait([job_id], 10))
+        await worker.step(0, world.done((await worker.claim_one()).id))
+        assert await wait == [Ended(State.SUCCEEDED, b"record")]
+
+    async def test_what_is_purged_is_known_to_nobody(self, world: World, worker: Member):
+        admin = admin_of(world)
+        job_id, cancelled = await world.put(count=2)
+        await worker.claim(2)
+        await worker.step(0, world.done(job_id, Op.FAILED), world.done(cancelled, Op.CANCELLED))
+        for _ in range(2):
+            await admin.purge([job_id, cancelled, world.new_id()])
+        assert await admin.dead() == []
+        assert await world.broker.find([job_id]) == [None]
+        assert await world.state(cancelled) is State.CANCELLED
+        assert await admin.replay([job_id]) == [False]
+
+    async def test_who_is_no_dead_letter(self, world: World, worker: Member, feeder: Member):
+        parent, (child,) = await world.parent(feeder, 1)
+        unkept = await world.put_one()
+        await worker.claim(2)
+        await worker.step(0, world.done(child, Op.FAILED), world.done(unkept, Op.FAILED, 0))
+        assert ids_of(await worker.claim(1)) == [parent]
+        await worker.step(0, world.done(parent, Op.FAILED))
+        assert await admin_of(world).dead() == []
+
+    async def test_a_dead_letter_is_kept_as_long_as_its_failure(self, world: World, worker: Member):
+        first, second = await world.put(count=2)
+        await worker.claim(2)
+        await worker.step(0, world.done(first, Op.FAILED, 1), world.done(second, Op.FAILED, 600))
+        assert await admin_of(world).dead() == [first, second]
+        await world.pass_time(1.1)
+        assert await admin_of(world).dead() == [second]
+        assert await admin_of(world).replay([first]) == [False]
+
     async def test_which_queues_there_are(self, world: World):
         admin, names = admin_of(world), [world.queue + letter for letter in "abc"]
         assert not set(names) & set(await admin.queues())
@@ -269,7 +357,8 @@ class TestSettle:
         await worker.step(0, world.done(job_id, op))
         assert await world.broker.wait([job_id], 0) == [Ended(ENDS[op], b"record")]
         found = await world.found(job_id)
-        assert (found.state, found.record, found.payload) == (ENDS[op], b"record", b"")
+        assert (found.state, found.record) == (ENDS[op], b"record")
+        assert found.payload == (b"call" if op is Op.FAILED else b"")
         assert getattr(await world.counts(), ENDS[op]) == 1
         assert await worker.claim(5) == []
 

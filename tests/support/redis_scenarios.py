@@ -18,6 +18,7 @@ from tests.support.redis_script import START_MS, Ear, Script, ScriptError
 Scenario = Callable[[Script], None]
 SCENARIOS: dict[str, Scenario] = {}
 CANCELLED_TTL = 3600
+NO_WRITES = ("look", "find", "depth", "queues", "dead")
 FAILED_TTL = 7 * 86400
 
 
@@ -303,7 +304,7 @@ def each_end(s: Script) -> None:
         key = f"o:{id[:-1]}" if letter == "s" else f"f:{id}"
         assert s.look(id) == [letter.encode() + b"record"]
         assert ttl_of(s, key) == 60
-        assert s.find(id) == [letter.encode(), b"record"]
+        assert s.find(id)[:2] == [letter.encode(), b"record"]
         assert s.cancel(id) == letter
     assert s.counts() == {"n": 4, "s": 1, "f": 1, "c": 1, "e": 1}
     assert s.hash("e") == {}
@@ -748,7 +749,8 @@ def a_job_that_kills_its_workers(s: Script) -> None:
             assert s.reap(most=2) == held
         (told,) = ear.heard()
     assert told[1].startswith(b"vf" + id.encode())
-    letter, record = s.find(id)
+    letter, record, body, deliveries = s.find(id)
+    assert (body, deliveries) == (pack_body(s.job(id, payload=pack_call("shop.charge", (1,), {}))), b"2")
     assert (letter, ttl_of(s, f"f:{id}")) == (b"f", FAILED_TTL)
     assert unpack_record(record) == Record(
         task="shop.charge",
@@ -1147,6 +1149,79 @@ def a_bounded_queue_takes_no_more(s: Script) -> None:
 
 
 @scenario
+def dead_letters_come_back_once(s: Script) -> None:
+    s.join()
+    ids = s.put(*(s.job(options={"unique": k, "expires": 9}) for k in "abc"))
+    s.claim("e1", 9)
+    s.claim("e1", 0, (ids[0], "r", 0, b"why"), (ids[1], "f", 60, b"x"), (ids[2], "c", 60, b"x"))
+    s.claim("e1", 1)
+    s.claim("e1", 0, (ids[0], "f", 90, b"x"))
+    assert s.fcall("dead") == [ids[1].encode(), ids[0].encode()]
+    assert (ttl_of(s, f"z:{ids[1]}"), ttl_of(s, f"f:{ids[1]}")) == (60, 60)
+    body = pack_body(s.job(ids[0], options={"unique": "a", "expires": 9}))
+    assert s.find(ids[0]) == [b"f", b"x", body, b"0"]
+    assert s.find(ids[2]) == [b"c", b"x", None, None]
+    s.now += 5
+    assert s.fcall("replay", *ids, "nobody") == [1, 1, 0, 0]
+    assert s.fcall("replay", *ids) == [1, 1, 0]
+    assert s.fcall("dead") == []
+    assert s.list() == ids[:2]
+    assert s.look(*ids) == [b"", b"", b"cx"]
+    assert s.note(ids[0]) == {"b": s.now}
+    assert s.counts() == {"n": 5, "f": 2, "c": 1, "r": 1}
+    assert s.claim("e1", 9) == ids[:2]
+    s.claim("e1", 0, (ids[0], "f", 90, b"y"), (ids[1], "s", 0))
+    s.send(s.job(options={"unique": "a"}))
+    assert s.fcall("replay", ids[0]) == [0], "another has its key"
+    assert s.look(ids[0]) == [b"fy"]
+    s.claim("e1", 0, (s.claim("e1", 1)[0], "s", 0))
+    s.fcall("switch", "q", "b", 0)
+    assert s.fcall("replay", ids[0]) == [0], "its queue is full"
+    s.fcall("purge", *ids, "nobody")
+    assert s.look(*ids) == [None, None, b"cx"]
+    assert not {key for key in s.names() if key.startswith("z")}
+
+
+@scenario
+def who_is_no_dead_letter(s: Script) -> None:
+    parent, ids = s.parent(1)
+    s.join()
+    (unkept,) = s.put(count=1)
+    s.claim("e1", 9)
+    s.claim("e1", 0, (ids[0], "f", 60, b"x"), (unkept, "f", 0, b"x"))
+    assert s.claim("e1", 1) == [parent]
+    s.claim("e1", 0, (parent, "f", 60, b"x"))
+    assert s.fcall("dead") == []
+    assert not {key for key in s.names() if key.startswith("z")}
+
+
+@scenario
+def dead_letters_are_forgotten_in_time_and_bounded(s: Script) -> None:
+    s.join()
+
+    def fail(ttl: int) -> str:
+        (id,) = s.put(count=1)
+        s.claim("e1", 1)
+        s.claim("e1", 0, (id, "f", ttl, b"x"))
+        return id
+
+    first = fail(10)
+    s.now += 10_001
+    assert s.fcall("dead") == []
+    second = fail(10)
+    assert s.redis("ZRANGE", "z", 0, -1) == [second.encode()]
+    for start in range(0, 9999, 1111):
+        s.redis("ZADD", "z", *(word for n in range(1111) for word in (s.now + 20_000, f"id{start + n}")))
+    third = fail(60)
+    assert s.redis("ZCARD", "z") == 10_000
+    assert s.redis("EXISTS", f"z:{second}") == 0
+    assert s.look(second) == [b"fx"], "no dead letter, but a failed job as before"
+    assert s.redis("EXISTS", f"z:{third}", f"{s.tag}z:{first}") == 2
+    fail(60)
+    assert s.redis("ZCARD", "z") == 10_000
+
+
+@scenario
 def which_queues_there_are(s: Script) -> None:
     s.put(s.job(queue="p:1"))
     s.fcall("switch", "q", "b", 3)
@@ -1163,8 +1238,8 @@ def looks_write_nothing(s: Script) -> None:
         for function in library[library.index(b"functions") + 1]:
             about = dict(zip(function[::2], function[1::2], strict=True))
             flags[about[b"name"].decode().rpartition("_")[2]] = {flag.decode() for flag in about[b"flags"]}
-    writes = {key: {"allow-oom"} for key in ("step", "join", "beat", "reap", "cancel", "wait", "switch")}
-    assert flags == {"enqueue": set(), **writes, **{key: {"no-writes"} for key in ("look", "find", "depth", "queues")}}
+    writes = {key: {"allow-oom"} for key in ("step", "join", "beat", "reap", "cancel", "wait", "switch", "purge")}
+    assert flags == {"enqueue": set(), "replay": set(), **writes, **{key: {"no-writes"} for key in NO_WRITES}}
 
 
 @scenario

@@ -18,7 +18,9 @@ from bisect import bisect_left, insort
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
+
+import msgspec
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BrokerDown, JobNotFound, JobTooBig, LeaseLost
@@ -49,6 +51,7 @@ from asyncworker.queue.job import (
 
 CANCELLED_TTL_S = 3600
 LOST_TTL_S = 7 * 86400
+MOST_DEAD = 10_000
 LOWEST_FIRST_EVERY = 16
 ENDS = {
     Op.SUCCEEDED: State.SUCCEEDED,
@@ -70,6 +73,7 @@ class MemoryBroker(Broker, Admin):
         self._expiry: list[tuple[float, str]] = []  # a heap: what of _over is forgotten next
         self._epochs: dict[str, _Epoch] = {}
         self._idle: dict[str, set[str]] = {}  # who sleeps, and the queues it watches
+        self._dead: dict[str, Job] = {}
         self._twins: dict[str, str] = {}  # unique key -> the job that has it
         self._beats: dict[str, tuple[int, int]] = {}  # how many, and the lease in ms
         self._lock = threading.Lock()  # for _beats
@@ -194,6 +198,23 @@ class MemoryBroker(Broker, Admin):
     async def bound(self, queue: str, most: int | None) -> None:
         self._queues[queue].most = most
 
+    async def dead(self) -> list[str]:
+        self._forget_expired()
+        return sorted(self._dead)
+
+    async def replay(self, ids: Sequence[str]) -> list[bool]:
+        self._forget_expired()
+        for job_id in ids:
+            job = self._dead.get(job_id)
+            if job and not self._refusal(job):
+                self._forget(job_id)
+                self._take(msgspec.structs.replace(job, delay_s=0.0, at_s=0.0))
+        return [job_id in self._jobs for job_id in ids]
+
+    async def purge(self, ids: Sequence[str]) -> None:
+        for job_id in self._dead.keys() & set(ids):
+            self._forget(job_id)
+
     async def close(self) -> None:
         self._closed = True
         for entry in self._jobs.values():
@@ -201,7 +222,16 @@ class MemoryBroker(Broker, Admin):
                 entry.told.set_result(None)
         with self._lock:
             self._beats.clear()
-        for table in (self._queues, self._jobs, self._over, self._expiry, self._epochs, self._idle, self._twins):
+        for table in (
+            self._queues,
+            self._jobs,
+            self._over,
+            self._expiry,
+            self._epochs,
+            self._idle,
+            self._twins,
+            self._dead,
+        ):
             table.clear()
 
     def _now_ms(self) -> int:
@@ -216,11 +246,9 @@ class MemoryBroker(Broker, Admin):
         family, feeder = self._family(job.id), self._epochs.get(job.hold)
         if (job.hold and not feeder) or (parent_of(job.id) and (family is None or family.over)):
             return Receipt.CLOSED
-        if (key := job.options.get("unique")) and (twin := self._twins.get(key)):
-            return Twin(twin)
-        if not (family or feeder) and self._queues[job.queue].full:
-            return Receipt.FULL
-        if key:
+        if not (family or feeder) and (why := self._refusal(job)):
+            return why
+        if key := job.options.get("unique"):
             self._twins[key] = job.id
         now_ms = self._now_ms()
         entry = self._jobs[job.id] = _Entry(job, next(self._order), now_ms)
@@ -234,6 +262,12 @@ class MemoryBroker(Broker, Admin):
         else:
             self._later(entry, max(now_ms + round(job.delay_s * 1000), round(job.at_s * 1000)), now_ms)
         return Receipt.ACCEPTED
+
+    def _refusal(self, job: Job) -> Receipt | Twin | None:
+        """Return why a job that comes from outside cannot be taken in now."""
+        if twin := self._twins.get(job.options.get("unique") or ""):
+            return Twin(twin)
+        return Receipt.FULL if self._queues[job.queue].full else None
 
     def _settle(self, entry: _Entry, one: Settled, released: list[_Entry]) -> None:
         """Apply one settlement; what goes back to the head of its queue is added to *released*."""
@@ -356,6 +390,11 @@ class MemoryBroker(Broker, Admin):
             self._release_if_over(parent, family)
         else:
             self._forget_expired()
+            if state is State.FAILED and number > 0 and not entry.family:
+                self._dead[found.id] = entry.job
+                found = msgspec.structs.replace(found, payload=entry.job.payload)
+                if len(self._dead) > MOST_DEAD:
+                    del self._dead[next(iter(self._dead))]
             self._over[found.id] = found
             heappush(self._expiry, (self._clock.monotonic() + number, found.id))
         if entry.family:
@@ -385,7 +424,14 @@ class MemoryBroker(Broker, Admin):
     def _forget_expired(self) -> None:
         now = self._clock.monotonic()
         while self._expiry and self._expiry[0][0] <= now:
-            del self._over[heappop(self._expiry)[1]]
+            _, job_id = heappop(self._expiry)
+            del self._over[job_id]
+            self._dead.pop(job_id, None)
+
+    def _forget(self, job_id: str) -> None:
+        del self._dead[job_id], self._over[job_id]
+        self._expiry = [one for one in self._expiry if one[1] != job_id]
+        heapify(self._expiry)
 
     def _told(self, job_id: str) -> asyncio.Future[Ended | None]:
         """Return the future that all who wait for a job share."""

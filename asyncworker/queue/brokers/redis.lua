@@ -10,6 +10,8 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
   d:<queue>       zset   <p><id> -> when it is due, ms
   o:<bucket>      hash   results: id less its last character -> that character -> record; as old as its youngest
   f:<id>          string how a job ended that did not succeed: state letter, record; its own TTL
+  z               zset   dead letters: id -> until when, ms; jobs that failed and may be asked for again
+  z:<id>          hash   of a dead letter b its body, d its deliveries; TTL
   j:<parent>      hash   a job with children: state (open: being cut, in its holder's hands; wait: for its children;
                          over: released), holder, total, done, failed, units, sealed, started. Goes with the parent
   o:<parent>      hash   its children: part -> state letter, record; part:number -> 's', a chunk. Goes with the parent
@@ -39,6 +41,7 @@ local INLINE = 4096 -- bytes of a record that is published; larger ones are fetc
 local LANE_TTL = 3600
 local CANCELLED_TTL = 3600
 local FAILED_TTL = 604800
+local MOST_DEAD = 10000
 local PARENT, TIMED, UNIQUE = 2, 4, 8 -- flags of a body
 local ID = 26 -- characters; a child's id goes on with a dot and its part
 
@@ -49,7 +52,7 @@ local LATE = -4
 
 -- What `begin` gives each call: Redis' own door (closed while a library loads), its keys, its time.
 local call
-local tag, beats, bodies, notes, counts, parked, locks, switches
+local tag, beats, bodies, notes, counts, parked, locks, switches, dead
 local now
 
 local function begin(keys, time)
@@ -62,6 +65,7 @@ local function begin(keys, time)
   parked = tag .. 'p'
   locks = tag .. 'u'
   switches = tag .. 'm'
+  dead = tag .. 'z'
   now = tonumber(time)
   if now == 0 then
     local clock = call('TIME')
@@ -282,6 +286,18 @@ local function come_home(parent, part, state, record, units)
   release_if_over(parent)
 end
 
+-- Keep what it takes to run a job that failed once more. Over the bound, who would be forgotten next goes.
+local function bury(id, body, note, ttl)
+  local grave = tag .. 'z:' .. id
+  call('HSET', grave, 'b', body, 'd', note.d or 0)
+  call('EXPIRE', grave, ttl)
+  call('ZREMRANGEBYSCORE', dead, '-inf', now)
+  call('ZADD', dead, now + ttl * 1000, id)
+  if call('ZCARD', dead) > MOST_DEAD then
+    call('UNLINK', tag .. 'z:' .. call('ZPOPMIN', dead)[1])
+  end
+end
+
 -- End a job. number: the record's TTL in s, or a child's units.
 local function finish(id, body, state, record, number)
   local note = note_of(id)
@@ -294,6 +310,9 @@ local function finish(id, body, state, record, number)
     keep({ id }, { record }, number)
   elseif number > 0 then
     call('SET', tag .. 'f:' .. id, state .. record, 'EX', number)
+    if state == 'f' and not has(body, PARENT) then
+      bury(id, body, note, number)
+    end
   end
   local key = key_of(body)
   if key then
@@ -373,7 +392,19 @@ local function take_run(queue, level, args, first, count, refuse)
   end
 end
 
--- Take in one job that is a child, a parent or delayed; returns why not.
+-- Why a job that comes from outside cannot be taken in now: another has its key, or its queue is full.
+local function refusal(queue, body)
+  local key = key_of(body)
+  local twin = key and call('HGET', locks, key)
+  if twin and call('HEXISTS', bodies, twin) == 1 then
+    return 'u' .. twin
+  end
+  if room_in(queue) < 1 then
+    return 'f'
+  end
+end
+
+-- Take in one job that is a child, a parent, delayed or otherwise special; returns why not.
 local function take_one(queue, id, body, delay, at, holder)
   if is_known(id) then
     return 'k'
@@ -385,14 +416,11 @@ local function take_one(queue, id, body, delay, at, holder)
   if holder ~= '' and call('HEXISTS', beats, holder) == 0 then
     return 'c'
   end
+  local why = not parent and holder == '' and refusal(queue, body)
+  if why then
+    return why
+  end
   local key = key_of(body)
-  local twin = key and call('HGET', locks, key)
-  if twin and call('HEXISTS', bodies, twin) == 1 then
-    return 'u' .. twin
-  end
-  if not parent and holder == '' and room_in(queue) < 1 then
-    return 'f'
-  end
   if key then
     call('HSET', locks, key, id)
   end
@@ -775,11 +803,11 @@ local function take_back(id, mine, crashed, most)
   end
   if crashed then
     note.d = (note.d or 0) + 1
+    save(id, note)
     if note.d >= most_deliveries(body, most) then
       finish(id, body, 'f', lost_record(body, note), FAILED_TTL)
       return
     end
-    save(id, note)
     call('HINCRBY', counts, queue_of(body) .. ':d', 1)
   end
   give_back(id, body)
@@ -901,7 +929,7 @@ local function look(args)
   return outcomes(args, function() end)
 end
 
--- FIND  ARGV now id* -> of each: {} unknown   {letter, record} over
+-- FIND  ARGV now id* -> of each: {} unknown   {letter, record, body and deliveries of a dead letter} over
 --   {state, body, note or false, since or due, error of a parked one or false, children}: not over
 local function find(args)
   local found = {}
@@ -914,7 +942,8 @@ local function find(args)
       local children = call('HMGET', tag .. 'j:' .. id, 'total', 'done', 'failed', 'units', 'sealed', 'state')
       found[k - 1] = { state, body, call('HGET', notes, id), at, call('HGET', parked, id), children }
     elseif record then
-      found[k - 1] = { record:sub(1, 1), record:sub(2) }
+      local kept = call('HMGET', tag .. 'z:' .. id, 'b', 'd')
+      found[k - 1] = { record:sub(1, 1), record:sub(2), kept[1], kept[2] }
     else
       found[k - 1] = {}
     end
@@ -968,6 +997,40 @@ local function queues_known()
   return { call('HKEYS', counts), call('HKEYS', switches) }
 end
 
+-- DEAD  ARGV now -> ids of all dead letters
+local function all_dead()
+  return call('ZRANGEBYSCORE', dead, now, '+inf')
+end
+
+local function forget(id)
+  call('ZREM', dead, id)
+  call('UNLINK', tag .. 'z:' .. id, tag .. 'f:' .. id)
+end
+
+-- REPLAY  ARGV now id* -> of each: 1 it is not over, be it by an earlier replay; 0 it is no dead letter, or still one
+local function replay(args)
+  local lives = {}
+  for k = 2, #args do
+    local id = args[k]
+    local body = call('HGET', tag .. 'z:' .. id, 'b')
+    if body and not refusal(queue_of(body), body) then
+      forget(id)
+      take_one(queue_of(body), id, body, 0, 0, '')
+    end
+    lives[k - 1] = call('HEXISTS', bodies, id)
+  end
+  return lives
+end
+
+-- PURGE  ARGV now id*: nobody knows these dead letters any more
+local function purge(args)
+  for k = 2, #args do
+    if call('ZSCORE', dead, args[k]) then
+      forget(args[k])
+    end
+  end
+end
+
 local function register(name, verb, ...)
   local function callback(keys, args)
     begin(keys, args[1])
@@ -988,3 +1051,6 @@ register('find', find, 'no-writes')
 register('depth', depth, 'no-writes')
 register('switch', switch, 'allow-oom')
 register('queues', queues_known, 'no-writes')
+register('dead', all_dead, 'no-writes')
+register('replay', replay)
+register('purge', purge, 'allow-oom')

@@ -198,6 +198,16 @@ class RedisBroker:
     async def bound(self, queue: str, most: int | None) -> None:
         await self._ask("switch", queue, "b", "" if most is None else most)
 
+    async def dead(self) -> list[str]:
+        return sorted(job_id.decode() for job_id in await self._ask("dead"))
+
+    async def replay(self, ids: Sequence[str]) -> list[bool]:
+        return [bool(lives) for some in _slices(ids) for lives in await self._ask("replay", *some)]
+
+    async def purge(self, ids: Sequence[str]) -> None:
+        for some in _slices(ids):
+            await self._ask("purge", *some)
+
     async def close(self) -> None:
         self._closed = True
         await self._script.close()
