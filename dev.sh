@@ -121,8 +121,8 @@ case $command in
     install dev
     cd "$here"
     if [ $# -eq 0 ]; then
-      for file in bench/bench_*.py; do
-        printf '%-28s %s\n' "$file" "$(sed -n '1s/^"""//p' "$file")"
+      for file in bench/bench_*.py bench/control/bench_*.py; do
+        printf '%-38s %s\n' "$file" "$(sed -n '1s/^"""//p' "$file")"
       done
       exit
     fi
