@@ -200,6 +200,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kwargs: Annotated[str | None, Setting(text("JSON"), "Named arguments of the task, as a JSON object.")] = None
     wait: Annotated[bool, Setting(boolean(), "Wait until the job is over.")] = False
     timeout: Annotated[float | None, Setting(seconds(0, 10**8), "How long to wait at most.")] = None
+    task: Annotated[str | None, Setting(text("NAME"), "Only jobs of this task.")] = None
+    all: Annotated[bool, Setting(boolean(), "All of them.")] = False
+    yes: Annotated[bool, Setting(boolean(), "Do it without asking.")] = False
     json: Annotated[bool, Setting(boolean(), "Print one JSON document on standard output.")] = False
     no_color: Annotated[bool, Setting(boolean(), "No colours, as NO_COLOR says, too.")] = False
     debug: Annotated[bool, Setting(boolean(), "Show the traceback of an unexpected error.")] = False

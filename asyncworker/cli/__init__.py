@@ -38,6 +38,8 @@ COMMANDS = {
     "status": "Show what is known about a job.",
     "result": "Wait for a job and print its result.",
     "cancel": "End a job for good.",
+    "queues": "List queues, pause and bound them.",
+    "dead": "Look after jobs that failed for good.",
     "functions": "List the processing functions, or explain one.",
     "settings": "List all settings, and where each value came from.",
 }

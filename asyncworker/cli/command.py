@@ -74,6 +74,18 @@ def command(
     )
 
 
+def group(name: str, doc: str, *verbs: click.Command, examples: str) -> click.Command:
+    """Return a command that has verbs below it."""
+    return click.Group(
+        name,
+        commands=verbs,
+        help=doc,
+        epilog="\b\nExamples:\n" + examples.strip("\n"),
+        no_args_is_help=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+
+
 _CONFIG = click.Option(["--config"], metavar="FILE", help="Settings in TOML; else ./asyncworker.toml, if it is there.")
 
 

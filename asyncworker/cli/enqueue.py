@@ -13,7 +13,7 @@ from asyncworker.cli.result import show_result
 from asyncworker.cli.target import client_for
 
 
-async def body(call: Call, task: str, args: tuple[str, ...]) -> int:
+async def body(call: Call, name: str, args: tuple[str, ...]) -> int:
     """Enqueue one call of TASK and print the job's id; with --wait, or --timeout, its result.
 
     Each argument is read as JSON where it is JSON (1, true, null, '"1"', '[1, 2]'), else it is a text.
@@ -22,7 +22,7 @@ async def body(call: Call, task: str, args: tuple[str, ...]) -> int:
     settings = call.settings
     named = json_object(settings.kwargs, "--kwargs")
     async with client_for(call) as engine:
-        handle = await engine.enqueue(task, *map(value_of, args), **named)
+        handle = await engine.enqueue(name, *map(value_of, args), **named)
         if settings.wait or settings.timeout is not None:
             return await show_result(call, handle)
     if settings.json:
@@ -42,7 +42,7 @@ def value_of(text: str) -> Any:
 COMMAND = command(
     "enqueue",
     body,
-    click.Argument(["task"]),
+    click.Argument(["name"], metavar="TASK"),
     click.Argument(["args"], nargs=-1, metavar="[ARGS]..."),
     flags=("kwargs", "broker", "namespace", "app", "wait", "timeout", "json"),
     examples="""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from asyncworker.cli.command import Call, command
-from asyncworker.cli.line import duration
+from asyncworker.cli.line import duration, switches
 from asyncworker.cli.table import show_table
 from asyncworker.cli.target import client_for
 
@@ -29,11 +29,16 @@ async def body(call: Call) -> None:
         call.document({"running": depth.running, "queues": depth.queues, "workers": cards})
         return
     rows = [
-        (name, *(getattr(of, field) for field in COUNTS), duration(of.oldest_s) if of.queued else "")
+        (
+            name,
+            *(getattr(of, field) for field in COUNTS),
+            duration(of.oldest_s) if of.queued else "",
+            switches(of.paused, of.most),
+        )
         for name in names
         if (of := depth.queues.get(name)) is not None
     ]
-    show_table(call, ("queue", *COUNTS, "oldest"), rows)
+    show_table(call, ("queue", *COUNTS, "oldest", "set"), rows)
     call.show(f"\n{depth.running} running in {len(cards)} live workers and submitters")
     if cards:
         now = time.time()

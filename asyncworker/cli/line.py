@@ -14,6 +14,11 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def switches(paused: bool, most: int | None) -> str:
+    """Return what is set of a queue."""
+    return ", ".join(filter(None, ("paused" if paused else "", "" if most is None else f"at most {count(most)}")))
+
+
 def duration(seconds: float) -> str:
     """Return ``2.5 ms``, ``0.25 s``, ``12 s``, ``3:20 min`` or ``2:05 h``."""
     if seconds < 0.1:
