@@ -3,7 +3,7 @@
 Null hypothesis: one asyncworker worker process drains no more jobs a second than the best peer's, with and without
 results, and its client enqueues no more, one by one and in bulk.
 
-    python -m bench.bench_queue                               # 3 rounds, everybody; about half an hour
+    python -m bench.bench_queue                               # 3 rounds, everybody; about an hour
     python -m bench.bench_queue --only asyncworker,dramatiq --jobs 2000 --ours-jobs 10000 --rounds 1
     python -m bench.bench_queue --small                       # a few seconds, nothing is installed
 
@@ -15,8 +15,9 @@ when the last job is settled, which for all but one is in the same transaction a
 read. The start is noted by the no-op itself (one ``next`` and one comparison a call, the same for everyone); the
 end is seen from outside, by a client that asks the broker what is left, with pauses of half a percent of the time
 so far. taskiq's list broker settles nothing: without results its drain ends with the start of its last body. When
-results are on, the client reads the last job's by the peer's own call and it must be right. CPU is of the process
-that ran the bodies, from the first body on; commands are those that Redis ran, in scripts too, less the polls'.
+results are on, the client reads the last job's by the peer's own call and it must be right. CPU is of the worker's
+processes, from the first body on; commands are those that Redis ran, in scripts too, less the polls'; memory is the
+peak of the worker's processes (VmHWM) added up, so what they share counts in each.
 
 ``bound`` is no contender: our broker under a bare loop (`bench/peers/bound.py`). Settings are in
 `bench/peers/roster.py`. Peers drain fewer jobs than we do because they take so much longer; a rate is a rate.
@@ -40,14 +41,21 @@ import psutil
 
 from bench.child import ChildError
 from bench.environment import python
-from bench.peers.roster import PEERS, Peer
+from bench.peers.roster import Peer, contenders
 from bench.report import Machine, table, told
 from bench.server import Server
 from bench.turn import Figures, turn
 
+PEERS = contenders("queue")
 GIVE_UP = 2
 """After so many failed turns a contender gets no more."""
-COSTS = {"worker us": "worker_us", "server us": "server_us", "commands": "commands", "start s": "start_s"}
+COSTS = {
+    "worker us": "worker_us",
+    "server us": "server_us",
+    "commands": "commands",
+    "start s": "start_s",
+    "MB": "memory_mb",
+}
 
 
 @dataclass
@@ -142,7 +150,7 @@ def report(args: argparse.Namespace, runs: Runs, machine: Machine, version: str)
             f"Drain with one worker process (best peers: {best[2]}, {best[3]})",
             table(("", "results off", "ratio", "results on", "ratio"), drain),
             "",
-            "What a drained job costs: processor time of worker and server, commands in Redis; and the worker's start",
+            "What a drained job costs: processor time of worker and server, commands in Redis; and the worker's start and peak memory",
             table(("", *(f"{cost}, {side}" for side in ("off", "on") for cost in COSTS)), costs),
             "",
             *settings,

@@ -99,5 +99,10 @@ class Server:
         return sum(stat["calls"] for stat in stats.values())
 
     @property
+    def reads(self) -> int:
+        """How many times it read from a client since its start: about one a round trip."""
+        return int(self.redis.info("stats")["total_reads_processed"])
+
+    @property
     def used_memory(self) -> int:
         return int(self.redis.info("memory")["used_memory"])

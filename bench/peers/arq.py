@@ -23,6 +23,8 @@ marks = Marks(run)
 async def noop(ctx):
     if next(marks.calls) in marks.ends:
         marks.mark()
+    if run.nap:
+        await asyncio.sleep(run.nap)
     return 1
 
 
@@ -45,6 +47,19 @@ class Arq:
         for start in range(0, jobs, CHUNK):
             made = await asyncio.gather(*(self.pool.enqueue_job("noop") for _ in range(min(CHUNK, jobs - start))))
         self.job = made[-1]
+
+    async def gathered(self, jobs):
+        await asyncio.gather(*(self.pool.enqueue_job("noop") for _ in range(jobs)))
+
+    async def once(self):
+        # By default it looks for the result twice a second.
+        return await (await self.pool.enqueue_job("noop")).result(timeout=60, poll_delay=0.001)
+
+    async def fanned(self, jobs):
+        made = []
+        for start in range(0, jobs, CHUNK):
+            made += await asyncio.gather(*(self.pool.enqueue_job("noop") for _ in range(min(CHUNK, jobs - start))))
+        return sum([await job.result(timeout=60, poll_delay=0.005) for job in made])
 
     async def left(self):
         # finish_job writes the result and takes the id out of the queue in one MULTI.

@@ -8,6 +8,7 @@ a prefetch of 100 lets them run at 5,000/s and more.
 from __future__ import annotations
 
 import os
+import time
 
 os.environ.setdefault("dramatiq_queue_prefetch", "100")  # read when dramatiq is imported
 
@@ -32,6 +33,8 @@ dramatiq.set_broker(broker)
 def noop():
     if next(marks.calls) in marks.ends:
         marks.mark()
+    if run.nap:
+        time.sleep(run.nap)
     return 1 if run.results else None
 
 
@@ -45,6 +48,16 @@ class Dramatiq:
 
     async def bulk(self, jobs):
         await self.single(jobs)
+
+    async def gathered(self, jobs):
+        await self.single(jobs)
+
+    async def once(self):
+        return noop.send().get_result(block=True, timeout=60_000)
+
+    async def fanned(self, jobs):
+        made = dramatiq.group(noop.message() for _ in range(jobs)).run()
+        return sum(made.get_results(block=True, timeout=60_000))
 
     async def left(self):
         # The result is stored before the message is acknowledged, which takes it out of this hash.

@@ -1,12 +1,16 @@
 """asyncworker as a user starts it: ``Engine(url)``, ``@engine.task()``, ``asyncworker worker module:engine``, all defaults.
 
-``metrics`` as the variant adds ``--metrics-port``, which measures each job's wait and duration.
+``metrics`` as the variant adds ``--metrics-port``, which measures each job's wait and duration; ``gather`` reduces a
+fan-out in the client, as most peers must, and not in a worker by `map_reduce`.
 """
 
 from __future__ import annotations
 
+import asyncio
+
 from asyncworker import Engine
 from asyncworker.cli import main as run_cli
+from asyncworker.job import gather
 from bench.peers.peer import Marks, Run, main
 
 run = Run()
@@ -18,7 +22,29 @@ engine = Engine(run.url)
 async def noop():
     if next(marks.calls) in marks.ends:
         marks.mark()
+    if run.nap:
+        await asyncio.sleep(run.nap)
     return 1
+
+
+@engine.mapper
+async def one(item, params):
+    return item
+
+
+@engine.reducer
+class Total:
+    def initial(self, params):
+        return 0
+
+    def fold(self, acc, value):
+        return acc + value
+
+    def merge(self, left, right):
+        return left + right
+
+    def finish(self, acc, params):
+        return acc
 
 
 class Ours:
@@ -31,6 +57,18 @@ class Ours:
 
     async def bulk(self, jobs):
         self.job = (await noop.enqueue_many([()] * jobs))[-1]
+
+    async def gathered(self, jobs):
+        await asyncio.gather(*(noop.enqueue() for _ in range(jobs)))
+
+    async def once(self):
+        return await (await noop.enqueue()).result(timeout=60)
+
+    async def fanned(self, jobs):
+        if run.variant == "gather":
+            return sum(await gather(await noop.enqueue_many([()] * jobs), timeout=60))
+        job = await engine.map_reduce([1] * jobs, map=one, reduce=Total, partition_size=1)
+        return (await job.result(timeout=60))["final_result"]
 
     async def left(self):
         # One script settles a job and writes its result.

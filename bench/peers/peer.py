@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +29,8 @@ class Run:
         self.results = os.environ.get("BENCH_RESULTS") == "1"
         self.jobs = int(os.environ.get("BENCH_JOBS", "0"))
         self.concurrency = int(os.environ.get("BENCH_CONCURRENCY", "0"))
+        self.nap = float(os.environ.get("BENCH_NAP", "0"))
+        """Seconds that each body sleeps; 0 for a no-op."""
         self.variant = os.environ.get("BENCH_VARIANT", "")
         self.marks = Path(os.environ.get("BENCH_MARKS", os.devnull))
 
@@ -63,6 +66,18 @@ class Client(Protocol):
         """Enqueue in the best way the peer has."""
         ...
 
+    async def gathered(self, jobs: int) -> None:
+        """Enqueue by gathering the single call; where that call blocks, one by one."""
+        ...
+
+    async def once(self) -> Any:
+        """Enqueue one job and return its result as soon as the peer can tell it."""
+        ...
+
+    async def fanned(self, jobs: int) -> Any:
+        """Enqueue that many jobs, each of which returns 1, and return the sum of their results."""
+        ...
+
     async def left(self) -> int:
         """Return how many jobs are not settled yet (or just not 0), at a price that does not depend on how many."""
         ...
@@ -77,7 +92,7 @@ class Client(Protocol):
 async def answer(client: Client, asked: dict[str, Any]) -> dict[str, Any]:
     """Do one thing that was asked for, timed."""
     match asked["do"]:
-        case "single" | "bulk" as way:
+        case "single" | "bulk" | "gathered" as way:
             began, cpu = time.perf_counter(), time.process_time()
             await getattr(client, way)(asked["jobs"])
             return {"seconds": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
@@ -89,6 +104,20 @@ async def answer(client: Client, asked: dict[str, Any]) -> dict[str, Any]:
                 await asyncio.sleep(min(max(0.005 * (time.monotonic() - began), 0.001), 0.02))
                 polls += 1
             return {"at": time.monotonic(), "polls": polls}
+        case "fanned":
+            began = time.perf_counter()
+            value = await client.fanned(asked["jobs"])
+            return {"seconds": time.perf_counter() - began, "value": value}
+        case "once":
+            took, pauses = [], random.Random(1)
+            for _ in range(asked["jobs"]):
+                # The worker is idle again before the next, and no poll of its own keeps step with ours.
+                await asyncio.sleep(pauses.uniform(0.005, 0.015))
+                began = time.perf_counter()
+                if (value := await client.once()) != 1:
+                    raise ValueError(f"the result is {value!r}, not 1")
+                took.append(time.perf_counter() - began)
+            return {"seconds": took}
         case "left":
             return {"left": await client.left()}
         case "value":

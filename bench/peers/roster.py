@@ -22,6 +22,10 @@ class Peer:
     concurrency: int
     settings: str
     variant: str = ""
+    row: str = ""
+    """The one question that this contender is there for; "" for all."""
+    reduces: str = "client"
+    """Where a fan-out is reduced: a "worker" runs the reduce as a job, or the "client" gathers."""
 
     @property
     def ours(self) -> bool:
@@ -29,17 +33,28 @@ class Peer:
         return not self.pins
 
 
+_CELERY = ("celery==5.7.0", "kombu==5.7.0", "packaging==26.3", *REDIS)
 _TASKIQ = ("taskiq==0.13.0", "taskiq-redis==1.2.4", *REDIS, *LOOP)
 
 PEERS: dict[str, Peer] = {
-    "asyncworker": Peer("ours", (), 100, "defaults, metrics off"),
-    "asyncworker+metrics": Peer("ours", (), 100, "defaults, --metrics-port", "metrics"),
-    "bound": Peer("bound", (), 100, "our broker under a bare loop"),
+    "asyncworker": Peer("ours", (), 100, "defaults, metrics off", reduces="worker"),
+    "asyncworker+metrics": Peer("ours", (), 100, "defaults, --metrics-port", "metrics", reduces="worker"),
+    "asyncworker+gather": Peer("ours", (), 100, "defaults, results gathered in the client", "gather", "fanout"),
+    "bound": Peer("bound", (), 100, "our broker under a bare loop", "gather"),
     "arq": Peer("arq", ("arq==0.28.0", "redis==5.3.1", "hiredis==3.5.0", *LOOP), 20, "poll_delay 5 ms"),
+    "celery": Peer("celery", _CELERY, 2, "prefork 2, acknowledged late, prefetch 64 a process", reduces="worker"),
+    "celery-threads": Peer("celery", _CELERY, 100, "threads, acknowledged late, prefetch 4", "threads", "sleepers"),
+    "docket": Peer("docket", ("pydocket==0.27.0", *REDIS, *LOOP), 100, "message_batch 1000, check interval 100 ms"),
     "dramatiq": Peer("dramatiq", ("dramatiq==2.2.1", *REDIS), 8, "1 process of 8 threads, prefetch 100"),
+    "rq": Peer("rq", ("rq==3.0.0", *REDIS), 1, "SimpleWorker: one job at a time, no fork", reduces="worker"),
     "saq": Peer("saq", ("saq==0.26.4", "typing_extensions==4.16.0", *REDIS, *LOOP), 20, "defaults"),
     "streaq": Peer("streaq", ("streaq==7.2.0", "coredis==6.9.0", *LOOP), 16, "defaults"),
     "taskiq-stream": Peer("taskiq", _TASKIQ, 100, "xread_count 1000, prefetch 1000", "stream"),
     "taskiq-list": Peer("taskiq", _TASKIQ, 100, "prefetch 1000; no acknowledgement", "list"),
 }
 """The newest releases of November 2026 that fit together (arq needs redis-py below 6)."""
+
+
+def contenders(row: str) -> dict[str, Peer]:
+    """Return who takes part in a question."""
+    return {name: peer for name, peer in PEERS.items() if peer.row in {"", row}}

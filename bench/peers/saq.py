@@ -21,6 +21,8 @@ queue = Queue.from_url(run.url)
 async def noop(ctx):
     if next(marks.calls) in marks.ends:
         marks.mark()
+    if run.nap:
+        await asyncio.sleep(run.nap)
     return 1
 
 
@@ -41,6 +43,27 @@ class Saq:
             chunk = range(min(CHUNK, jobs - start_at))
             made = await asyncio.gather(*(queue.enqueue("noop", **self.kept) for _ in chunk))
         self.job = made[-1]
+
+    async def gathered(self, jobs):
+        await asyncio.gather(*(queue.enqueue("noop", **self.kept) for _ in range(jobs)))
+
+    async def once(self):
+        return await self.result(await queue.enqueue("noop", **self.kept), 0.001)
+
+    async def fanned(self, jobs):
+        made = []
+        for start_at in range(0, jobs, CHUNK):
+            chunk = range(min(CHUNK, jobs - start_at))
+            made += await asyncio.gather(*(queue.enqueue("noop", **self.kept) for _ in chunk))
+        return sum([await self.result(job, 0.005) for job in made])
+
+    async def result(self, job, pause_s):
+        # Polled: its own `apply` in a loop stopped answering after some hundred calls.
+        while not (found := await queue.job(job.key)).completed:  # noqa: ASYNC110 - the other process tells nobody
+            await asyncio.sleep(pause_s)
+        if found.status != "complete":
+            raise ValueError(f"a job ended as {found.status}: {found.error}")
+        return found.result
 
     async def left(self):
         # _finish writes the result and takes the id out of this set in one MULTI.

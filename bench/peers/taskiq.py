@@ -28,6 +28,8 @@ if run.results:
 async def noop():
     if next(marks.calls) in marks.ends:
         marks.mark()
+    if run.nap:
+        await asyncio.sleep(run.nap)
     return 1
 
 
@@ -47,6 +49,19 @@ class Taskiq:
         for start in range(0, jobs, CHUNK):
             made = await asyncio.gather(*(noop.kiq() for _ in range(min(CHUNK, jobs - start))))
         self.task = made[-1]
+
+    async def gathered(self, jobs):
+        await asyncio.gather(*(noop.kiq() for _ in range(jobs)))
+
+    async def once(self):
+        task = await noop.kiq()
+        return (await task.wait_result(check_interval=0.001, timeout=60)).return_value
+
+    async def fanned(self, jobs):
+        made = []
+        for start in range(0, jobs, CHUNK):
+            made += await asyncio.gather(*(noop.kiq() for _ in range(min(CHUNK, jobs - start))))
+        return sum([(await task.wait_result(check_interval=0.005, timeout=60)).return_value for task in made])
 
     async def left(self):
         if run.variant == "stream":

@@ -28,7 +28,10 @@ def test_a_bench_asks_one_question_and_says_what_would_refute_it(bench: str) -> 
     assert "Null hypothesis:" in text
 
 
-@pytest.mark.parametrize("bench", ["bench_map", "bench_memory", "bench_queue"])
+ASKING_PEERS = ["bench_fanout", "bench_gathered", "bench_latency", "bench_queue", "bench_sleepers"]
+
+
+@pytest.mark.parametrize("bench", ["bench_map", "bench_memory", *ASKING_PEERS])
 def test_a_bench_explains_itself(bench: str) -> None:
     said = run(bench, "--help")
     assert "--json" in said
@@ -49,6 +52,15 @@ def test_the_queue_bench_runs_small() -> None:
     for contender in told["contenders"].values():
         for side in ("results_off", "results_on"):
             assert [figures["drain"] > 0 for figures in contender[side]] == [True]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("bench", [bench for bench in ASKING_PEERS if bench != "bench_queue"])
+def test_a_bench_beside_peers_runs_small(bench: str) -> None:
+    told = json.loads(run(bench, "--small", "--json"))
+    for contender in told["contenders"].values():
+        assert contender["errors"] == []
+        assert len(contender["figures"]) == 1
 
 
 def test_the_memory_bench_runs_small() -> None:
