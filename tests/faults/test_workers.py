@@ -70,8 +70,8 @@ async def rolls(scenario: str, seed: int, *, jobs: int, rounds: int, workers: in
     with server() as redis:
         async with fleet(redis, seed, workers=workers, lease="10s", concurrency="20", grace_period="10s") as running:
             feeding = asyncio.create_task(running.feed(jobs, (10 * MS, 50 * MS)))
-            for old in [worker for _ in range(rounds) for worker in running.workers[:workers]]:
-                running.workers.remove(old)
+            for _ in range(rounds * workers):
+                old = running.workers.pop(0)
                 (new,) = running.start()
                 await running.joined(new)
                 assert await old.leave() == 0, running.said
