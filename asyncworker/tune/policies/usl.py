@@ -139,7 +139,7 @@ class UslPolicy:
         loaded.bracket = [sample for sample in loaded.bracket[-8:] if sample.rate > 0 and sample.inflight >= 1]
         if loaded.curve is not None and (loaded.curve.a0 <= 0 or min(loaded.curve) < 0):
             loaded.curve = None
-        loaded.variance = max(1e-4, loaded.variance)
+        loaded.variance = max(1e-6, loaded.variance)
         loaded.centre = min(max(loaded.centre, float(self.low)), float(self.high))
         self._state = loaded
         self._set(loaded.limit, loaded.because)
@@ -320,11 +320,15 @@ class UslPolicy:
         Failures that stay, four steps further down, do not come from load: bad items, a dependency that is gone.
         """
         state, share = self._state, 1 - self._good / self._count
+        if not state.history and state.phase == "start":  # few calls at once: what fails here does so by itself
+            state.usual_failures = share
+            return False
         bearable = min(0.95, state.usual_failures + FAILING)
         bearable += 2 * math.sqrt(bearable * (1 - bearable) / self._count)
         if share <= bearable:
-            if state.trial is not None and share < state.trial.share / 2:
-                self._mark(float(state.trial.limit))
+            trial = state.trial
+            if trial and share + 2 * math.sqrt(trial.share * (1 - trial.share) / self._count) < trial.share:
+                self._mark(float(trial.limit))
                 state.phase, state.place = "track", 7
             state.trial = None
             state.usual_failures += 0.2 * (share - state.usual_failures)

@@ -38,7 +38,7 @@ def test_it_is_right_on_other_shapes() -> None:
     few = [bar for bar in bench_shapes.bars(ours, SLACK) if not bar.what.startswith(("flat", "saturating: under"))]
     assert not [str(bar) for bar in few if bar.missed], f"seed {SEED}"
     assert max(ours["flat"]["inflight"]) < 40, f"seed {SEED}"
-    assert max(ours["saturating"]["crowd"]) < 6, f"seed {SEED}"
+    assert max(ours["saturating"]["crowd"]) < 15, f"seed {SEED}"
 
 
 def test_what_it_learned_helps_after_a_restart() -> None:
