@@ -29,6 +29,7 @@ _WHERE = {
     "JobCancelled": "errors",
     "JobFailed": "errors",
     "JobHandle": "job",
+    "JobExists": "errors",
     "JobNotFound": "errors",
     "JobStatus": "job",
     "JobTooBig": "errors",
@@ -75,6 +76,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which see no table; a tes
     from asyncworker.errors import EmptyDataset as EmptyDataset
     from asyncworker.errors import JobCancelled as JobCancelled
     from asyncworker.errors import JobFailed as JobFailed
+    from asyncworker.errors import JobExists as JobExists
     from asyncworker.errors import JobNotFound as JobNotFound
     from asyncworker.errors import JobTooBig as JobTooBig
     from asyncworker.errors import LeaseLost as LeaseLost

@@ -375,9 +375,10 @@ local function take_run(queue, level, args, first, count, refuse)
   for k, id in ipairs(named) do
     if known[id] then
       refuse(k - 1, 'k')
-    elseif #ids >= room then
+    elseif room < 1 then
       refuse(k - 1, 'f')
     else
+      room = room - 1
       known[id] = true
       ids[#ids + 1] = id
       fields[#fields + 1] = id

@@ -67,7 +67,7 @@ RULES = {
     "a parent finds no room": ("local why = not parent and holder == '' and", "local why = not parent and"),
     "a child finds no room": ("local why = not parent and holder == '' and", "local why = holder == '' and"),
     "a full queue takes one more": ("room_in(queue) < 1 then", "room_in(queue) < 0 then"),
-    "a full queue takes a run": ("elseif #ids >= room then", "elseif #ids > room then"),
+    "a full queue takes a run": ("elseif room < 1 then", "elseif room < 0 then"),
     "delayed jobs take no room": (" - call('ZCARD', tag .. 'd:' .. queue) or math.huge", " or math.huge"),
     "a parent is a dead letter": ("if state == 'f' and not has(body, PARENT) then", "if state == 'f' then"),
     "whatever ends is a dead letter": ("if state == 'f' and not has", "if not has"),
