@@ -9,8 +9,7 @@ Null hypothesis: ``asyncio.gather`` over 1,000 single `enqueue` calls is no fast
 This is what an application does that knows no bulk call: many coroutines, each enqueues one job. No worker runs. One
 turn gathers a tenth once (connections are made, code is warm), then the whole number five times on an emptied server;
 its figure is the median. dramatiq, Celery and RQ block in their call, so nothing can be gathered: they enqueue one by
-one, and docket's pool refuses more than 100 connections: it gathers 50 at a time. There is no bound beside us: our
-client is the same whatever worker runs. Results are off.
+one. There is no bound beside us: our client is the same whatever worker runs. Results are off.
 """
 
 from __future__ import annotations

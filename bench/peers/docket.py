@@ -1,7 +1,8 @@
 """docket (pydocket): a stream of messages, a hash a task, results as a key a task; ``add_many`` is pipelined.
 
 Results are switched off by an ``execution_ttl`` of 0. ``minimum_check_interval`` stays at the command line's
-default of 100 ms: it bounds the sleep of a blocked read, not the time until a job starts.
+default of 100 ms: it bounds the sleep of a blocked read, not the time until a job starts. Its pool refuses
+the 101st connection, which 100 jobs at once and a thousand gathered calls ask for, so the URL allows 1,000.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from bench.peers.peer import Marks, Run, main
 
 run = Run()
 marks = Marks(run)
-GATHERED = 50
-"""Calls at once: its pool refuses more than 100 connections."""
 WAIT = timedelta(seconds=60)
 
 
@@ -32,7 +31,9 @@ async def noop():
 
 
 def opened():
-    docket = Docket(name="bench", url=run.url, execution_ttl=timedelta(hours=1 if run.results else 0))
+    docket = Docket(
+        name="bench", url=f"{run.url}?max_connections=1000", execution_ttl=timedelta(hours=1 if run.results else 0)
+    )
     docket.register(noop, names=["noop"])
     return docket
 
@@ -50,8 +51,7 @@ class DocketClient:
         self.job = (await self.docket.add_many(self.docket.call("noop")() for _ in range(jobs)))[-1]
 
     async def gathered(self, jobs):
-        for start in range(0, jobs, GATHERED):
-            await asyncio.gather(*(self.docket.add("noop")() for _ in range(min(GATHERED, jobs - start))))
+        await asyncio.gather(*(self.docket.add("noop")() for _ in range(jobs)))
 
     async def once(self):
         return await (await self.docket.add("noop")()).get_result(timeout=WAIT)
