@@ -27,9 +27,9 @@ _WHERE = {
     "EmptyDataset": "errors",
     "Engine": "engine",
     "JobCancelled": "errors",
+    "JobExists": "errors",
     "JobFailed": "errors",
     "JobHandle": "job",
-    "JobExists": "errors",
     "JobNotFound": "errors",
     "JobStatus": "job",
     "JobTooBig": "errors",
@@ -75,8 +75,8 @@ if TYPE_CHECKING:  # the same names for type checkers, which see no table; a tes
     from asyncworker.errors import Discard as Discard
     from asyncworker.errors import EmptyDataset as EmptyDataset
     from asyncworker.errors import JobCancelled as JobCancelled
-    from asyncworker.errors import JobFailed as JobFailed
     from asyncworker.errors import JobExists as JobExists
+    from asyncworker.errors import JobFailed as JobFailed
     from asyncworker.errors import JobNotFound as JobNotFound
     from asyncworker.errors import JobTooBig as JobTooBig
     from asyncworker.errors import LeaseLost as LeaseLost
