@@ -2,7 +2,7 @@
 
 Results are switched off by an ``execution_ttl`` of 0. ``minimum_check_interval`` stays at the command line's
 default of 100 ms: it bounds the sleep of a blocked read, not the time until a job starts. Its pool refuses
-the 101st connection, which 100 jobs at once and a thousand gathered calls ask for, so the URL allows 1,000.
+the 101st connection, which 100 jobs at once and a thousand gathered calls ask for, so the URL allows 2,000.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def noop():
 
 def opened():
     docket = Docket(
-        name="bench", url=f"{run.url}?max_connections=1000", execution_ttl=timedelta(hours=1 if run.results else 0)
+        name="bench", url=f"{run.url}?max_connections=2000", execution_ttl=timedelta(hours=1 if run.results else 0)
     )
     docket.register(noop, names=["noop"])
     return docket

@@ -44,7 +44,7 @@ PEERS: dict[str, Peer] = {
     "arq": Peer("arq", ("arq==0.28.0", "redis==5.3.1", "hiredis==3.5.0", *LOOP), 20, "poll_delay 5 ms"),
     "celery": Peer("celery", _CELERY, 2, "prefork 2, acknowledged late, prefetch 64 a process", reduces="worker"),
     "celery-threads": Peer("celery", _CELERY, 100, "threads, acknowledged late, prefetch 4", "threads", "sleepers"),
-    "docket": Peer("docket", ("pydocket==0.27.0", *REDIS, *LOOP), 100, "check interval 100 ms, 1,000 connections"),
+    "docket": Peer("docket", ("pydocket==0.27.0", *REDIS, *LOOP), 100, "check interval 100 ms, 2,000 connections"),
     "dramatiq": Peer("dramatiq", ("dramatiq==2.2.1", *REDIS), 8, "1 process of 8 threads, prefetch 100"),
     "rq": Peer("rq", ("rq==3.0.0", *REDIS), 1, "SimpleWorker: one job at a time, no fork", reduces="worker"),
     "saq": Peer("saq", ("saq==0.26.4", "typing_extensions==4.16.0", *REDIS, *LOOP), 20, "defaults"),
