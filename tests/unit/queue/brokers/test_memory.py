@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from asyncworker.errors import BrokerDown, LeaseLost
+from asyncworker.queue.admin import Admin
 from asyncworker.queue.brokers import memory
 from asyncworker.queue.job import Op, Receipt, State, child_id
 from tests.support.brokers import World
@@ -166,3 +167,17 @@ async def test_a_reducer_cannot_seal(world: World):
     await worker.claim_one()
     await worker.step(0, world.done(parent, Op.SEAL))
     assert await world.state(parent) is State.RUNNING
+
+
+async def test_dead_letters_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "MOST_DEAD", 2)
+    world = World(memory.open(clock=FrozenClock()), None)
+    worker = await world.join()
+    ids = await world.put(count=3)
+    await worker.claim(3)
+    await worker.step(0, *(world.done(job_id, Op.FAILED) for job_id in ids))
+    assert isinstance(world.broker, Admin)
+    assert await world.broker.dead() == ids[1:]
+    assert await world.state(ids[0]) is State.FAILED
+    assert await world.broker.replay(ids) == [False, True, True]
+    await world.close()
