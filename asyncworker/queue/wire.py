@@ -241,7 +241,8 @@ class Inbox:
     async def _hear(self, connection: AbstractConnection, again: bool) -> None:
         """Read until the connection fails, or is silent although it was asked to answer."""
         missing = set(self._channels) if again else set()
-        await self._say("SUBSCRIBE", *self._channels)
+        if self._channels:
+            await self._say("SUBSCRIBE", *self._channels)
         asked = False
         while True:
             said = await connection.read_response(timeout=self._patience, disconnect_on_error=False)
@@ -252,6 +253,8 @@ class Inbox:
                 await self._say("PING")
                 continue
             asked = False
+            if not isinstance(said, list):  # a PONG where no channel is listened to: no array, unlike all others
+                continue
             kind, channel = said[0], said[1].decode()
             if kind == b"message":
                 self._heard(channel, said[2])

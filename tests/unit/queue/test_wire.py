@@ -9,7 +9,7 @@ from redis import exceptions
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
 from asyncworker.errors import BrokerDown, BrokerError, QueueFull, SettingsError
-from asyncworker.queue.wire import Address, Wire, is_unloaded, mapped
+from asyncworker.queue.wire import Address, Inbox, Wire, is_unloaded, mapped
 
 ADDRESS = Address("redis://localhost")
 
@@ -123,3 +123,32 @@ async def test_callers_take_turns_and_share_a_connection(redis_url: str):
     await wire.close()
     with pytest.raises(exceptions.ConnectionError, match="closed"):
         await wire("PING", timeout=5)
+
+
+async def test_an_inbox_that_listens_to_nothing_can_listen_again(redis_url: str, namespace: str):
+    heard: list[tuple[str, bytes]] = []
+
+    async def resumed() -> None: ...
+
+    inbox = Inbox(Address(redis_url), lambda *message: heard.append(message), resumed, 0.02)
+    ask = Wire(Address(redis_url))
+
+    async def pings() -> int:
+        found = [line for line in (await ask("INFO", "commandstats")).decode().split() if "cmdstat_ping:" in line]
+        return int(found[0].split("calls=")[1].split(",")[0]) if found else 0
+
+    try:
+        await inbox.listen(f"{namespace}:a")
+        await inbox.leave(f"{namespace}:a")
+        before = await pings()
+        async with asyncio.timeout(10):
+            while await pings() < before + 3:  # each was asked because the one before was answered
+                await asyncio.sleep(0.01)
+            await inbox.listen(f"{namespace}:b")
+            await ask("PUBLISH", f"{namespace}:b", "news")
+            while not heard:
+                await asyncio.sleep(0.01)
+        assert heard == [(f"{namespace}:b", b"news")]
+    finally:
+        await inbox.close()
+        await ask.close()
