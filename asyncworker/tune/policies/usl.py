@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
@@ -225,8 +226,9 @@ class UslPolicy:
         self._remember(sample)
         state.bracket.append(sample)
         if len(state.bracket) < 8:
-            best = max(state.bracket, key=_rate).inflight
-            least, most = min(map(_inflight, state.bracket)), max(map(_inflight, state.bracket))
+            best = max(state.bracket, key=attrgetter("rate")).inflight
+            tried = [sample.inflight for sample in state.bracket]
+            least, most = min(tried), max(tried)
             first = len(state.bracket) == 1
             if best == most and most < 0.95 * self.high and (state.faster or not first):
                 return self._set(most * STEP, "the best is still above")
@@ -237,7 +239,7 @@ class UslPolicy:
     def _settle(self, tried: list[Sample], last: Sample) -> None:
         """Turn from searching to tracking, around the best that was tried."""
         state = self._state
-        best = max(tried, key=_rate)
+        best = max(tried, key=attrgetter("rate"))
         state.centre = best.inflight
         noise = math.sqrt(state.variance / last.count)
         for sample in tried:
@@ -391,14 +393,6 @@ class UslPolicy:
     def _set(self, limit: float, because: str) -> None:
         self._state.limit = self.limit = round(min(max(limit, self.low), self.high))
         self._state.because = because
-
-
-def _rate(sample: Sample) -> float:
-    return sample.rate
-
-
-def _inflight(sample: Sample) -> float:
-    return sample.inflight
 
 
 open = UslPolicy
