@@ -134,7 +134,9 @@ async def test_an_inbox_that_listens_to_nothing_can_listen_again(redis_url: str,
     ask = Wire(Address(redis_url))
 
     async def pings() -> int:
-        found = [line for line in (await ask("INFO", "commandstats")).decode().split() if "cmdstat_ping:" in line]
+        found = [
+            line for line in (await ask("INFO", "commandstats", timeout=5)).decode().split() if "cmdstat_ping:" in line
+        ]
         return int(found[0].split("calls=")[1].split(",")[0]) if found else 0
 
     try:
@@ -145,7 +147,7 @@ async def test_an_inbox_that_listens_to_nothing_can_listen_again(redis_url: str,
             while await pings() < before + 3:  # each was asked because the one before was answered
                 await asyncio.sleep(0.01)
             await inbox.listen(f"{namespace}:b")
-            await ask("PUBLISH", f"{namespace}:b", "news")
+            await ask("PUBLISH", f"{namespace}:b", "news", timeout=5)
             while not heard:
                 await asyncio.sleep(0.01)
         assert heard == [(f"{namespace}:b", b"news")]
