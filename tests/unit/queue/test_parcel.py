@@ -104,10 +104,11 @@ def test_what_is_found():
     children = [b"5", b"2", b"1", b"70", b"1", b"over"]
     nothing = [None] * 6
     assert parcel.found(ID, []) is None
-    assert parcel.found(ID, [b"f", record]) == Found(
-        ID, State.FAILED, attempt=2, started_s=4.5, error="why", record=record
-    )
-    assert parcel.found(ID, [b"c", b"\xc1"]) == Found(ID, State.CANCELLED, record=b"\xc1")
+    failed = Found(ID, State.FAILED, attempt=2, started_s=4.5, error="why", record=record)
+    assert parcel.found(ID, [b"f", record, None, None]) == failed
+    dead = msgspec.structs.replace(failed, queue="q", priority=3, deliveries=2, payload=b"call")
+    assert parcel.found(ID, [b"f", record, body, b"2"]) == dead
+    assert parcel.found(ID, [b"c", b"\xc1", None, None]) == Found(ID, State.CANCELLED, record=b"\xc1")
     running = Found(ID, State.RUNNING, "q", 3, attempt=1, started_s=2.5, payload=b"call")
     assert parcel.found(ID, [b"running", body, None, b"2500", None, nothing]) == running
     blocked = Found(
@@ -131,9 +132,15 @@ def test_what_is_found():
 def test_how_deep():
     card = WorkerCard("host", 1, ("q",), 5, 9.0, 1.5)
     born = ID.encode()
-    answer = [5000, 2, [b"e1", msgspec.msgpack.encode(card)], [[3, 1, [None, born], [b"7", None]], [0, 0, [born], []]]]
+    answer = [
+        5000,
+        2,
+        [b"e1", msgspec.msgpack.encode(card)],
+        [[3, 1, [None, born], [b"7", None], [None, b"9"]], [0, 0, [born], [], [b"1", None]]],
+    ]
     depth = parcel.depth(["q", "p"], answer)
     assert (depth.running, depth.workers) == (2, {"e1": card})
     q, p = depth.queues["q"], depth.queues["p"]
     assert (q.queued, q.scheduled, q.oldest_s, q.enqueued, q.succeeded) == (3, 1, 5.0, 7, 0)
     assert (p.queued, p.oldest_s) == (0, 0.0), "what is left in the list was cancelled"
+    assert ((q.paused, q.bound), (p.paused, p.bound)) == ((False, 9), (True, None))
