@@ -143,4 +143,4 @@ def test_how_deep():
     q, p = depth.queues["q"], depth.queues["p"]
     assert (q.queued, q.scheduled, q.oldest_s, q.enqueued, q.succeeded) == (3, 1, 5.0, 7, 0)
     assert (p.queued, p.oldest_s) == (0, 0.0), "what is left in the list was cancelled"
-    assert ((q.paused, q.bound), (p.paused, p.bound)) == ((False, 9), (True, None))
+    assert ((q.paused, q.most), (p.paused, p.most)) == ((False, 9), (True, None))
