@@ -30,7 +30,10 @@ async def enter(broker: Broker, jobs: Sequence[Job], *, on_conflict: str, when_f
         left, pause_s = jobs[start : start + A_ROUND_TRIP], FIRST_PAUSE_S
         while left:
             full = []
-            for job, receipt in zip(left, await broker.enqueue(left), strict=True):
+            receipts = await broker.enqueue(left)
+            if receipts.count(Receipt.ACCEPTED) == len(left):
+                break
+            for job, receipt in zip(left, receipts, strict=True):
                 if receipt is Receipt.FULL:
                     full.append(job)
                 elif isinstance(receipt, Twin):
