@@ -13,7 +13,7 @@ SLICES = 64
 
 
 class Weather(Proxy):
-    """Attributes: ``shares``, how likely each of the faults is, by its name; ``faults``, how many there were.
+    """Attributes: ``shares``, how likely each of the faults is, by its name, none at first; ``faults``, how many there were.
 
     =========  ==========================================================================
     swallow    the server has done its work, nobody hears of it, and the line goes dead
@@ -26,9 +26,9 @@ class Weather(Proxy):
 
     longest_s = 0.02
 
-    def __init__(self, upstream: str, path: Path, random: Random, **shares: float) -> None:
+    def __init__(self, upstream: str, path: Path, random: Random) -> None:
         super().__init__(upstream, path)
-        self.shares = shares
+        self.shares: dict[str, float] = {}
         self.faults: Counter[str] = Counter()
         self._random = random
 
