@@ -122,7 +122,7 @@ class Script:
         """Drop all connections; calls under way end as `BrokerDown`."""
         self._closed = True
         for wire in self._wires:
-            await wire.close()
+            wire.close()
         self._blocking.close()
 
     def _command(self, verb: str, args: Iterable[Any]) -> tuple[Any, ...]:

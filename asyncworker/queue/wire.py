@@ -1,8 +1,8 @@
 """Connections to Redis, and what its errors mean to us. One command at a time, no retries, no pool.
 
 redis-py repeats commands silently unless told otherwise; here the sequence numbers of ``brokers/redis.lua`` make
-repeats harmless, so repeating is the broker's business. A connection on which a call was interrupted is dropped:
-its answer would be taken for the next call's. Commands are packed by hiredis, eight times faster than in Python.
+repeats harmless, so repeating is the broker's business. A link on which a call was interrupted is dropped: its answer
+would be taken for the next call's.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from asyncworker.errors import AsyncWorkerError, BrokerDown, BrokerError, QueueFull, SettingsError
+from asyncworker.queue.link import Link, connect
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 """How long to wait after a failure before the next try, and after many."""
@@ -83,7 +84,7 @@ def mapped(exc: Exception, address: Address) -> AsyncWorkerError:
     """Return our error for one of the connection's: `BrokerDown` means that repeating may help."""
     if isinstance(exc.__cause__, exceptions.RedisError):
         exc = exc.__cause__  # on unix sockets redis-py takes a refused password for a failed connection
-    text = str(exc)
+    text = str(exc.strerror if isinstance(exc, OSError) and exc.strerror else exc)
     code = getattr(exc, "status_code", None) or text.partition(" ")[0]
     if isinstance(exc, exceptions.AuthenticationError) or code in _REFUSED:
         return SettingsError(f"{address} refuses this user, password or command: {text}")
@@ -106,11 +107,11 @@ ERRORS = (exceptions.RedisError, OSError)
 
 
 class Wire:
-    """One connection, opened when first needed and again after each failure."""
+    """One link, opened when first needed and again after each failure."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._connection: AbstractConnection | None = None
+        self._link: Link | None = None
         self._turn = asyncio.Lock()
         self._stale = False
         self._closed = False
@@ -122,43 +123,48 @@ class Wire:
             redis.exceptions.ResponseError: the answer is an error. Any other of `ERRORS`: there is none.
         """
         packed = hiredis.pack_command(command)
-        async with asyncio.timeout(timeout), self._turn:
-            if self._stale:
-                await self._drop()
-            connection = self._connection
+        deadline = asyncio.get_running_loop().time() + timeout
+        at_once = self._link is not None and not self._stale and not self._turn.locked()
+        async with _AT_ONCE if at_once else asyncio.timeout_at(deadline), self._turn:
+            link = self._link if at_once else await self._ready(deadline)
+            assert link is not None
             try:
-                if connection is None:
-                    connection = self._connection = self._address.connection()
-                    await connection.connect()
-                    self._stale = False
-                self._refuse_if_closed()
-                await connection.send_packed_command(packed, check_health=False)
-                return await connection.read_response()
+                return await link.ask(packed, deadline)
             except exceptions.ResponseError:
                 raise  # an answer, and the whole of it
             except BaseException:
-                self._connection = None
-                if connection is not None:
-                    await connection.disconnect(nowait=True)
+                self._drop()
                 raise
 
     def renew(self) -> None:
         """Let the next call open a new connection: the server is not what it was."""
         self._stale = True
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Drop the connection, and with it a call that waits for its answer."""
         self._closed = True
-        await self._drop()
+        self._drop()
 
-    def _refuse_if_closed(self) -> None:
-        if self._closed:
-            raise exceptions.ConnectionError("closed")
+    async def _ready(self, deadline: float) -> Link:
+        if self._stale:
+            self._drop()
+        if self._link is None:
+            self._stale = False
+            link = await connect(self._address.connection(), deadline)
+            if self._closed:
+                link.close()
+                raise exceptions.ConnectionError("closed")
+            self._link = link
+        return self._link
 
-    async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
+    def _drop(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+
+_AT_ONCE = contextlib.nullcontext()
+"""Nothing to wait for but the answer, and a link knows itself when that is overdue."""
 
 
 class Inbox:

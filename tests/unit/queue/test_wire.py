@@ -120,7 +120,7 @@ async def test_callers_take_turns_and_share_a_connection(redis_url: str):
     assert await wire("CLIENT", "ID", timeout=5) == first
     wire.renew()
     assert await wire("CLIENT", "ID", timeout=5) != first
-    await wire.close()
+    wire.close()
     with pytest.raises(exceptions.ConnectionError, match="closed"):
         await wire("PING", timeout=5)
 
@@ -153,4 +153,4 @@ async def test_an_inbox_that_listens_to_nothing_can_listen_again(redis_url: str,
         assert heard == [(f"{namespace}:b", b"news")]
     finally:
         await inbox.close()
-        await ask.close()
+        ask.close()

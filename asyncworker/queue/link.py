@@ -1,0 +1,120 @@
+"""One connection to Redis on which a command goes out and its answer comes in, with nothing between it and hiredis.
+
+redis-py's own connection reads through a stream, a parser and a timeout for each answer, which costs 60 us a command;
+this one costs 12. Where the server is, and how one is let in, is still redis-py's to know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any, cast
+
+import hiredis
+from redis import exceptions
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+
+
+class Link(asyncio.Protocol):
+    """A connection, one command at a time. Once it is lost, or a call was given up, it is of no more use."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader(replyError=exceptions.ResponseError)
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[Any] | None = None
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def ask(self, packed: bytes, deadline: float) -> asyncio.Future[Any]:
+        """Send a packed command and return what its answer will be; *deadline* is by the loop's clock.
+
+        Its errors: ResponseError, an answer of the server. ConnectionError, TimeoutError: there is none.
+        """
+        if self._transport is None:
+            raise exceptions.ConnectionError("the connection was closed")
+        self._answer = answer = self._loop.create_future()
+        self._deadline = deadline
+        if self._timer is None or deadline < self._timer.when():
+            self._look_again()
+        self._transport.write(packed)
+        return answer
+
+    def close(self) -> None:
+        """Hang up; who waits for an answer gets none."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        self.connection_lost(None)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own are none by class
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._fail(exceptions.ConnectionError(f"the connection was closed{f': {exc}' if exc else ''}"))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            said = self._reader.gets()
+        except hiredis.ProtocolError as exc:
+            self._fail(exceptions.InvalidResponse(str(exc)))
+            return
+        if said is False:  # not whole yet; protocol 2 has no truth values
+            return
+        if isinstance(said, exceptions.ResponseError):
+            self._fail(said)
+        elif self._answer is not None and not self._answer.done():
+            self._answer.set_result(said)
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+
+    def _look_again(self) -> None:
+        """Set one timer for all calls: it looks when the first would be over, and then when the present one is."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._answer is None or self._answer.done():
+            return
+        if self._loop.time() < self._deadline:
+            self._look_again()
+        else:
+            self._answer.set_exception(TimeoutError())
+
+
+async def connect(to: AbstractConnection, deadline: float) -> Link:
+    """Return an open link to where *to*, which stays closed, would go, as the user that it names.
+
+    Raises:
+        OSError: nobody is there. redis.exceptions.RedisError: somebody is, and refuses.
+    """
+    loop = asyncio.get_running_loop()
+    if isinstance(to, Connection):
+        secure = to.ssl_context.get() if isinstance(to, SSLConnection) else None
+        transport, link = await loop.create_connection(Link, to.host, to.port, ssl=secure)
+        if to.socket_keepalive:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    else:
+        assert isinstance(to, UnixDomainSocketConnection)
+        _, link = await loop.create_unix_connection(Link, to.path)
+    commands: list[tuple[Any, ...]] = []
+    if to.username or to.password:
+        commands.append(("AUTH", to.username or "default", to.password or ""))
+    if to.client_name:
+        commands.append(("CLIENT", "SETNAME", to.client_name))
+    if to.db:
+        commands.append(("SELECT", to.db))
+    try:
+        for command in commands:
+            await link.ask(hiredis.pack_command(command), deadline)
+    except BaseException:
+        link.close()
+        raise
+    return link
