@@ -104,12 +104,13 @@ class BorrowReturned(Event, frozen=True):
 
 
 class Decided(Event, frozen=True):
-    """The actuator *name* has another size now; *because* is a clause for people."""
+    """The actuator *name* has another size now; *because* is a clause for people, ``at_s`` a date."""
 
     name: str
     old: int
     new: int
     because: str
+    at_s: float = 0.0
 
 
 E = TypeVar("E", bound=Event)

@@ -33,6 +33,8 @@ class AdaptiveLimiter:
         decisions: where changes are noted; by default in a log of its own.
         clock: monotonic seconds; by default the running event loop's, so it also holds in virtual time.
 
+    Attributes: ``completed`` calls were reported so far.
+
     Cost: 2.3 us a call with `UslPolicy` (`bench/control/bench_limiter.py`).
     """
 
@@ -50,10 +52,22 @@ class AdaptiveLimiter:
         self._clock = clock
         self._began: dict[asyncio.Task[object] | None, float] = {}
         self.limiter.resize(policy.limit)
+        self.completed = 0
+        self.decisions.watch(self)
 
     @property
     def limit(self) -> int:
         return self.limiter.size
+
+    size = limit
+
+    @property
+    def name(self) -> str:
+        return self.limiter.name
+
+    @property
+    def in_use(self) -> int:
+        return self.limiter.in_use
 
     def now(self) -> float:
         """Return the time by which calls are measured."""
@@ -64,6 +78,7 @@ class AdaptiveLimiter:
     def complete(self, began: float, ok: bool = True) -> None:
         """Report a call that began at ``now() == began`` and has just ended; its permit must still be held."""
         now = self.now()
+        self.completed += 1
         limit = self.policy.on_complete(now, now - began, self.limiter.in_use, ok)
         if limit != self.limiter.size:
             old = self.limiter.size

@@ -2,27 +2,101 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+from weakref import WeakValueDictionary
 
+from asyncworker.clock import SYSTEM, Clock
 from asyncworker.events import Bus, Decided
 
 KEPT = 1000
+MOST_KINDS = 500
+"""Pairs of name and cause that are counted: who makes names of ids must not fill the memory."""
+PROBES = frozenset({"probe", "centre"})
+"""Causes of changes that only try what is nearby, or come back from that: most of all there are."""
+UNDONE = frozenset({"undone", "a cliff at n"})
+"""Causes of changes that take back what did harm."""
+
+_NUMBER = re.compile(r"[-+]?[0-9][0-9.,]*(?:e[-+]?[0-9]+)?")
+_DETAIL = re.compile(r"[:,;]")
+
+
+def cause(because: str) -> str:
+    """Return the kind of reason that a clause gives: its first part, numbers as ``n``; so there are only a few.
+
+    >>> cause("start-up: 1.5e+03/s at 8, still growing"), cause("12/s arrive, 3 wait"), cause("a cliff at 30")
+    ('start-up', 'n/s arrive', 'a cliff at n')
+    """
+    return _DETAIL.split(_NUMBER.sub("n", because), maxsplit=1)[0].strip()
+
+
+def undone(decisions: Sequence[Decided]) -> list[bool]:
+    """Return of each of these, oldest first, whether a later one took it back.
+
+    What takes back undoes the whole way that led there: all changes of that actuator the other way right before it,
+    as far as the size that it goes back to.
+    """
+    taken_back = [False] * len(decisions)
+    for at, back in enumerate(decisions):
+        if cause(back.because) not in UNDONE:
+            continue
+        for earlier in range(at - 1, -1, -1):
+            one = decisions[earlier]
+            if one.name != back.name:
+                continue
+            if (one.new > one.old) == (back.new > back.old) or cause(one.because) in UNDONE:
+                break
+            taken_back[earlier] = True
+            if one.old == back.new:
+                break
+    return taken_back
+
+
+class Watched(Protocol):
+    """Something that is sized by decisions, and can be looked at.
+
+    ``completed`` is how much work it has let through so far.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def in_use(self) -> int: ...
+    @property
+    def completed(self) -> float: ...
 
 
 class Decisions:
-    """The log that tuners and adaptive limiters write; iterate over it for the decisions, oldest first."""
+    """The log that tuners and adaptive limiters write; iterate over it for the decisions, oldest first.
 
-    def __init__(self, bus: Bus | None = None, kept: int = KEPT) -> None:
-        self._bus = bus
+    Attributes:
+        made: how many there have been, by name and `cause`.
+        watched: what is sized, by name, for as long as it is used; of two with one name the later.
+    """
+
+    def __init__(self, bus: Bus | None = None, kept: int = KEPT, clock: Clock = SYSTEM) -> None:
+        self._bus, self._clock = bus, clock
         self._log: deque[Decided] = deque(maxlen=kept)
+        self.made: dict[tuple[str, str], int] = {}
+        self.watched: WeakValueDictionary[str, Watched] = WeakValueDictionary()
+
+    def watch(self, thing: Watched) -> None:
+        """Have *thing* told of, by its name, beside what is decided about it."""
+        self.watched[thing.name] = thing
 
     def add(self, name: str, old: int, new: int, because: str) -> None:
         """Note a change of size; what is no change is no decision."""
         if new == old:
             return
-        decided = Decided(name, old, new, because)
+        decided = Decided(name, old, new, because, self._clock.now())
         self._log.append(decided)
+        key = (name, cause(because))
+        if key in self.made or len(self.made) < MOST_KINDS:
+            self.made[key] = self.made.get(key, 0) + 1
         if self._bus is not None:
             self._bus.emit(decided)
 

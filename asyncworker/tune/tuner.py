@@ -47,10 +47,29 @@ class Tuner:
         self._way = 0  # the way in which the policy is not followed: 1 up, -1 down
         self._pause = 0  # for so many ticks
         self._next_pause = WINDOWS
+        self._seen_at: float | None = None
+        self.completed = 0.0
+        """Pieces of work that were seen to end well so far."""
+        self.decisions.watch(self)
+
+    @property
+    def name(self) -> str:
+        return self.actuator.name
+
+    @property
+    def size(self) -> int:
+        return self.actuator.size
+
+    @property
+    def in_use(self) -> int:
+        return self.actuator.in_use
 
     def tick(self) -> Decision:
         """Look once, decide once, turn at most once; returns what was decided and why."""
         seen = self._sense()
+        if self._seen_at is not None and seen.t > self._seen_at:
+            self.completed += seen.completions * (seen.t - self._seen_at)
+        self._seen_at = seen.t
         wanted = self.policy.tick(seen)
         self._usual.append(seen.completions)
         size = self.actuator.size

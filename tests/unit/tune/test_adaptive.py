@@ -89,7 +89,8 @@ def test_it_finds_its_size_on_a_backend() -> None:
     assert limiter.limit == limiter.policy.limit
     assert 22 <= limiter.policy.state_dict()["centre"] <= 88  # 44 is best
     assert list(limiter.decisions) == told
-    assert told[0] == Decided("backend", 4, 8, told[0].because)
+    assert told[0] == Decided("backend", 4, 8, told[0].because, told[0].at_s)
+    assert limiter.completed == 3000
     assert all(decided.because for decided in told)
     assert all(before.new == after.old for before, after in pairwise(told))
 
