@@ -122,11 +122,9 @@ class AsyncWorkerOptimizer:
                 policy.load_state_dict(self.learned[name])
         gate = AdaptiveLimiter(policy, Limiter(policy.limit, name="map", high=MOST), decisions=self.decisions)
 
-        async def passed(item: T) -> R:
-            async with gate:
-                return await func(item)
-
-        results: AsyncGenerator[Any, None] = stream(passed, items, concurrency=MOST, ordered=ordered, on_error=on_error)
+        results: AsyncGenerator[Any, None] = stream(
+            gate.timed(func), items, concurrency=gate.limiter, ordered=ordered, on_error=on_error
+        )
         try:
             async with contextlib.aclosing(results):
                 async for result in results:

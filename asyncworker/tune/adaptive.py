@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
+from typing import TypeVar
 
 from asyncworker.errors import BadParameters
 from asyncworker.tune.actuators.limiter import Limiter
 from asyncworker.tune.decisions import Decisions
 from asyncworker.tune.policies.policy import LimiterPolicy
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class AdaptiveLimiter:
@@ -84,6 +88,23 @@ class AdaptiveLimiter:
             old = self.limiter.size
             self.limiter.resize(limit)
             self.decisions.add(self.limiter.name, old, self.limiter.size, self.policy.because)
+
+    def timed(self, func: Callable[[T], Awaitable[R]]) -> Callable[[T], Awaitable[R]]:
+        """Return *func* as one that reports each call; who calls it holds a permit of the limiter."""
+
+        async def call(item: T) -> R:
+            began = self.now()
+            try:
+                result = await func(item)
+            except (asyncio.CancelledError, GeneratorExit):  # no evidence
+                raise
+            except BaseException:
+                self.complete(began, ok=False)
+                raise
+            self.complete(began)
+            return result
+
+        return call
 
     async def __aenter__(self) -> None:
         task = asyncio.current_task()

@@ -1,28 +1,25 @@
 """Run one coroutine function over many items in this process: so many at once, and never more in memory than a window.
 
-A set of workers pulls one iterator. What they finish lies in one list, which the consumer takes whole, so
-handing over costs a list's append an item, not a queue's round trip (`bench/bench_map.py`). The window is how far
-pulling may be ahead of consuming: a slow consumer, or a slow first item where order is kept, holds the source back.
+A set of workers pulls one iterator (`asyncworker.work.crew`). The window is how far pulling may be ahead of consuming: a
+slow consumer, or a slow first item where order is kept, holds the source back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 
 from asyncworker.errors import BadParameters
+from asyncworker.tune.actuators.limiter import Limiter
+from asyncworker.work.crew import SKIPPED, Crew, OrderedCrew
 
 T = TypeVar("T")
 R = TypeVar("R")
 Items = Iterable[T] | AsyncIterable[T]
-
-WINDOW = 2
-"""Items under way or finished and not yet consumed, for each one that may be under way; `bench/bench_map.py`."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -40,7 +37,7 @@ def stream(
     func: Callable[[T], Awaitable[R]],
     items: Items[T],
     *,
-    concurrency: int = ...,
+    concurrency: int | Limiter = ...,
     ordered: bool = ...,
     on_error: Literal["collect"],
 ) -> AsyncGenerator[Outcome, None]: ...
@@ -49,7 +46,7 @@ def stream(
     func: Callable[[T], Awaitable[R]],
     items: Items[T],
     *,
-    concurrency: int = ...,
+    concurrency: int | Limiter = ...,
     ordered: bool = ...,
     on_error: Literal["raise", "skip"] = ...,
 ) -> AsyncGenerator[R, None]: ...
@@ -58,7 +55,7 @@ def stream(
     func: Callable[[T], Awaitable[R]],
     items: Items[T],
     *,
-    concurrency: int = ...,
+    concurrency: int | Limiter = ...,
     ordered: bool = ...,
     on_error: Literal["raise", "collect", "skip"] = ...,
 ) -> AsyncGenerator[R | Outcome, None]: ...
@@ -66,7 +63,7 @@ def stream(
     func: Callable[[T], Awaitable[R]],
     items: Items[T],
     *,
-    concurrency: int = 100,
+    concurrency: int | Limiter = 100,
     ordered: bool = False,
     on_error: Literal["raise", "collect", "skip"] = "raise",
 ) -> AsyncGenerator[Any, None]:
@@ -79,7 +76,9 @@ def stream(
     Args:
         func: awaited once an item.
         items: an iterable or an asynchronous one, pulled by one worker at a time.
-        concurrency: how many items may be under way, 1 or more; no more tasks than that are ever made.
+        concurrency: how many items may be under way, 1 or more; no more tasks than that are ever made. Or a limiter
+            whose size says how many, also when it changes meanwhile; a worker keeps its permit from item to item,
+            so this stream should be alone with it.
         ordered: hold results back until all before them are out; at most twice *concurrency* are held.
         on_error: ``"raise"`` stops everything at the first error and raises it; ``"collect"`` yields an `Outcome`
             an item, with its value or its error; ``"skip"`` leaves failed items out. The source's own errors
@@ -90,191 +89,52 @@ def stream(
 
     Cost: 0.5 us an item where *func* never suspends, 1.5 us where it does (`bench/bench_map.py`).
     """
-    if concurrency < 1:
+    if not isinstance(concurrency, Limiter) and concurrency < 1:
         raise BadParameters(f"concurrency must be 1 or more, not {concurrency}")
     if on_error not in ("raise", "collect", "skip"):
         raise BadParameters(f"on_error must be 'raise', 'collect' or 'skip', not {on_error!r}")
-    return _Crew(func if on_error == "raise" else _tried(func), items, concurrency).results(ordered, on_error)
+    call = {"raise": func, "collect": _collected(func), "skip": _skipping(func)}[on_error]
+    crew = (OrderedCrew if ordered else Crew)(call, items, concurrency, numbered=on_error == "collect")
+    return crew.results()
 
 
-class _Crew:
-    """The workers of one stream, and what passes between them and its consumer.
-
-    ``pulled`` and ``taken`` count the items that left the source and that left this crew. Workers are started, and
-    called back from the full window, by each other: two by each that got an item, so that five items do not
-    make a hundred tasks, and a function that never suspends keeps three of them, not all.
-    """
-
-    def __init__(self, call: Callable[[Any], Awaitable[Any]], items: Items[Any], concurrency: int) -> None:
-        self._call, self._concurrency = call, concurrency
-        self._source: Any
-        if isinstance(items, AsyncIterable):
-            self._work, self._source = self._work_async, aiter(items)
-        else:
-            self._work, self._source = self._work_sync, enumerate(items)
-        self._turn = asyncio.Lock()  # to ask an asynchronous source
-        self._window = WINDOW * concurrency
-        self._low = concurrency  # so little pulled and not taken calls parked workers; -1 while they are on their way
-        self._pulled = self._taken = 0
-        self._exhausted = self._stopping = False
-        self._failure: BaseException | None = None
-        self._ready: list[tuple[int, Any]] = []
-        self._asleep: asyncio.Future[None] | None = None  # the consumer, while there is nothing to take
-        self._parked: deque[asyncio.Future[None]] = deque()  # workers, while the window is full
-        self._workers: set[asyncio.Task[None]] = set()
-
-    async def results(self, ordered: bool, on_error: str) -> AsyncGenerator[Any, None]:
-        """Yield what the workers finish, and see to it that they are gone at the end."""
-        plain, collect = on_error == "raise", on_error == "collect"
-        held: dict[int, Any] = {}
-        self._loop = asyncio.get_running_loop()
-        self._start()
-        try:
-            while self._ready or await self._wait():
-                batch, self._ready = self._ready, []
-                if ordered:
-                    batch = self._in_order(batch, held)
-                for index, value in batch:
-                    self._taken += 1
-                    if plain:
-                        yield value
-                    elif collect:
-                        yield Outcome(index, value[0], value[1], 1, value[2])
-                    elif value[1] is None:
-                        yield value[0]
-                    if self._pulled - self._taken <= self._low and self._parked:
-                        self._call_in()
-        finally:
-            self._stop()
-            if self._workers:
-                await asyncio.wait(self._workers)
-            if (close := getattr(self._source, "aclose", None)) is not None:
-                await close()
-
-    async def _wait(self) -> bool:
-        """Sleep until there is something to take; False when all is taken."""
-        while not self._ready:
-            if self._failure is not None:
-                raise self._failure
-            if self._exhausted and self._taken == self._pulled:
-                return False
-            self._call_in()
-            self._asleep = self._loop.create_future()
-            await self._asleep
-        return True
-
-    def _in_order(self, batch: list[tuple[int, Any]], held: dict[int, Any]) -> list[tuple[int, Any]]:
-        held.update(batch)
-        head, out = self._taken, []
-        while head in held:
-            out.append((head, held.pop(head)))
-            head += 1
-        return out
-
-    # --- the workers ----------------------------------------------------------------------------------------
-
-    async def _work_sync(self) -> None:
-        while await self._room():
-            fresh = True
-            for index, item in self._source:
-                self._pulled = index + 1
-                if fresh:
-                    fresh = False
-                    self._call_in()
-                value = await self._call(item)
-                self._ready.append((index, value))  # looked up after the await: the consumer takes the whole list
-                if self._asleep is not None:
-                    self._wake()
-                if self._pulled - self._taken >= self._window:
-                    break
-            else:
-                self._end()
-                return
-
-    async def _work_async(self) -> None:
-        while True:
-            async with self._turn:
-                if self._exhausted or not await self._room():
-                    return
-                try:
-                    item = await anext(self._source)
-                except StopAsyncIteration:
-                    self._end()
-                    return
-                index, self._pulled = self._pulled, self._pulled + 1
-            self._call_in()
-            value = await self._call(item)
-            self._ready.append((index, value))
-            self._wake()
-
-    async def _room(self) -> bool:
-        """Park while the window is full; False when this worker should leave."""
-        while self._pulled - self._taken >= self._window:
-            if self._stopping:
-                return False
-            place = self._loop.create_future()
-            self._parked.append(place)
-            await place
-            self._low = self._concurrency
-        return True
-
-    def _call_in(self) -> None:
-        """Call two more workers, if there is room."""
-        if self._pulled - self._taken >= self._window:
-            return
-        if self._parked:
-            self._low = -1
-            for _ in range(min(2, len(self._parked))):
-                place = self._parked.popleft()
-                if not place.done():
-                    place.set_result(None)
-        elif not self._exhausted:
-            for _ in range(min(2, self._concurrency - len(self._workers))):
-                self._start()
-
-    def _start(self) -> None:
-        worker = self._loop.create_task(self._work(), name="stream worker")
-        self._workers.add(worker)
-        worker.add_done_callback(self._left)
-
-    def _left(self, worker: asyncio.Task[None]) -> None:
-        """Note that a worker is gone; when an error ended it, stop the others and tell the consumer."""
-        self._workers.discard(worker)
-        failure = asyncio.CancelledError() if worker.cancelled() else worker.exception()
-        if failure is not None and not self._stopping:
-            self._failure = failure
-            self._stop()
-            self._wake()
-
-    def _end(self) -> None:
-        self._exhausted = True
-        self._wake()
-
-    def _wake(self) -> None:
-        asleep, self._asleep = self._asleep, None
-        if asleep is not None and not asleep.done():
-            asleep.set_result(None)
-
-    def _stop(self) -> None:
-        self._stopping, self._window = True, 0  # a function that swallows its cancellation finds no room
-        for worker in self._workers:
-            worker.cancel()
-
-
-def _tried(func: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
-    """Return *func* as a function that returns its value, its error, and how many seconds it took."""
+def _collected(func: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Outcome]]:
+    """Return *func* as a function of an item with its index that returns what became of it."""
     clock = time.perf_counter
 
-    async def tried(item: Any) -> tuple[Any, BaseException | None, float]:
+    async def collected(numbered: tuple[int, Any]) -> Outcome:
+        index, item = numbered
         began = clock()
         try:
             value = await func(item)
         except asyncio.CancelledError as exc:
-            if (worker := asyncio.current_task()) is not None and worker.cancelling():
+            if _stopped():
                 raise
-            return None, exc, clock() - began  # the item awaited something that was cancelled: its own failure
+            return Outcome(index, None, exc, 1, clock() - began)
         except Exception as exc:
-            return None, exc, clock() - began
-        return value, None, clock() - began
+            return Outcome(index, None, exc, 1, clock() - began)
+        return Outcome(index, value, None, 1, clock() - began)
 
-    return tried
+    return collected
+
+
+def _skipping(func: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
+    """Return *func* as a function that returns `SKIPPED` where it fails."""
+
+    async def skipping(item: Any) -> Any:
+        try:
+            return await func(item)
+        except asyncio.CancelledError:
+            if _stopped():
+                raise
+        except Exception:  # noqa: S110 - leaving failures out is what was asked for
+            pass
+        return SKIPPED
+
+    return skipping
+
+
+def _stopped() -> bool:
+    """Return whether this worker is cancelled; else its item awaited something that was, which is its own failure."""
+    worker = asyncio.current_task()
+    return worker is not None and worker.cancelling() > 0

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncworker.errors import BadParameters
-from asyncworker.work.stream import WINDOW, Outcome, stream
+from asyncworker.tune.actuators.limiter import Limiter
+from asyncworker.work.crew import WINDOW
+from asyncworker.work.stream import Outcome, stream
 
 
 async def double(item: int) -> int:
@@ -206,6 +208,55 @@ async def test_a_slow_consumer_holds_the_source_back_and_keeps_the_workers_busy(
             following = asyncio.ensure_future(anext(outs))
         with pytest.raises(StopAsyncIteration):
             await following
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_as_many_are_under_way_as_a_limiter_lets_in_now(asynchronous: bool, ordered: bool) -> None:
+    gate, limiter = Gate(), Limiter(3, high=8)
+    items = Source(60) if asynchronous else range(60)
+    outs: list[int] = []
+    following = asyncio.create_task(keep(outs, stream(gate, items, concurrency=limiter, ordered=ordered)))
+    for size in (3, 8, 2, 5, 1):
+        limiter.resize(size)
+        for _ in range(10):
+            while len(gate.inside) > size:
+                gate.inside[min(gate.inside)].set()
+                await asyncio.sleep(0)
+            await gate.until(size)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert len(gate.inside) == limiter.in_use == size
+            gate.inside[min(gate.inside)].set()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+    while not following.done():
+        for door in gate.inside.values():
+            door.set()
+        await asyncio.sleep(0)
+    assert sorted(outs) == list(range(60))
+    assert outs == sorted(outs) or not ordered
+    assert limiter.in_use == limiter.waiting == 0
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_workers_that_wait_for_a_slow_consumer_hold_no_permit(ordered: bool) -> None:
+    limiter = Limiter(4, high=4)
+    async with aclosing(stream(double_later, range(100), concurrency=limiter, ordered=ordered)) as outs:
+        await anext(outs)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert limiter.in_use == 0
+        assert len([out async for out in outs]) == 99
+    assert limiter.in_use == 0
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_an_error_gives_the_permits_back(ordered: bool) -> None:
+    limiter = Limiter(5, high=9)
+    with pytest.raises(ValueError, match="1"):
+        await keep([], stream(fail_on_odd, range(100), concurrency=limiter, ordered=ordered))
+    assert limiter.in_use == limiter.waiting == 0
 
 
 async def test_failed_items_are_left_out() -> None:
