@@ -7,6 +7,7 @@ AsyncWorkerError
 ├─ DecodeError                     bytes that are no message
 ├─ SourceError ─ EmptyDataset      a dataset, file or table that cannot be read or written
 ├─ BrokerError ─ BrokerDown · LeaseLost · QueueFull · JobTooBig
+├─ KeepError                       what should be kept cannot be read or written
 ├─ PoolError ─ PoolDown · PoolTimeout · PoolClosed     a pool of connections that gives none
 ├─ JobNotFound · ResultExpired     an id that nobody knows, or no longer
 ├─ JobExists                       a unique job that is there already
@@ -82,6 +83,10 @@ class QueueFull(BrokerError):
 
 class JobTooBig(BrokerError, ValueError):
     """The job's arguments take more bytes than a job may have."""
+
+
+class KeepError(AsyncWorkerError):
+    """The place for what should be kept cannot be reached or used."""
 
 
 class PoolError(AsyncWorkerError):

@@ -17,6 +17,7 @@ from asyncworker.errors import UnknownName
 
 ROOMS = {
     "broker": "asyncworker.queue.brokers",
+    "keep": "asyncworker.queue.keeps",
     "source": "asyncworker.mapreduce.sources",
     "function": "asyncworker.mapreduce.functions",
     "executor": "asyncworker.work.executors",
@@ -25,6 +26,7 @@ ROOMS = {
 }
 ALIASES = {
     "broker": {"rediss": "redis", "unix": "redis"},
+    "keep": {"rediss": "redis", "unix": "redis"},
     "source": {"postgres": "postgresql"},
     "driver": {"postgres": "postgresql", "rediss": "redis", "unix": "redis"},
 }
