@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 """From the roof down: a module imports from its own floor and from those below."""
 
-SHARED = {"asyncworker.tune.actuators.limiter", "asyncworker.mapreduce.functions.expression"}
+SHARED = {"asyncworker.tune.actuators.limiter"}
 """Siblings that others of their room may know."""
 
 BY_NAME = {
@@ -54,7 +54,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "re2": ("mapreduce.pattern",),
     "redis": ("queue.brokers.redis", "queue.link", "queue.wire", "tune.drivers.redis"),
     "rich": ("cli.*",),
-    "simpleeval": ("mapreduce.functions.expression",),
+    "simpleeval": ("mapreduce.expression",),
     "uvloop": ("cli.command",),
 }
 """A library and the files that may import it."""
