@@ -35,8 +35,6 @@ class AsyncWorkerOptimizer:
 
     Attributes:
         decisions: what was decided, and why: the last thousand.
-        learned: what was found out for each function, by its qualified name. It goes on from there in the next
-            call; kept as JSON values, it also does so in the next process.
 
     Args:
         bus: is told of decisions, too.
@@ -45,7 +43,16 @@ class AsyncWorkerOptimizer:
 
     def __init__(self, bus: Bus | None = None, learned: dict[str, dict[str, Any]] | None = None) -> None:
         self.decisions = Decisions(bus)
-        self.learned = dict(learned or {})
+        self._learned = dict(learned or {})
+        self._policies: dict[str, UslPolicy] = {}
+
+    @property
+    def learned(self) -> dict[str, dict[str, Any]]:
+        """What was found out for each function, by its qualified name.
+
+        It goes on from there in the next call; kept as JSON values, it also does so in the next process.
+        """
+        return self._learned | {name: policy.state_dict() for name, policy in self._policies.items()}
 
     def map(
         self,
@@ -112,25 +119,17 @@ class AsyncWorkerOptimizer:
         """Return how even a distribution is; see `asyncworker.work.balance.balance_score`."""
         return balance_score(distribution, workers)
 
-    async def _sought(
+    def _sought(
         self, func: Callable[[T], Awaitable[R]], items: Items[T], ordered: bool, on_error: Any
     ) -> AsyncGenerator[Any, None]:
         name = getattr(func, "__qualname__", type(func).__qualname__)
         policy = UslPolicy(high=MOST)
         with contextlib.suppress(BadParameters):  # what another version has learned is no loss
-            if name in self.learned:
-                policy.load_state_dict(self.learned[name])
+            if (learned := self.learned.get(name)) is not None:
+                policy.load_state_dict(learned)
+        self._policies[name] = policy
         gate = AdaptiveLimiter(policy, Limiter(policy.limit, name="map", high=MOST), decisions=self.decisions)
-
-        results: AsyncGenerator[Any, None] = stream(
-            gate.timed(func), items, concurrency=gate.limiter, ordered=ordered, on_error=on_error
-        )
-        try:
-            async with contextlib.aclosing(results):
-                async for result in results:
-                    yield result
-        finally:
-            self.learned[name] = policy.state_dict()
+        return stream(gate.timed(func), items, concurrency=gate.limiter, ordered=ordered, on_error=on_error)
 
 
 def _number(value: object) -> int:

@@ -23,6 +23,9 @@ from asyncworker.tune.policies.policy import LimiterPolicy
 T = TypeVar("T")
 R = TypeVar("R")
 
+ROUNDING_S = 1.0
+"""A loop's clock that is so near to the system's is the system's, rounded, or read when this turn of the loop began."""
+
 
 class AdaptiveLimiter:
     """Let as many inside ``async with`` as the policy says, and report to it each call that ends.
@@ -85,15 +88,23 @@ class AdaptiveLimiter:
         self.completed += 1
         limit = self.policy.on_complete(now, now - began, self.limiter.in_use, ok)
         if limit != self.limiter.size:
-            old = self.limiter.size
-            self.limiter.resize(limit)
+            self._resize(limit)
+
+    def _resize(self, limit: int) -> None:
+        old = self.limiter.size
+        self.limiter.resize(limit)
+        if self.limiter.size != old:
             self.decisions.add(self.limiter.name, old, self.limiter.size, self.policy.because)
 
     def timed(self, func: Callable[[T], Awaitable[R]]) -> Callable[[T], Awaitable[R]]:
         """Return *func* as one that reports each call; who calls it holds a permit of the limiter."""
+        clock, limiter, on_complete = self._clock, self.limiter, self.policy.on_complete
 
         async def call(item: T) -> R:
-            began = self.now()
+            nonlocal clock
+            if clock is None:
+                clock = self._clock = _loop_clock()
+            began = clock()
             try:
                 result = await func(item)
             except (asyncio.CancelledError, GeneratorExit):  # no evidence
@@ -101,7 +112,10 @@ class AdaptiveLimiter:
             except BaseException:
                 self.complete(began, ok=False)
                 raise
-            self.complete(began)
+            now = clock()
+            limit = on_complete(now, now - began, limiter.in_use, True)  # `complete`, written out for speed
+            if limit != limiter.size:
+                self._resize(limit)
             return result
 
         return call
@@ -125,7 +139,9 @@ class AdaptiveLimiter:
 
 
 def _loop_clock() -> Callable[[], float]:
+    """Return the running loop's clock; where that is the system's, without the loop's rounding: uvloop's is to 1 ms."""
     try:
-        return asyncio.get_running_loop().time
+        clock = asyncio.get_running_loop().time
     except RuntimeError:
         return time.monotonic
+    return time.monotonic if abs(clock() - time.monotonic()) < ROUNDING_S else clock
