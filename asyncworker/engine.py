@@ -36,7 +36,7 @@ from asyncworker.queue.entrance import enter
 from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.job import DEFAULT_PRIORITY, Job
 from asyncworker.queue.recent import Recent
-from asyncworker.queue.task import DEFAULTS, SENT, TaskOptions, Tasks, options_of
+from asyncworker.queue.task import TaskOptions, Tasks, options_of
 from asyncworker.queue.worker.scheduler import Schedule
 from asyncworker.queue.worker.worker import Lifespan, Worker
 from asyncworker.registry import find
@@ -215,27 +215,28 @@ class Engine:
         """
         known = self.tasks.get(task)
         options = known.options if known else TaskOptions(queue=self._route(task) or "default")
-        return (await self.send(task, options, [(args, kwargs)], Call()))[0]
+        return (await self.send(task, ((args, kwargs),), Call.of(options)))[0]
 
     async def send(
-        self, name: str, task: TaskOptions, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], call: Call
+        self, name: str, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], how: Call
     ) -> list[JobHandle[Any]]:
         """Enqueue calls of one task; see `Task.enqueue_many`."""
-        queue = call.queue or task.queue
-        priority = task.priority if call.priority is None else call.priority
-        sent = {option: value for option in SENT if (value := getattr(task, option)) != getattr(DEFAULTS, option)}
-        options, at_s = sent | call.options, call.at_s
-        if call.delay or at_s:
-            options["due_s"] = at_s or self.clock.now() + call.delay
-        ids = self._ids
+        ids, queue, priority, options, delay, at_s = (
+            self._ids,
+            how.queue,
+            how.priority,
+            how.options,
+            how.delay,
+            how.at_s,
+        )
+        if delay or at_s:
+            options = {**options, "due_s": at_s or self.clock.now() + delay}
         if known := self.tasks.get(name):
             calls = starmap(known.check, calls)
         jobs = [
-            Job(ids(), queue, pack_call(name, args, kwargs), priority, options, call.delay, at_s)
-            for args, kwargs in calls
+            Job(ids(), queue, pack_call(name, args, kwargs), priority, options, delay, at_s) for args, kwargs in calls
         ]
-        on_conflict, when_full = call.on_conflict or task.on_conflict, call.when_full or task.when_full
-        entered = await enter(self.broker, jobs, on_conflict=on_conflict, when_full=when_full)
+        entered = await enter(self.broker, jobs, on_conflict=how.on_conflict, when_full=how.when_full)
         return [JobHandle(self.broker, job_id, queue) for job_id in entered]
 
     def job(self, job_id: str) -> JobHandle[Any]:

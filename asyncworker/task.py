@@ -11,26 +11,32 @@ import msgspec
 
 from asyncworker.errors import BadParameters, UnknownName
 from asyncworker.job import JobHandle
-from asyncworker.queue.task import PORTABLE, Definition, TaskOptions, options_of
+from asyncworker.queue.task import DEFAULTS, PORTABLE, SENT, Definition, TaskOptions, options_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Call(msgspec.Struct, frozen=True):
-    """How one call, or each of some calls, is enqueued: what it says otherwise than its task does.
+    """How one call, or each of some calls, is enqueued.
 
     ``delay`` in seconds from now, ``at`` a date (naive ones are local time); one of both at most. ``options``
     are the task options that travel with the job; a ``deadline`` that is a date goes there as ``until_s``.
     """
 
-    queue: str | None = None
-    priority: int | None = None
+    queue: str
+    priority: int
     delay: float = 0.0
     at: datetime | None = None
-    on_conflict: str | None = None
-    when_full: str | None = None
+    on_conflict: str = DEFAULTS.on_conflict
+    when_full: str = DEFAULTS.when_full
     options: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, task: TaskOptions) -> Call:
+        """Return how calls of a task are enqueued where nobody says otherwise."""
+        sent = {name: value for name in SENT if (value := getattr(task, name)) != getattr(DEFAULTS, name)}
+        return cls(task.queue, task.priority, on_conflict=task.on_conflict, when_full=task.when_full, options=sent)
 
     def changed(self, given: Mapping[str, Any]) -> Call:
         """Return this with what is *given* changed; an unknown name is an error that names the nearest."""
@@ -60,14 +66,13 @@ class Call(msgspec.Struct, frozen=True):
 
 
 CALL_FIELDS = ("queue", "priority", "delay", "at", "on_conflict", "when_full")
-NOW = Call()
 
 
 class Sender(Protocol):
     """What a task needs of its engine."""
 
     async def send(
-        self, name: str, task: TaskOptions, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], call: Call
+        self, name: str, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], how: Call
     ) -> list[JobHandle[Any]]:
         """Enqueue calls and return their handles, in order."""
         ...
@@ -79,13 +84,15 @@ class Task(Generic[P, R]):
     Attributes: ``name``, ``definition``, and ``__wrapped__``, the function.
     """
 
-    def __init__(self, function: Callable[P, Any], definition: Definition, sender: Sender, call: Call = NOW) -> None:
+    def __init__(
+        self, function: Callable[P, Any], definition: Definition, sender: Sender, how: Call | None = None
+    ) -> None:
         functools.update_wrapper(self, function)
         self.__wrapped__ = function
         self.name = definition.name
         self.definition = definition
         self._sender = sender
-        self._call = call
+        self._how = how or Call.of(definition.options)
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"
@@ -103,7 +110,7 @@ class Task(Generic[P, R]):
         Raises:
             UnknownName: no such option. BadParameters: a value that does not fit.
         """
-        return Task(self.__wrapped__, self.definition, self._sender, self._call.changed(given))
+        return Task(self.__wrapped__, self.definition, self._sender, self._how.changed(given))
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Enqueue one call. Calls made at the same time share round trips.
@@ -112,7 +119,7 @@ class Task(Generic[P, R]):
             BadParameters: arguments that the function cannot take, or that cannot travel. BrokerDown, QueueFull, JobTooBig.
             JobExists: a job with its ``unique`` key is not over, and ``on_conflict`` is "raise".
         """
-        return (await self._sender.send(self.name, self.definition.options, [(args, kwargs)], self._call))[0]
+        return (await self._sender.send(self.name, ((args, kwargs),), self._how))[0]
 
     async def enqueue_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> list[JobHandle[R]]:
         """Enqueue many calls, each a tuple of arguments or a mapping of named ones; one round trip per thousand.
@@ -121,7 +128,7 @@ class Task(Generic[P, R]):
             BadParameters: a call that is neither, or arguments that do not fit; none is enqueued then.
             BrokerDown, QueueFull, JobTooBig: the thousands before the one that was refused are enqueued.
         """
-        return await self._sender.send(self.name, self.definition.options, map(_split, calls), self._call)
+        return await self._sender.send(self.name, map(_split, calls), self._how)
 
 
 def _split(call: tuple[Any, ...] | Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -48,22 +48,14 @@ def _read_head(head: bytes) -> tuple[str, int, int]:
     return head[4:].decode(), head[2] - 48, head[1]
 
 
-def check_size(job: Job) -> None:
-    """Refuse a job that is too large to travel.
-
-    Raises:
-        JobTooBig: the payload has more than `MAX_PAYLOAD_BYTES`.
-    """
-    if len(job.payload) > MAX_PAYLOAD_BYTES:
-        raise JobTooBig(f"job {job.id} takes {len(job.payload)} bytes; at most {MAX_PAYLOAD_BYTES} travel")
-
-
 def pack_body(job: Job) -> bytes:
     """Pack what the broker keeps of a job.
 
     Raises:
-        BadParameters: a queue, priority or options that do not fit.
+        JobTooBig: the payload has more than `MAX_PAYLOAD_BYTES`. BadParameters: a queue, priority or options that do not fit.
     """
+    if len(job.payload) > MAX_PAYLOAD_BYTES:
+        raise JobTooBig(f"job {job.id} takes {len(job.payload)} bytes; at most {MAX_PAYLOAD_BYTES} travel")
     flags = PARENT if job.hold else 0
     if not job.options:
         return _head(job.queue, job.priority, flags) + job.payload

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -48,7 +48,7 @@ def parcel(job: Job) -> Parcel:
     """Pack a job.
 
     Raises:
-        BadParameters: something of it does not fit.
+        JobTooBig, BadParameters: something of it does not fit.
     """
     body = pack_body(job)
     where = job.queue, job.priority
@@ -59,19 +59,24 @@ def parcel(job: Job) -> Parcel:
     return where, True, (job.id, body, round(job.delay_s * 1000), round(job.at_s * 1000), job.hold)
 
 
-def batches(jobs: Sequence[Job]) -> Iterator[list[Parcel]]:
-    """Pack jobs, as many to a call as one may take."""
-    batch: list[Parcel] = []
+def batches(jobs: Sequence[Job]) -> list[list[Parcel]]:
+    """Pack jobs, as many to a call as one may take.
+
+    Raises:
+        JobTooBig, BadParameters: one of them cannot travel.
+    """
+    packed = list(map(parcel, jobs))
+    if len(jobs) <= MOST_JOBS and sum([len(job.payload) for job in jobs]) <= MOST_BYTES:
+        return [packed] if packed else []
+    made: list[list[Parcel]] = []
     size = 0
-    for job in jobs:
-        packed = parcel(job)
+    for job, one in zip(jobs, packed, strict=True):
         size += len(job.payload)
-        if len(batch) == MOST_JOBS or (batch and size > MOST_BYTES):
-            yield batch
-            batch, size = [], len(job.payload)
-        batch.append(packed)
-    if batch:
-        yield batch
+        if not made or len(made[-1]) == MOST_JOBS or size > MOST_BYTES:
+            made.append([])
+            size = len(job.payload)
+        made[-1].append(one)
+    return made
 
 
 def runs(batch: Sequence[Parcel]) -> tuple[list[Any], list[int]]:
@@ -96,13 +101,15 @@ def runs(batch: Sequence[Parcel]) -> tuple[list[Any], list[int]]:
             part[2] += 1
             part += words
             numbers[run].append(number)
+    if len(parts) == 1:
+        return parts[0], numbers[0]
     return list(itertools.chain.from_iterable(parts)), list(itertools.chain.from_iterable(numbers))
 
 
 def receipts(refused: bytes, order: Sequence[int]) -> list[Receipt | Twin]:
     """Read an ENQUEUE's answer, of jobs that stood there in this order."""
     answers: list[Receipt | Twin] = [Receipt.ACCEPTED] * len(order)
-    for number, why, twin in _refusals(refused.decode()):
+    for number, why, twin in _refusals(refused.decode()) if refused else ():
         answers[order[int(number)]] = Twin(twin) if twin else _RECEIPTS[why]
     return answers
 

@@ -126,7 +126,7 @@ class Script:
         self._blocking.close()
 
     def _command(self, verb: str, args: Iterable[Any]) -> tuple[Any, ...]:
-        return ("FCALL", f"{self._name}_{verb}", 1, self._key, 0, *args)  # 0: by the server's clock
+        return ("FCALL", f"{self._name}_{verb}", b"1", self._key, b"0", *args)  # 0: by the server's clock
 
     async def _check(self, wire: Wire, timeout: float) -> None:
         """Refuse a server that lacks what the functions need, or may forget jobs."""

@@ -19,7 +19,6 @@ from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BrokerDown, BrokerError, JobNotFound, LeaseLost, SettingsError
 from asyncworker.events import Bus
 from asyncworker.queue import parcel
-from asyncworker.queue.body import check_size
 from asyncworker.queue.brokers.broker import Notice
 from asyncworker.queue.codec import pack
 from asyncworker.queue.job import Claimed, Depth, Ended, Found, Job, Receipt, Settled, State, Twin, WorkerCard
@@ -90,12 +89,10 @@ class RedisBroker:
         return epoch
 
     async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt | Twin]:
-        for job in jobs:
-            check_size(job)
-        receipts: list[Receipt | Twin] = []
-        for batch in parcel.batches(jobs):
-            receipts += await self._lane(batch)
-        return receipts
+        batches = parcel.batches(jobs)
+        if len(batches) == 1:
+            return await self._lane(batches[0])
+        return [receipt for batch in batches for receipt in await self._lane(batch)]
 
     async def _send(self, batch: list[parcel.Parcel]) -> list[Receipt | Twin]:
         self._sent += 1

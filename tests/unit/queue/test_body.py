@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncworker.errors import BadParameters, DecodeError, JobTooBig
-from asyncworker.queue.body import NOTHING, Note, check_size, delivery, pack_body, read_note, split_body
+from asyncworker.queue.body import NOTHING, Note, delivery, pack_body, read_note, split_body
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES
 from asyncworker.queue.job import Delivery, Job
 
@@ -80,6 +80,6 @@ def test_what_does_not_fit(more: dict[str, object]):
 
 
 def test_the_size_of_a_job():
-    check_size(Job(ID, "q", bytes(MAX_PAYLOAD_BYTES)))
+    pack_body(Job(ID, "q", bytes(MAX_PAYLOAD_BYTES)))
     with pytest.raises(JobTooBig, match="16777217"):
-        check_size(Job(ID, "q", bytes(MAX_PAYLOAD_BYTES + 1)))
+        pack_body(Job(ID, "q", bytes(MAX_PAYLOAD_BYTES + 1)))

@@ -78,11 +78,19 @@ class TestIds:
             made = list(pool.map(lambda _: [new_id() for _ in range(500)], range(40)))
         assert len({job_id for ids in made for job_id in ids}) == 20_000
 
-    def test_s05_a_forked_child_begins_a_block_of_its_own(self, monkeypatch: pytest.MonkeyPatch):
-        new_id = Ids()
-        first = new_id()
-        monkeypatch.setattr(codec.os, "getpid", lambda: -1)
-        assert new_id()[:-2] != first[:-2]
+    def test_s05_a_forked_child_begins_a_block_of_its_own(self):
+        code = (
+            "import os\n"
+            "from asyncworker.queue.codec import Ids\n"
+            "new_id = Ids()\n"
+            "first = new_id()\n"
+            "child = os.fork()\n"
+            "print(new_id()[:-2] == first[:-2], flush=True)\n"
+            "child and os.waitpid(child, 0)\n"
+        )
+        env = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+        assert sorted(said.stdout.split()) == ["False", "True"]
 
     def test_s04_ids_are_stable_across_hash_seeds(self):
         code = (

@@ -711,7 +711,7 @@ async def test_large_jobs_are_sent_in_several_calls(redis_url: str):
     batches = [len(batch) for batch in parcel.batches(jobs)]
     assert batches == [3, 3, 1]
     assert [len(batch) for batch in parcel.batches([job() for _ in range(2500)])] == [1000, 1000, 500]
-    assert list(parcel.batches([])) == []
+    assert parcel.batches([]) == []
     assert await broker.enqueue(jobs) == [Receipt.ACCEPTED] * 7
     raw = Raw(redis_url)
     raw("UNLINK", f"{broker._tag}e")
