@@ -107,12 +107,22 @@ async def ours_collect(body: Body, items: Iterator[int]) -> int:
     return await ours(body, items, on_error="collect")
 
 
+async def ours_auto(body: Body, items: Iterator[int]) -> int:
+    from asyncworker.optimizer import AsyncWorkerOptimizer  # noqa: PLC0415 - as above
+
+    count = 0
+    async for _ in AsyncWorkerOptimizer().map(body, items):
+        count += 1
+    return count
+
+
 BODIES: dict[str, Body] = {"noop": noop, "once": once}
 WAYS: dict[str, Callable[[Body, Iterator[int]], Awaitable[int]]] = {
     "workers": workers,
     "stream": ours,
     "stream ordered": ours_ordered,
     "stream collect": ours_collect,
+    "map auto": ours_auto,
     "queue": queue,
     "chunks": chunks,
     "gather": gather,
