@@ -83,7 +83,7 @@ def results_that_nobody_keeps(s: Script) -> None:
     s.step("e1", 0, (second, "s", 0, b"x"), (third, "f", 0, b"x"), runs=[("q", 0, [(first, b"x")])])
     assert s.look(first, second, third) == [None, None, None]
     assert s.counts() == {"n": 3, "s": 2, "f": 1}
-    assert s.names() == {"b", "a:e1", "c", "w:lane"}
+    assert s.names() == {"b", "a:e1", "c", "w:lane", "m"}
 
 
 @scenario
@@ -106,7 +106,7 @@ def a_job_ends_once(s: Script) -> None:
     assert s.reap() == 1
     assert s.look(first, second) == [None, None]
     assert s.counts() == {"n": 2}
-    assert s.names() == {"c", "w:lane"}
+    assert s.names() == {"c", "w:lane", "m"}
 
 
 @scenario
@@ -144,7 +144,7 @@ def thousands_at_once(s: Script) -> None:
     assert s.held() == set(ids)
     s.step("e1", 0, runs=[("q", 9, [(id, b"x") for id in ids])])
     assert s.counts() == {"n": 2500, "s": 2500}
-    assert s.names() == {"b", "a:e1", "c", "w:lane", *(f"o:{id[:-1]}" for id in ids)}
+    assert s.names() == {"b", "a:e1", "c", "w:lane", "m", *(f"o:{id[:-1]}" for id in ids)}
 
 
 # ------------------------------------------------------------------------------------------------ order and limits
@@ -157,6 +157,44 @@ def higher_levels_first_or_last(s: Script) -> None:
     assert s.claim("e1", 3) == [*by_level[9], by_level[5][0]]
     assert s.claim("e1", 3, lowest=True) == [*by_level[0], by_level[3][0]]
     assert s.claim("e1", 3) == [by_level[5][1], by_level[3][1]]
+
+
+@scenario
+def steps_know_which_lists_to_look_at(s: Script) -> None:
+    s.join()
+    low, high = s.put(count=2, priority=3), s.put(count=2, priority=7)
+    (more,) = s.put(count=1, priority=7)
+    assert s.hash("m") == {"q:l": b"37"}
+    assert s.claim("e1", 3) == [*high, more]
+    assert s.hash("m") == {"q:l": b"37"}, "nobody has seen an end"
+    s.put(count=1, priority=7)
+    assert s.hash("m") == {"q:l": b"37"}
+    assert s.claim("e1", 2)[1:] == low[:1]
+    assert s.hash("m") == {"q:l": b"3"}
+    s.redis("HDEL", "m", "q:l")
+    assert s.claim("e1", 9) == [], "a list that nobody speaks of is not looked at"
+    s.redis("HSET", "m", "q:l", "3")
+    assert s.claim("e1", 9) == low[1:]
+    assert s.hash("m") == {}
+    s.claim("e1", 0, (low[0], "u"))
+    assert s.hash("m") == {"q:l": b"3"}
+
+
+@scenario
+def steps_know_when_to_look_for_what_is_due(s: Script) -> None:
+    s.join()
+    early, late = s.put(s.job(delay_s=1), s.job(delay_s=2))
+    assert s.hash("m") == {"q:d": b"%d" % (s.now + 1000)}
+    s.put(s.job(delay_s=3))
+    assert s.hash("m") == {"q:d": b"%d" % (s.now + 1000)}
+    assert s.cancel(early) == "scheduled"
+    assert s.step("e1", 1)[2] == s.now + 1000, "to look too early does no harm"
+    s.now += 1000
+    assert s.step("e1", 1)[2] == s.now + 1000
+    assert s.hash("m") == {"q:d": b"%d" % (s.now + 1000)}
+    s.now += 2000
+    assert s.claim("e1", 1) == [late]
+    assert s.hash("m") == {"q:l": b"5"}
 
 
 @scenario
@@ -190,7 +228,7 @@ def a_thousand_looks_are_enough(s: Script) -> None:
     (alive,) = s.put(count=1)
     answer = s.step("e1", 1, idle=True)
     assert answer[:4] == [1, s.now, s.now, []], "it must look again at once"
-    assert len(s.list()) == 5, "levels above it take looks, too"
+    assert s.list() == [alive]
     assert s.claim("e1", 1) == [alive]
 
 
@@ -994,7 +1032,7 @@ def cancel_a_parent_in_its_feeders_hands(s: Script) -> None:
     assert s.held("feeder") == set()
     assert s.look(parent) == [b"c"]
     s.claim("feeder", 0, (parent, "b"))
-    assert s.names() == {"b", "a:feeder", "c", "w:lane", f"f:{parent}", "e", "r:q:5"}
+    assert s.names() == {"b", "a:feeder", "c", "w:lane", f"f:{parent}", "e", "r:q:5", "m"}
     assert set(s.hash("e")) == set(ids)
 
 
@@ -1225,7 +1263,7 @@ def dead_letters_are_forgotten_in_time_and_bounded(s: Script) -> None:
 def which_queues_there_are(s: Script) -> None:
     s.put(s.job(queue="p:1"))
     s.fcall("switch", "q", "b", 3)
-    assert s.fcall("queues") == [[b"p:1:n"], [b"q:b"]]
+    assert s.fcall("queues") == [[b"p:1:n"], [b"p:1:l", b"q:b"]]
 
 
 # ------------------------------------------------------------------------------------------------ the server

@@ -20,7 +20,9 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
   c               hash   <queue>:<letter> -> count: n enqueued, s f c e ended, r retried, d redelivered,
                          g gone (cancelled, while its id still lies in a list)
   w:<lane>        string a producer's last call: "seq:what was refused"; TTL
-  m               hash   <queue>:p -> 1, it is paused; <queue>:b -> how many jobs may wait there
+  m               hash   <queue>:p -> 1, it is paused; <queue>:b -> how many jobs may wait there; and what spares
+                         steps from looking: <queue>:l -> the levels whose lists may hold something,
+                         <queue>:d -> when the first of its delayed jobs is due, or earlier
   p               hash   id -> error, of jobs that could not be settled: nobody touches them again
   k:1 k:2         string the epochs that sweep for a lease; TTL
   in:<name>       channel of an epoch or a client: 'w' look for work; 'c<id>' stop this job, or this parent's
@@ -165,10 +167,24 @@ local function wake(queue)
   until call('PUBLISH', tag .. 'in:' .. epoch, 'w') > 0
 end
 
--- Put a job at the end ('RPUSH') or at the head ('LPUSH') of its list.
-local function ready(push, id, body)
+-- Put ids at the end ('RPUSH') or at the head ('LPUSH') of a list; who finds it empty says that it no longer is.
+local function push(command, queue, level, ids)
+  local length
+  for first, last in slices(ids) do
+    length = call(command, tag .. 'r:' .. queue .. ':' .. level, unpack(ids, first, last))
+  end
+  if length == #ids then
+    local levels = call('HGET', switches, queue .. ':l') or ''
+    if not levels:find(level, 1, true) then
+      call('HSET', switches, queue .. ':l', levels .. level)
+    end
+  end
+end
+
+-- Put a job at the end or at the head of its list.
+local function ready(command, id, body)
   local queue = queue_of(body)
-  call(push, tag .. 'r:' .. queue .. ':' .. level_of(body), id)
+  push(command, queue, level_of(body), { id })
   wake(queue)
 end
 
@@ -179,6 +195,7 @@ local function later(id, body, due)
   local member = level_of(body) .. id
   call('ZADD', delayed, due, member)
   if call('ZRANGE', delayed, 0, 0)[1] == member then
+    call('HSET', switches, queue .. ':d', due)
     wake(queue)
   end
 end
@@ -387,7 +404,7 @@ local function take_run(queue, level, args, first, count, refuse)
   end
   if #ids > 0 then
     bulk('HSET', bodies, fields)
-    bulk('RPUSH', tag .. 'r:' .. queue .. ':' .. level, ids)
+    push('RPUSH', queue, level, ids)
     call('HINCRBY', counts, queue .. ':n', #ids)
     wake(queue)
   end
@@ -601,14 +618,26 @@ local function settle(mine, args, at)
   end
 end
 
--- Move what is due to the end of its list.
+-- Move what is due to the ends of its lists.
 local function promote(queue)
   local delayed = tag .. 'd:' .. queue
   local due = call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, PROMOTED)
+  local levels = {}
   for _, member in ipairs(due) do
-    call('RPUSH', tag .. 'r:' .. queue .. ':' .. member:sub(1, 1), member:sub(2))
+    local level = member:sub(1, 1)
+    levels[level] = levels[level] or {}
+    table.insert(levels[level], member:sub(2))
+  end
+  for level, ids in pairs(levels) do
+    push('RPUSH', queue, level, ids)
   end
   bulk('ZREM', delayed, due)
+  local following = call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
+  if following then
+    call('HSET', switches, queue .. ':d', following)
+  else
+    call('HDEL', switches, queue .. ':d')
+  end
 end
 
 -- A child that nobody needs any more ends without a record.
@@ -635,38 +664,46 @@ local function take(queue, ids, claimed)
   end
 end
 
+-- What is to be known of queues before any list is looked at, in one command.
+local function survey(queues)
+  local fields = {}
+  for k, queue in ipairs(queues) do
+    fields[3 * k - 2], fields[3 * k - 1], fields[3 * k] = queue .. ':l', queue .. ':d', queue .. ':p'
+  end
+  local said = pick(switches, fields)
+  local found = {}
+  for k, queue in ipairs(queues) do
+    found[k] = { name = queue, levels = said[3 * k - 2] or '', due = tonumber(said[3 * k - 1]), paused = said[3 * k] }
+  end
+  return found
+end
+
 -- Claim up to most jobs of one queue, level by level; returns whether there may be more.
 local function claim_from(queue, most, lowest_first, claimed)
-  promote(queue)
-  if call('HGET', switches, queue .. ':p') then
-    return
+  if queue.paused or queue.levels == '' then
+    return false
   end
+  local levels = queue.levels
   local full = #claimed.ids + most
   for rank = 0, 9 do
     local level = lowest_first and rank or 9 - rank
-    local list = tag .. 'r:' .. queue .. ':' .. level
-    repeat
-      local room = full - #claimed.ids
-      if room == 0 or claimed.looks == POPS then
-        return true
-      end
+    local room = full - #claimed.ids
+    while room > 0 and claimed.looks < POPS and levels:find(level, 1, true) do
       claimed.looks = claimed.looks + 1
-      local ids = call('LPOP', list, room) or {}
-      take(queue, ids, claimed)
-    until #ids < room
-  end
-end
-
--- When the next delayed job of these queues is due, or -1.
-local function next_due(queues)
-  local soonest = -1
-  for _, queue in ipairs(queues) do
-    local due = tonumber(call('ZRANGE', tag .. 'd:' .. queue, 0, 0, 'WITHSCORES')[2])
-    if due and (soonest < 0 or due < soonest) then
-      soonest = due
+      local ids = call('LPOP', tag .. 'r:' .. queue.name .. ':' .. level, room) or {}
+      if #ids < room then
+        levels = levels:gsub(level, '')
+      end
+      take(queue.name, ids, claimed)
+      room = full - #claimed.ids
     end
   end
-  return soonest
+  if levels == '' then
+    call('HDEL', switches, queue.name .. ':l')
+  elseif levels ~= queue.levels then
+    call('HSET', switches, queue.name .. ':l', levels)
+  end
+  return levels ~= ''
 end
 
 -- All that an epoch holds: the answer to a step whose first answer was lost, or that follows on a lost one.
@@ -684,7 +721,7 @@ end
 --         runs (queue ttl n (id record)*n)*runs  (id op number value)*
 --   -> {1, now, next due or -1, ids, bodies, notes}   {-1} fenced   {-4} late copy
 --      {-2 | -3, now, -1, ids, bodies, notes}: repeated | steps before this one are lost; all that the epoch holds
--- idle: notice me when work comes, if there is none. asleep: I had asked for that.
+-- idle: notice me when work comes, if there is none. asleep: I had asked for that, in these queues.
 local function step(args)
   local epoch = args[2]
   local mine = tag .. 'a:' .. epoch
@@ -702,12 +739,17 @@ local function step(args)
   end
   call('HSET', beats, epoch, args[3] .. rest)
   local want = tonumber(args[4])
+  local all = {}
   local queues = {}
   local most = {}
   local at = 9
   for k = 1, tonumber(args[8]) do
-    queues[k] = args[at]
-    most[k] = tonumber(args[at + 1])
+    all[k] = args[at]
+    local room = math.min(tonumber(args[at + 1]), want)
+    if room > 0 then
+      queues[#queues + 1] = args[at]
+      most[#queues] = room
+    end
     at = at + 2
   end
   settle(mine, args, at)
@@ -715,14 +757,18 @@ local function step(args)
     return held(mine, TAIL_LOST)
   end
   local claimed = { ids = {}, bodies = {}, looks = 0 }
-  for k, queue in ipairs(queues) do
-    if args[7] == '1' then
-      call('SREM', tag .. 'i:' .. queue, epoch)
+  local soonest = -1
+  local left = {}
+  for k, queue in ipairs(survey(queues)) do
+    if queue.due and queue.due <= now then
+      promote(queue.name)
+      queue = survey({ queue.name })[1]
     end
-    local room = math.min(most[k], want - #claimed.ids)
-    local more = want > 0 and claim_from(queue, room, args[5] == '1', claimed)
-    if args[7] == '1' and more then
-      wake(queue)
+    if claim_from(queue, math.min(most[k], want - #claimed.ids), args[5] == '1', claimed) then
+      left[#left + 1] = queue.name
+    end
+    if queue.due and (soonest < 0 or queue.due < soonest) then
+      soonest = queue.due
     end
   end
   local fields = {}
@@ -731,9 +777,17 @@ local function step(args)
     fields[#fields + 1] = now
   end
   bulk('HSET', mine, fields)
+  if args[7] == '1' then
+    for _, queue in ipairs(all) do
+      call('SREM', tag .. 'i:' .. queue, epoch)
+    end
+    for _, queue in ipairs(left) do
+      wake(queue)
+    end
+  end
   local due = -1
-  if #claimed.ids == 0 and want > 0 then
-    due = claimed.looks == POPS and now or next_due(queues)
+  if #claimed.ids == 0 then
+    due = claimed.looks == POPS and now or soonest
     for _, queue in ipairs(args[6] == '1' and queues or {}) do
       call('SADD', tag .. 'i:' .. queue, epoch)
     end
