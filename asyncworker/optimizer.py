@@ -54,6 +54,10 @@ class AsyncWorkerOptimizer:
         """
         return self._learned | {name: policy.state_dict() for name, policy in self._policies.items()}
 
+    def remember(self, learned: Mapping[str, dict[str, Any]]) -> None:
+        """Go on from what was learned before, where nothing was learned here."""
+        self._learned = {**learned, **self._learned}
+
     def map(
         self,
         func: Callable[[T], Awaitable[R]],

@@ -113,6 +113,7 @@ class AdaptiveLimiter:
                 self.complete(began, ok=False)
                 raise
             now = clock()
+            self.completed += 1
             limit = on_complete(now, now - began, limiter.in_use, True)  # `complete`, written out for speed
             if limit != limiter.size:
                 self._resize(limit)

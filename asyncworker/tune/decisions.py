@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -74,13 +74,14 @@ class Decisions:
     """The log that tuners and adaptive limiters write; iterate over it for the decisions, oldest first.
 
     Attributes:
-        made: how many there have been, by name and `cause`.
+        total: how many there have been here. made: the same by name and `cause`.
         watched: what is sized, by name, for as long as it is used; of two with one name the later.
     """
 
     def __init__(self, bus: Bus | None = None, kept: int = KEPT, clock: Clock = SYSTEM) -> None:
         self._bus, self._clock = bus, clock
         self._log: deque[Decided] = deque(maxlen=kept)
+        self.total = 0
         self.made: dict[tuple[str, str], int] = {}
         self.watched: WeakValueDictionary[str, Watched] = WeakValueDictionary()
 
@@ -94,11 +95,22 @@ class Decisions:
             return
         decided = Decided(name, old, new, because, self._clock.now())
         self._log.append(decided)
+        self.total += 1
         key = (name, cause(because))
         if key in self.made or len(self.made) < MOST_KINDS:
             self.made[key] = self.made.get(key, 0) + 1
         if self._bus is not None:
             self._bus.emit(decided)
+
+    def since(self, total: int) -> list[Decided]:
+        """Return those that came since there were *total*, oldest first; of more than are kept, the last."""
+        return list(self._log)[-(self.total - total) :] if self.total > total else []
+
+    def restore(self, before: Iterable[Decided]) -> None:
+        """Put decisions of the time before this log in front of it; they are neither told nor counted again."""
+        log = [*before, *self._log]
+        self._log.clear()
+        self._log.extend(log)
 
     def __iter__(self) -> Iterator[Decided]:
         return iter(tuple(self._log))

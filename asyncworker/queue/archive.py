@@ -1,0 +1,179 @@
+"""Archive: lets what was decided and learned outlive the process, and be seen by others, through a keep.
+
+    decisions   log     each change of a size, but for those that only try what is nearby; the last thousand
+    rollups     log     all changes by cause, sizes and throughput, by actuator and stretch of ten seconds
+    learned     table   what policies have learned, by name
+
+The work never waits for it: where the keep is away that is told once, and written later what of it still fits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from asyncworker.clock import SYSTEM, Clock
+from asyncworker.errors import KeepError
+from asyncworker.events import Decided
+from asyncworker.queue.keeps.keep import LOG_S, Keep
+from asyncworker.tune.decisions import KEPT, PROBES, Decisions, cause
+from asyncworker.tune.rollup import Rollup, Rollups
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 10.0
+PATIENCE_S = 2.0
+"""How long a start waits for what was learned, and an end for the last to be written."""
+DECISIONS, ROLLUPS, LEARNED = "decisions", "rollups", "learned"
+MOST_ROLLUPS = 8_640
+"""A day of one actuator."""
+MOST_WAITING = 1_000
+MOST_LEARNED = 1_000
+LARGEST = 256 * 1024
+"""Bytes of what one policy has learned."""
+
+
+class Kept(Decided, frozen=True, omit_defaults=True):
+    """A decision, and which process it was made in: ``host:pid``."""
+
+    source: str = ""
+
+
+class History(msgspec.Struct, frozen=True):
+    """What a keep knows, oldest first."""
+
+    decisions: list[Kept]
+    rollups: list[Rollup]
+
+
+class Learner(Protocol):
+    """Who decides and learns."""
+
+    @property
+    def decisions(self) -> Decisions: ...
+
+    @property
+    def learned(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return what was learned so far, by name, as JSON values."""
+        ...
+
+    def remember(self, learned: Mapping[str, dict[str, Any]]) -> None:
+        """Go on from what was learned before, where nothing was learned since."""
+        ...
+
+
+class Archive:
+    """Keep what one learner decides and learns; used by one event loop."""
+
+    def __init__(self, keep: Keep, learner: Learner, *, every: float = EVERY_S, clock: Clock = SYSTEM) -> None:
+        self._keep, self._learner, self._every, self._clock = keep, learner, every, clock
+        self._source = f"{socket.gethostname()}:{os.getpid()}"
+        self._rollups = Rollups(learner.decisions, clock.now(), self._source)
+        self._waiting: dict[str, deque[bytes]] = {
+            DECISIONS: deque(maxlen=KEPT),
+            ROLLUPS: deque(maxlen=MOST_WAITING),
+        }
+        self._written: dict[str, bytes] = {}
+        self._seen = learner.decisions.total
+        self._away = False
+
+    async def load(self) -> None:
+        """Let the learner go on from what is kept; without it where the keep does not answer in time."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                kept = await self._keep.values(LEARNED)
+                before = await self._keep.last(DECISIONS, KEPT)
+        except (KeepError, TimeoutError) as exc:
+            self._told(exc)
+            return
+        self._written = kept
+        self._learner.remember(dict(_decoded(kept.items())))
+        self._learner.decisions.restore(_all(before, Kept))
+
+    async def run(self) -> None:
+        """Write what is new each ten seconds until cancelled, and then once more."""
+        try:
+            while True:
+                await asyncio.sleep(self._every)
+                await self.flush()
+        finally:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await self.flush()
+            except TimeoutError as exc:
+                self._told(exc)
+
+    async def flush(self) -> None:
+        """Write what is new since the last time; what cannot be written waits for the next."""
+        self._gather()
+        learned = self._learned()
+        try:
+            for name, most in ((DECISIONS, KEPT), (ROLLUPS, MOST_ROLLUPS)):
+                waiting = self._waiting[name]
+                if entries := list(waiting):
+                    await self._keep.append(name, entries, most)
+                    for _ in entries:
+                        waiting.popleft()
+            if learned:
+                await self._keep.put(LEARNED, learned, LOG_S)
+                self._written |= learned
+        except KeepError as exc:
+            self._told(exc)
+        else:
+            self._away = False
+
+    def _gather(self) -> None:
+        decisions = self._learner.decisions
+        for one in decisions.since(self._seen):
+            if cause(one.because) not in PROBES:
+                kept = Kept(one.name, one.old, one.new, one.because, one.at_s, self._source)
+                self._waiting[DECISIONS].append(msgspec.json.encode(kept))
+        self._seen = decisions.total
+        self._waiting[ROLLUPS].extend(map(msgspec.json.encode, self._rollups.take(self._clock.now())))
+
+    def _learned(self) -> dict[str, bytes]:
+        packed = ((name, msgspec.json.encode(state)) for name, state in self._learner.learned.items())
+        changed = {name: state for name, state in packed if self._written.get(name) != state and len(state) <= LARGEST}
+        return dict(list(changed.items())[:MOST_LEARNED])
+
+    def _told(self, exc: Exception) -> None:
+        if not self._away:
+            self._away = True
+            log.warning("what is decided and learned cannot be kept now: %s", str(exc) or "no answer in time")
+
+
+async def history(keep: Keep) -> History:
+    """Return what is kept, also by other processes; what cannot be read (another version wrote it) is left out.
+
+    Raises:
+        KeepError: the keep cannot be reached.
+    """
+    decisions = _all(await keep.last(DECISIONS, KEPT), Kept)
+    return History(sorted(decisions, key=lambda one: one.at_s), _all(await keep.last(ROLLUPS, MOST_ROLLUPS), Rollup))
+
+
+T = TypeVar("T")
+
+
+def _all(entries: Iterable[bytes], kind: type[T]) -> list[T]:
+    """Return entries decoded, each once: one whose answer was lost is written twice."""
+    found = []
+    for entry in dict.fromkeys(entries):
+        try:
+            found.append(msgspec.json.decode(entry, type=kind))
+        except msgspec.DecodeError:  # a validation error is one, too
+            continue
+    return found
+
+
+def _decoded(values: Iterable[tuple[str, bytes]]) -> Iterable[tuple[str, dict[str, Any]]]:
+    for name, value in values:
+        for state in _all([value], dict[str, Any]):
+            yield name, state
