@@ -43,6 +43,17 @@ class Curve(NamedTuple):
             low, top = (low, middle) if self.rate(middle) >= wanted else (middle, top)
         return top
 
+    def within(self, seconds: float, low: float, high: float) -> float:
+        """Return the greatest concurrency in ``low..high`` at which a call takes no more than so many seconds."""
+        if (high / self.rate(high)) <= seconds:
+            return high
+        if self.a2 > 0:
+            half = (self.a1 - self.a2) / (2 * self.a2)
+            most = math.sqrt(max(0.0, half * half + (seconds + self.a1 - self.a0) / self.a2)) - half
+        else:  # a1 is more than 0, else each concurrency would take the same
+            most = 1 + (seconds - self.a0) / self.a1 if self.a1 > 0 else low
+        return min(high, max(low, most))
+
 
 def fit(points: Iterable[tuple[float, float, float]]) -> Curve | None:
     """Fit ``(concurrency, response time, weight)`` by weighted least squares, no coefficient below 0.

@@ -24,7 +24,9 @@ from typing import Any, Literal
 import msgspec
 
 from asyncworker.errors import BadParameters
+from asyncworker.tune.history import Sample, points, usual_rate
 from asyncworker.tune.policies.policy import check_bounds, load
+from asyncworker.tune.probes import PLACES, probe
 from asyncworker.tune.scalability import Curve, fit
 
 # The numbers below were chosen on simulated backends: `bench/control/bench_convergence.py`, `bench_shapes.py`.
@@ -33,10 +35,18 @@ GROWTH = 1.1
 STEP = 1.6
 """How far the centre may move at once, how far a bracket steps, and how high the widest probe reaches."""
 HISTORY = 64
-HALF_LIFE = 24
-"""Epochs after which a measurement counts half."""
-NEIGHBOURHOOD = 0.8
-"""Width, in ln N, of what the fit looks at around the centre."""
+START_WINDOW = 0.02
+"""Start-up asks for plain differences, so its epochs may be shorter."""
+PATIENCE_S = 0.5
+"""Start-up waits so long for `FEW` calls to end; then it grows without knowing, as waiting is cheap, up to `GUESS`."""
+FEW = 16
+GUESS = 100
+TURN = 1.5
+SLOW = 0.25
+FEW = 16
+PART = 1.0
+ZUP = 3.0
+ZDN = 3.0
 MODEL_ERROR = 0.03
 """What the law itself may be wrong by, as a share; beside the noise of counting."""
 DRIFT_ERROR = 0.02
@@ -45,15 +55,6 @@ FAILING = 0.05
 BACK_OFF = 0.7
 TRIES = 4
 """Steps back after which failures that stay are taken for usual: they do not come from load."""
-
-
-class Sample(msgspec.Struct, frozen=True, array_like=True):
-    """One epoch: mean calls under way, good completions a second, completions counted, and its number."""
-
-    inflight: float
-    rate: float
-    count: int
-    epoch: int
 
 
 class Trial(msgspec.Struct):
@@ -100,6 +101,10 @@ class UslPolicy:
         min_samples, min_window: completions and seconds that an epoch lasts at least.
         dither: how far probes go from the centre, a share.
         knee_tolerance: throughput given up, a share, for fewer calls under way; 0 for the very peak.
+        slo: seconds that a call may take: no more are under way than keep to that, whatever throughput would gain.
+
+    Attributes: ``saturated``, set by who owns the policy: what calls (the event loop) is itself the limit. Nothing
+    higher than what was tried is tried then, unless throughput grows with it.
 
     Cost: 1.7 us a completion, its share of the fits included (`bench/control/bench_limiter.py`).
     """
@@ -114,16 +119,22 @@ class UslPolicy:
         min_window: float = 0.05,
         dither: float = 0.2,
         knee_tolerance: float = 0.0075,
+        slo: float = math.inf,
     ) -> None:
         check_bounds(low, high)
         if not (min_samples >= 8 and min_window >= 0 and 0 < dither <= 0.5 and 0 <= knee_tolerance < 0.5):
             raise BadParameters("min_samples >= 8, min_window >= 0, dither in 0..0.5 and knee_tolerance below 0.5")
+        if not slo > 0:
+            raise BadParameters(f"slo must be seconds, more than 0, not {slo}")
         self.low, self.high = low, high
         self._min_samples, self._min_window = min_samples, min_window
-        self._dither, self._tolerance = dither, knee_tolerance
+        self._dither, self._tolerance, self._slo = dither, knee_tolerance, slo
+        self.saturated = False
+        self._unanswered: float | None = None  # since when permits are out and nothing was learned
         initial = min(max(initial, low), high)
         self._state = _State(initial, float(initial))
         self.limit = initial
+        self._before, self._usual = initial, math.inf
         self._begin(-math.inf, settled=False)
 
     @property
@@ -151,30 +162,50 @@ class UslPolicy:
     def _begin(self, t: float, *, settled: bool) -> None:
         self._since = self._last = t
         self._settled = settled
+        self._window = min(START_WINDOW, self._min_window) if self._state.phase == "start" else self._min_window
         self._count = self._good = 0
         self._sum = self._squares = self._area = 0.0
 
-    def on_complete(self, t: float, rtt: float, inflight: int, ok: bool) -> int:
+    def on_complete(self, t: float, rtt: float, inflight: int, ok: bool, calls: int = 1) -> int:
+        """Take in a completion; *calls* of them where one that was timed stands for others that ended with it."""
         if not (0.0 <= rtt < math.inf and -math.inf < t < math.inf):
             return self.limit
         if not self._settled:
-            self._count += 1
+            self._count += calls
             if t - rtt >= self._since and self._count >= min(self.limit, inflight):
                 self._begin(t, settled=True)
             return self.limit
-        self._count += 1
+        self._count += calls
         if t > self._last:
             self._area += max(1, inflight) * (t - self._last)
             self._last = t
         if ok:
-            self._good += 1
-            self._sum += rtt
-            self._squares += rtt * rtt
+            self._good += calls
+            self._sum += rtt * calls
+            self._squares += rtt * rtt * calls
         elapsed = self._last - self._since
-        if elapsed >= self._min_window and elapsed > 0 and self._enough(elapsed):
+        if elapsed >= self._window and elapsed > 0 and self._enough(elapsed):
             before = self.limit
+            self._before = before
+            if self._good:
+                self._usual = self._sum / self._good
             self._close(elapsed)
             self._begin(t, settled=self.limit == before)
+        return self.limit
+
+    def on_wait(self, t: float) -> int:
+        """Hear that all permits are out and work waits; returns the limit.
+
+        Where calls take so long that nothing is known yet, few at once would be the dearest of guesses.
+        """
+        if self._state.phase != "start" or self.saturated or not self.limit < min(GUESS, self.high):
+            return self.limit
+        if self._unanswered is None:
+            self._unanswered = t
+        elif t - self._unanswered >= PATIENCE_S and not self._settled and self._count < FEW:
+            self._set(min(2 * self.limit, GUESS), "start-up: calls take long, and waiting is cheap")
+            self._state.centre = self.limit
+            self._begin(t, settled=False)
         return self.limit
 
     def _enough(self, elapsed: float) -> bool:
@@ -184,7 +215,7 @@ class UslPolicy:
         if state.phase == "start" and elapsed > 1.0:  # slow calls: do not wait for fifty where the answer is plain
             noise = math.sqrt(state.variance * (1 / count + 1 / self._min_samples))
             plain = state.best_rate * GROWTH * (1 + 3 * noise)
-            return count >= max(16, self.limit) and self._good / elapsed > plain
+            return count >= max(FEW, self.limit) and self._good / elapsed > plain
         if state.curve is None or count < 15:
             return False
         # An epoch that takes twice as long as it should is judged at once.
@@ -214,7 +245,8 @@ class UslPolicy:
     def _start_up(self, sample: Sample) -> None:
         state = self._state
         self._remember(sample)
-        if sample.rate > state.best_rate * GROWTH and self.limit < self.high:
+        slow = sample.inflight > self._slo * sample.rate
+        if sample.rate > state.best_rate * GROWTH and self.limit < self.high and not slow:
             state.best_rate = sample.rate
             self._set(self.limit * 2, f"start-up: {sample.rate:.4g}/s at {sample.inflight:.0f}, still growing")
             state.centre = self.limit
@@ -230,7 +262,8 @@ class UslPolicy:
             tried = [sample.inflight for sample in state.bracket]
             least, most = min(tried), max(tried)
             first = len(state.bracket) == 1
-            if best == most and most < 0.95 * self.high and (state.faster or not first):
+            grows = not self.saturated or sample.rate > GROWTH * max((s.rate for s in state.bracket[:-1]), default=0.0)
+            if best == most and most < 0.95 * self.high and (state.faster or not first) and grows:
                 return self._set(most * STEP, "the best is still above")
             if best == least and least > max(1.5, self.low) and not (first and state.faster):
                 return self._set(least / STEP, "the best is still below")
@@ -299,13 +332,9 @@ class UslPolicy:
         good = max((old.inflight for old in state.history if old.inflight <= bound), default=None)
         if state.fell or good is None:
             return None
-        weight = rate = 0.0
-        for old in state.history:
-            if abs(math.log(old.inflight / good)) < 0.12:
-                share = old.count * 0.5 ** ((state.epoch - old.epoch) / HALF_LIFE)
-                weight, rate = weight + share, rate + share * old.rate
+        rate, weight = usual_rate(state.history, good, state.epoch)
         noise = math.sqrt(state.variance / sample.count + state.variance / weight)
-        return good if math.log(sample.rate * weight / rate) < -max(0.15, 4 * noise) else None
+        return good if math.log(sample.rate / rate) < -max(0.15, 4 * noise) else None
 
     def _mark(self, ceiling: float) -> None:
         """Stay below this for 16 epochs; longer each time that it is found again nearby."""
@@ -353,45 +382,27 @@ class UslPolicy:
     def _aim(self) -> None:
         """Fit, move the centre, and take the next place of the cycle of probes."""
         state = self._state
-        ceiling, highest = math.inf, float(self.high)
+        highest = float(self.high)
         if state.ceiling is not None:  # go no nearer to it than half the way from what is known to be good
-            ceiling = state.ceiling
             good = max((sample.inflight for sample in state.history), default=1.0)
-            highest = min(highest, math.sqrt(good * ceiling))
-        points = [
-            (
-                sample.inflight,
-                sample.inflight / sample.rate,
-                sample.count
-                * (sample.rate / sample.inflight) ** 2
-                / max(0.05, state.variance)
-                * 0.5 ** ((state.epoch - sample.epoch) / HALF_LIFE)
-                * math.exp(-((math.log(sample.inflight / state.centre) / NEIGHBOURHOOD) ** 2)),
-            )
-            for sample in state.history
-        ]
-        if len(points) >= 2:
-            state.curve = fit(points) or state.curve
+            highest = min(highest, math.sqrt(good * state.ceiling))
+        if self.saturated:
+            highest = min(highest, max(sample.inflight for sample in state.history))
+        if len(state.history) >= 2:
+            state.curve = fit(points(state.history, state.epoch, state.centre, state.variance)) or state.curve
         if state.curve is not None:
+            highest = min(highest, state.curve.within(self._slo, self.low, self.high))
             low = max(float(self.low), state.centre / STEP)
             high = min(state.centre * STEP, highest)
             state.centre = state.curve.knee(low, high, self._tolerance) if low < high else max(float(self.low), high)
-        state.place = (state.place + 1) % 8
-        centre, dither = state.centre, self._dither
-        if centre <= 5:
-            dither = max(dither, 1 / max(1.0, centre))  # at least one more
-        up, wide = centre * (1 + dither), centre * STEP
-        if ceiling < math.inf:
-            up = min(up, highest)
-            if up - centre < 0.75 or ceiling < 1.06 * centre:
-                up = centre
-            wide = up
-        down = centre / (1 + dither)
-        limit = (up, centre, down, centre, wide, centre, down, centre)[state.place]
+        state.place = (state.place + 1) % PLACES
+        centre = state.centre
+        limit = probe(state.place, centre, dither=self._dither, wide=STEP, highest=highest, ceiling=state.ceiling)
         self._set(limit, f"{'centre' if limit == centre else 'probe'}, most work at {centre:.3g}")
 
     def _set(self, limit: float, because: str) -> None:
         self._state.limit = self.limit = round(min(max(limit, self.low), self.high))
+        self._unanswered = None
         self._state.because = because
 
 

@@ -56,3 +56,18 @@ def test_noise_does_not_bend_it_upwards() -> None:
     assert found is not None
     assert found.peak(1.0, 200.0) > 29
     assert Curve(1.0, 2.0, 0.0).peak(1.0, 9.0) == 1.0
+
+
+@given(curve=curves, seconds=st.floats(1e-4, 1e3))
+@settings(max_examples=50, deadline=None)
+def test_so_many_keep_to_a_time(curve: Curve, seconds: float) -> None:
+    most = curve.within(seconds, 1.0, 200.0)
+    assert 1.0 <= most <= 200.0
+    assert most == 1.0 or most / curve.rate(most) <= seconds * (1 + 1e-6)
+    assert most == 200.0 or (most + 0.01) / curve.rate(most + 0.01) > seconds * (1 - 1e-6)
+
+
+def test_calls_that_do_not_hinder_each_other_keep_to_a_time_or_never_do() -> None:
+    assert Curve(0.1, 0.0, 0.0).within(0.05, 1.0, 200.0) == 1.0
+    assert Curve(0.1, 0.0, 0.0).within(0.2, 1.0, 200.0) == 200.0
+    assert Curve(0.1, 0.01, 0.0).within(0.2, 1.0, 200.0) == pytest.approx(11)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -131,3 +132,61 @@ def test_a_state_taken_at_any_moment_goes_on() -> None:
         assert fresh.state_dict() == policy.state_dict()
         policy = fresh
     assert 10 <= policy.limit <= 60
+
+
+def served(policy: UslPolicy, rate: Callable[[int], float], seconds: float, *, calls: int = 1) -> list[int]:
+    """Work off calls of a backend in which *n* at once are served at ``rate(n)``; returns the limits, with noise."""
+    rng, t, limits = random.Random(SEED), 0.0, []
+    while t < seconds:
+        n = policy.limit
+        t += calls * rng.uniform(0.7, 1.3) / rate(n)
+        limits.append(policy.on_complete(t, n / rate(n), n, True, calls))
+    return limits
+
+
+def test_reports_of_several_calls_at_once_say_the_same() -> None:
+    knee = Scalable(50.0, 0.02, 0.002)
+    best_at = best(knee)[0]
+    for calls in (1, 10):
+        limits = served(UslPolicy(), knee, 20.0, calls=calls)
+        middle = sorted(limits[len(limits) // 2 :])[len(limits) // 4]
+        assert best_at / 1.7 <= middle <= best_at * 1.7, f"{calls} calls a report, seed {SEED}"
+
+
+def test_with_an_slo_no_more_are_under_way_than_keep_to_it() -> None:
+    backend = Scalable(50.0, 0.02, 0.0002)  # alone a call takes 20 ms; where most is done, over 60
+    limits = served(UslPolicy(slo=0.035), backend, 30.0)
+    late = limits[len(limits) // 2 :]
+    keeps = max(n for n in range(1, 200) if n / backend(n) <= 0.035)
+    assert sum(late) / len(late) < 1.25 * keeps, f"seed {SEED}"
+    free = served(UslPolicy(), backend, 30.0)
+    assert sum(late) / len(late) < 0.8 * sum(free[len(free) // 2 :]) / len(free[len(free) // 2 :])
+    with pytest.raises(BadParameters, match="slo"):
+        UslPolicy(slo=0)
+
+
+def test_nothing_higher_is_tried_where_the_caller_itself_is_the_limit() -> None:
+    policy = UslPolicy(initial=8)
+    policy.saturated = True
+    limits = served(policy, lambda n: 500.0, 60.0)  # a full loop: 500 a second, however many
+    assert max(limits) <= 16, "one step up, which brought nothing"
+    assert max(limits[len(limits) // 2 :]) <= 8
+    growing = UslPolicy(initial=8)
+    growing.saturated = True
+    assert max(served(growing, lambda n: 100.0 * min(n, 64), 10.0)) >= 64, "what grows goes on"
+
+
+def test_where_calls_take_long_it_does_not_wait_for_them() -> None:
+    policy = UslPolicy(initial=16)
+    limits = [policy.on_wait(tick / 10) for tick in range(40)]
+    assert limits == sorted(limits)
+    assert limits[4:6] == [16, 32]
+    assert limits[-1] == 100, "a guess, and no more"
+    busy = UslPolicy(initial=16)
+    busy.saturated = True
+    assert [busy.on_wait(float(tick)) for tick in range(9)] == [16] * 9
+    known = UslPolicy(initial=16)
+    for tick in range(40):
+        known.on_complete(tick / 40, 0.3, 16, True)
+        known.on_wait(tick / 40)
+    assert known.limit == 16, "calls end: what they tell is better than a guess"
