@@ -24,6 +24,7 @@ from typing import Any
 import simpleeval  # type: ignore[import-untyped]
 
 from asyncworker.errors import BadParameters, nearest
+from asyncworker.mapreduce.conversion import ConversionError, text_of, whole
 from asyncworker.mapreduce.value import kind, missing, number
 
 MAX_CHARS = 1000
@@ -64,6 +65,8 @@ class Expression:
             return self._evaluator.eval(self._text, self._tree)
         except ExpressionError:
             raise
+        except ConversionError as exc:
+            raise ExpressionError(str(exc)) from None
         except (KeyError, IndexError):
             raise ExpressionError("there is no such key or index") from None
         except ZeroDivisionError:
@@ -266,26 +269,8 @@ def _sized(value: Any) -> int:
     return len(value)
 
 
-def _int(value: Any) -> int:
-    found = _numeric(value)
-    if found != found // 1:
-        raise ExpressionError("this number is not whole")
-    return int(found)
-
-
-def _shown(value: Any) -> str:
-    match value:
-        case str():
-            return value
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return str(value)
-    raise ExpressionError(f"{kind(value)} is no text")
-
-
 def _round(value: Any, digits: Any = 0) -> Any:
-    places = min(max(_int(digits), -400), 400)
+    places = min(max(whole(digits), -400), 400)
     return round(_numeric(value), places) if places else round(_numeric(value))
 
 
@@ -294,7 +279,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "coalesce": (lambda *values: next((value for value in values if not missing(value)), None), 1, 20),
     "endswith": (lambda value, end: _text(value).endswith(_text(end)), 2, 2),
     "float": (lambda value: float(_numeric(value)), 1, 1),
-    "int": (_int, 1, 1),
+    "int": (whole, 1, 1),
     "len": (_sized, 1, 1),
     "lower": (lambda value: _text(value).lower(), 1, 1),
     "max": (lambda *values: max(map(_numeric, values)), 1, 20),
@@ -302,7 +287,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "missing": (missing, 1, 1),
     "round": (_round, 1, 2),
     "startswith": (lambda value, start: _text(value).startswith(_text(start)), 2, 2),
-    "str": (_shown, 1, 1),
+    "str": (text_of, 1, 1),
     "strip": (lambda value: _text(value).strip(), 1, 1),
     "upper": (lambda value: _text(value).upper(), 1, 1),
 }

@@ -51,6 +51,37 @@ PARAMS: Mapping[str, dict[str, Any]] = {
             "aggregate_fields": {"a": ["count", "sum", "avg", "min", "max"], "b": "count"},
         }
     },
+    "data_analysis": {
+        "analysis_config": {
+            "numeric_fields": ["a", "b"],
+            "percentiles": [0, 33.3, 50],
+            "percentile_of": {"a": [0, 5]},
+            "normalization_factors": {"a": 10},
+            "categorization_rules": {"x": "text == 'x'", "small": {"a": {"max": 3}}},
+            "anomaly_detection": {"z_score": {"threshold": 1}, "iqr": {}, "range": {"a": {"min": -5, "max": 9}}},
+        }
+    },
+    "data_classification": {
+        "classification_config": {
+            "rules": [{"class": "x", "when": {"text": {"in": ["x", 1]}}}],
+            "scores": {
+                "high": [{"value": "a", "weight": 0.1}, {"when": "b is None", "weight": 1}],
+                "low": [{"value": "-a", "weight": 0.1}],
+            },
+            "threshold": 0.5,
+            "default_class": "other",
+            "keep_items": True,
+        }
+    },
+    "data_transformation": {
+        "transformations": {
+            "filter": "b != 'y z'",
+            "normalize_fields": ["text"],
+            "calculated_fields": {"double": "a * 2", "length": "len(text) if text else 0"},
+            "field_mappings": {"a": "renamed"},
+            "type_conversions": {"renamed": "int", "b": "bool"},
+        }
+    },
     "word_count": {"field": "text", "top": 3},
 }
 OWN = {

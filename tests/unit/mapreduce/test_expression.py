@@ -227,7 +227,7 @@ def test_a_misspelt_call_is_told_with_the_nearest() -> None:
         ("int(name)", "text where a number"),
         ("len(n)", "a number has no length"),
         ("upper(n)", "a number where text"),
-        ("str(tags)", "a list is no text"),
+        ("str(tags)", "a list cannot become text"),
         ("round(n, name)", "text where a number"),
     ],
 )
