@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import starmap
@@ -28,13 +29,16 @@ from asyncworker.mapreduce.feeder import submit
 from asyncworker.mapreduce.job import MAP_TASK, REDUCE_TASK, Summary
 from asyncworker.mapreduce.mapper import Mapper
 from asyncworker.mapreduce.reducer import Reducer
+from asyncworker.optimizer import AsyncWorkerOptimizer
 from asyncworker.queue.admin import Admin
+from asyncworker.queue.archive import Archive, open_keep
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import Ids, pack_call
 from asyncworker.queue.drain import Drained, drained
 from asyncworker.queue.entrance import enter
 from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.job import DEFAULT_PRIORITY, Job
+from asyncworker.queue.keeps.keep import Keep
 from asyncworker.queue.recent import Recent
 from asyncworker.queue.task import TaskOptions, Tasks, options_of
 from asyncworker.queue.worker.scheduler import Schedule
@@ -65,10 +69,12 @@ class Engine:
         lease: seconds of silence after which a worker is dead and its jobs are given back.
         grace_period: seconds that a drain waits for running jobs.
         database: a PostgreSQL DSN for datasets given by id and for result rows.
+        keep: where what workers decide and learn is kept for the next start: a URL, or a file's path; None: with the
+            jobs (on ``memory://``: nowhere).
         lifespan: makes an async context manager that each worker enters before it claims and leaves when it stops;
             its value is ``ctx.resources``.
 
-    The arguments of the same name are attributes (``broker`` is ``url``), which may be changed until the engine is
+    The arguments of the same name are attributes (``broker`` is ``url``, ``keep`` is ``keep_at``), which may be changed until the engine is
     first used. Use as an async context manager to be a client. Several engines may live in one event loop.
     """
 
@@ -83,6 +89,7 @@ class Engine:
         lease: float = 10.0,
         grace_period: float = 30.0,
         database: str | None = None,
+        keep: str | None = None,
         lifespan: Lifespan | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
@@ -96,6 +103,7 @@ class Engine:
         self.lease = lease
         self.grace_period = grace_period
         self.database = database
+        self.keep_at = keep
         self.hooks = Hooks()
         self.on_start, self.on_stop = self.hooks.on_start, self.hooks.on_stop
         self.before_task, self.after_task = self.hooks.before_task, self.hooks.after_task
@@ -130,6 +138,27 @@ class Engine:
         if not isinstance(self.broker, Admin):
             raise SettingsError(f"{mask_url(self.url)} is a broker whose queues cannot be looked after")
         return self.broker
+
+    @cached_property
+    def optimizer(self) -> AsyncWorkerOptimizer:
+        """This engine's own: it knows what was decided and learned here, and before."""
+        return AsyncWorkerOptimizer(self.bus)
+
+    @cached_property
+    def keep(self) -> Keep | None:
+        """Where decisions and what was learned are kept; None where they go with the process.
+
+        Raises:
+            UnknownName, SettingsError, KeepError: a place that cannot be used.
+        """
+        if self.keep_at is None and (self._works_alone() or not isinstance(self.broker, Admin)):
+            return None
+        place: str = self.keep_at or getattr(self.broker, "url", self.url)
+        return open_keep(place, self.namespace)
+
+    @cached_property
+    def _archive(self) -> AbstractAsyncContextManager[Any]:
+        return nullcontext() if self.keep is None else Archive(self.keep, self.optimizer, clock=self.clock)
 
     @cached_property
     def recent(self) -> Recent:
@@ -336,7 +365,8 @@ class Engine:
         )
         self._workers.add(worker)
         try:
-            await worker.run()
+            async with self._archive:
+                await worker.run()
         finally:
             self._workers.discard(worker)
 
@@ -388,6 +418,9 @@ class Engine:
                 task.cancel()
         await asyncio.gather(*self._own, return_exceptions=True)
         self.tasks.close()
+        self.__dict__.pop("_archive", None)
+        if (keep := self.__dict__.pop("keep", None)) is not None:
+            await keep.close()
         if (broker := self.__dict__.pop("broker", None)) is not None:  # the next use opens another
             self.tasks.remove(MAP_TASK)
             self.tasks.remove(REDUCE_TASK)

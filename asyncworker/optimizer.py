@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
 
 from asyncworker.errors import BadParameters
 from asyncworker.events import Bus
+from asyncworker.queue.archive import Archive, open_keep
 from asyncworker.tune.actuators.limiter import Limiter
 from asyncworker.tune.actuators.pool import ResourcePool
 from asyncworker.tune.adaptive import AdaptiveLimiter
@@ -39,12 +41,33 @@ class AsyncWorkerOptimizer:
     Args:
         bus: is told of decisions, too.
         learned: what another optimizer has found out.
+        keep: a file (or a URL) where both are kept while it is used as an async context manager: the next one goes on.
     """
 
-    def __init__(self, bus: Bus | None = None, learned: dict[str, dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self,
+        bus: Bus | None = None,
+        learned: dict[str, dict[str, Any]] | None = None,
+        keep: str | None = None,
+    ) -> None:
         self.decisions = Decisions(bus)
+        self._keep = open_keep(keep, "optimizer") if keep else None
+        self._archive = Archive(self._keep, self) if self._keep else None
         self._learned = dict(learned or {})
         self._policies: dict[str, UslPolicy] = {}
+
+    async def __aenter__(self) -> Self:
+        if self._archive is not None:
+            await self._archive.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._archive is not None:
+            await self._archive.__aexit__(kind, error, traceback)
+        if self._keep is not None:
+            await self._keep.close()
 
     @property
     def learned(self) -> dict[str, dict[str, Any]]:

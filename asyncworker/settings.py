@@ -197,6 +197,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     db_password: Annotated[
         str | None, Setting(text(), "Password of the database, where no URL of it is given.", secret=True)
     ] = None
+    keep: Annotated[
+        str | None,
+        Setting(
+            text("URL|FILE"), "Where decisions and what was learned are kept: a file, or redis://…; else with the jobs."
+        ),
+    ] = None
     kwargs: Annotated[str | None, Setting(text("JSON"), "Named arguments of the task, as a JSON object.")] = None
     wait: Annotated[bool, Setting(boolean(), "Wait until the job is over.")] = False
     timeout: Annotated[float | None, Setting(seconds(0, 10**8), "How long to wait at most.")] = None

@@ -39,6 +39,7 @@ def engine_for(call: Call, *, broker: str | None = None) -> Engine:
             setattr(engine, name, value)
     engine.url = broker or settings.broker or engine.url
     engine.database = settings.dsn() or engine.database
+    engine.keep_at = settings.keep or engine.keep_at
     if settings.queues:
         slots = engine.queues if isinstance(engine.queues, Mapping) else {}
         known = all(name in slots for name in settings.queues)

@@ -15,10 +15,13 @@ import os
 import socket
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar, cast
+from urllib.parse import quote
 
 import msgspec
 
+from asyncworker import registry
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import KeepError
 from asyncworker.events import Decided
@@ -70,7 +73,10 @@ class Learner(Protocol):
 
 
 class Archive:
-    """Keep what one learner decides and learns; used by one event loop."""
+    """Keep what one learner decides and learns, as long as anybody is inside ``async with``; used by one event loop.
+
+    It loads at the start, and writes what is new every ten seconds and at the end.
+    """
 
     def __init__(self, keep: Keep, learner: Learner, *, every: float = EVERY_S, clock: Clock = SYSTEM) -> None:
         self._keep, self._learner, self._every, self._clock = keep, learner, every, clock
@@ -83,6 +89,28 @@ class Archive:
         self._written: dict[str, bytes] = {}
         self._seen = learner.decisions.total
         self._away = False
+        self._users = 0
+        self._running: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._users += 1
+        if self._users == 1:
+            await self.load()
+            self._running = asyncio.get_running_loop().create_task(self._run(), name="archive")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._users -= 1
+        if self._users == 0 and self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await self.flush()
+            except TimeoutError as exc:
+                self._told(exc)
 
     async def load(self) -> None:
         """Let the learner go on from what is kept; without it where the keep does not answer in time."""
@@ -97,18 +125,10 @@ class Archive:
         self._learner.remember(dict(_decoded(kept.items())))
         self._learner.decisions.restore(_all(before, Kept))
 
-    async def run(self) -> None:
-        """Write what is new each ten seconds until cancelled, and then once more."""
-        try:
-            while True:
-                await asyncio.sleep(self._every)
-                await self.flush()
-        finally:
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    await self.flush()
-            except TimeoutError as exc:
-                self._told(exc)
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._every)
+            await self.flush()
 
     async def flush(self) -> None:
         """Write what is new since the last time; what cannot be written waits for the next."""
@@ -147,6 +167,17 @@ class Archive:
         if not self._away:
             self._away = True
             log.warning("what is decided and learned cannot be kept now: %s", str(exc) or "no answer in time")
+
+
+def open_keep(place: str, namespace: str) -> Keep:
+    """Open the keep at a URL, or in the file at a path; nothing is connected before it is used.
+
+    Raises:
+        UnknownName: there is no such kind. SettingsError, KeepError: a place that cannot be used.
+    """
+    scheme, slashes, _ = place.partition("://")
+    url = place if slashes else f"file://{quote(place)}"
+    return cast("Keep", registry.find("keep", scheme if slashes else "file").open(url, namespace=namespace))
 
 
 async def history(keep: Keep) -> History:

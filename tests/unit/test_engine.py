@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -483,3 +484,24 @@ async def test_a_call_from_elsewhere_that_does_not_fit_fails_as_bad_payload_at_o
     with pytest.raises(errors.TaskFailed, match="double: argument 'n': Expected `int`, got `str`") as failed:
         await engine.job(job.id).result(timeout=10)
     assert (failed.value.reason, calls) == ("bad_payload", [])
+
+
+async def test_what_workers_decide_and_learn_lies_with_the_jobs_or_where_it_was_said(
+    redis_url: str, namespace: str, tmp_path: Path
+) -> None:
+    assert Engine().keep is None
+    place = str(tmp_path / "kept.db")
+    for url, keep in ((redis_url, None), ("memory://", place)):
+        for learned in ({}, {"mail": {"limit": 7}}):
+            engine = Engine(url, namespace=namespace, keep=keep)
+            found = []
+
+            @engine.on_start
+            async def learn(engine: Engine = engine, found: list[Any] = found) -> None:
+                found.append(engine.optimizer.learned)
+                engine.optimizer.remember({"mail": {"limit": 7}})
+                engine.optimizer.decisions.add("mail", 4, 7, "start-up: 7/s")
+
+            async with engine:
+                await engine.run(burst=True)
+            assert found[0] == learned

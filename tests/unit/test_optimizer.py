@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -118,3 +119,21 @@ def test_what_it_learned_is_used_again_also_elsewhere() -> None:
     assert virtual_loop.run(main(AsyncWorkerOptimizer(), 40)) <= 8
     odd = AsyncWorkerOptimizer(learned={next(iter(first.learned)): {"nonsense": 1}})
     assert virtual_loop.run(main(odd, 40)) <= 8
+
+
+async def test_what_it_learned_outlives_the_process_in_a_file(tmp_path: Path) -> None:
+    async def slow(number: int) -> int:
+        await asyncio.sleep(0.0005)
+        return number
+
+    place = str(tmp_path / "learned.db")
+    async with AsyncWorkerOptimizer(keep=place) as first:
+        await first.optimize_batch_processing(range(400), slow)
+        assert first.decisions
+        learned = json.loads(json.dumps(first.learned))
+    async with AsyncWorkerOptimizer(keep=place) as second:
+        assert second.learned == learned
+        assert [one.because for one in second.decisions]
+        assert second.decisions.total == 0
+    async with AsyncWorkerOptimizer() as third:
+        assert third.learned == {}

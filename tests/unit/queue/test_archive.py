@@ -3,13 +3,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asyncworker.errors import KeepError
+from asyncworker.errors import KeepError, UnknownName
 from asyncworker.queue import archive as module
-from asyncworker.queue.archive import Archive, history
+from asyncworker.queue.archive import Archive, history, open_keep
 from asyncworker.queue.keeps.memory import MemoryKeep
 from asyncworker.testing import FrozenClock
 from asyncworker.tune.decisions import Decisions
@@ -63,7 +64,7 @@ def keep() -> Moody:
     return Moody()
 
 
-async def test_what_was_decided_and_learned_outlives_the_process(keep: Moody, learner: Learner) -> None:
+async def test_s42_what_was_decided_and_learned_outlives_the_process(keep: Moody, learner: Learner) -> None:
     first = Archive(keep, learner)
     await first.load()
     learner.decisions.add("mail", 4, 8, "start-up: 9/s at 4, still growing")
@@ -100,20 +101,15 @@ async def test_only_what_is_new_is_written(keep: Moody, learner: Learner) -> Non
 
 
 async def test_it_writes_now_and_then_and_at_the_end(keep: Moody, learner: Learner) -> None:
-    running = asyncio.create_task(Archive(keep, learner, every=0.001).run())
-    learner.decisions.add("mail", 1, 2, "more")
-
     async def written() -> int:
         return len((await history(keep)).decisions)
 
-    assert await until(written) == 1
-    running.cancel()
-    await asyncio.wait([running])
-    slow = asyncio.create_task(Archive(keep, learner, every=1000).run())
-    await asyncio.sleep(0)
-    learner.decisions.add("mail", 2, 3, "more")
-    slow.cancel()
-    await asyncio.wait([slow])
+    async with Archive(keep, learner, every=0.001):
+        learner.decisions.add("mail", 1, 2, "more")
+        assert await until(written) == 1
+    async with Archive(keep, learner, every=1000):
+        learner.decisions.add("mail", 2, 3, "more")
+        assert await written() == 1
     assert await written() == 2
 
 
@@ -148,14 +144,8 @@ async def test_a_keep_that_is_silent_holds_up_nobody(learner: Learner, monkeypat
             await asyncio.get_running_loop().create_future()
 
     monkeypatch.setattr(module, "PATIENCE_S", 0.01)
-    archive = Archive(Silent(), learner)
-    await archive.load()
-    learner.decisions.add("mail", 1, 2, "more")
-    running = asyncio.create_task(archive.run())
-    await asyncio.sleep(0)
-    running.cancel()
-    _, late = await asyncio.wait([running], timeout=20)
-    assert not late
+    async with asyncio.timeout(20), Archive(Silent(), learner):
+        learner.decisions.add("mail", 1, 2, "more")
 
 
 async def test_what_cannot_be_read_or_came_twice_is_left_out(keep: Moody, learner: Learner) -> None:
@@ -175,3 +165,21 @@ async def test_what_is_kept_is_bounded(keep: Moody, learner: Learner) -> None:
     await archive.flush()
     assert len((await history(keep)).decisions) == 1000
     assert keep.puts == 0
+
+
+async def test_it_is_open_as_long_as_anybody_uses_it(keep: Moody, learner: Learner) -> None:
+    archive = Archive(keep, learner)
+    async with archive:
+        async with archive:
+            learner.decisions.add("mail", 1, 2, "more")
+        assert (await history(keep)).decisions == []
+    assert len((await history(keep)).decisions) == 1
+
+
+async def test_a_place_is_a_url_or_a_path(tmp_path: Path) -> None:
+    for place in (str(tmp_path / "a b%20?.db"), f"file://{tmp_path}/c"):
+        keep = open_keep(place, "n")
+        await keep.append("log", [b"1"], 1)
+        assert await keep.last("log", 1) == [b"1"]
+    with pytest.raises(UnknownName):
+        open_keep("ftp://h", "n")
