@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -22,24 +23,39 @@ TEXT_CHARS = 2000
 
 
 class Attempt:
-    """One attempt: what is known of it, and each way in which it can end."""
+    """One attempt: what is known of it, and each way in which it can end.
+
+    ``runner`` is the asyncio task in which it runs, None before that; ``why`` says who stopped it: "timeout", "cancel"
+    or "release". ``deadline`` is by the monotonic clock, 0 where it has none.
+    """
 
     __slots__ = (
         "_clock",
         "began",
+        "claimed_ms",
         "context",
+        "deadline",
         "delivery",
         "error",
         "options",
+        "runner",
         "since",
         "status",
         "task",
         "until",
         "value",
+        "why",
     )
 
-    def __init__(self, delivery: Delivery, clock: Clock) -> None:
+    began: float
+    since: float
+
+    def __init__(self, delivery: Delivery, clock: Clock, claimed_ms: int = 0) -> None:
         self.delivery = delivery
+        self.claimed_ms = claimed_ms
+        self.runner: asyncio.Task[None] | None = None
+        self.why = ""
+        self.deadline = 0.0
         self.options = _DEFAULTS
         self.task = ""
         self.status = ""
@@ -48,7 +64,10 @@ class Attempt:
         self.context: Context | None = None
         self.until = math.inf
         self._clock = clock
-        self.began, self.since = clock.now(), clock.monotonic()
+
+    def begin(self) -> None:
+        """Note when it began; before that it cannot end."""
+        self.began, self.since = self._clock.now(), self._clock.monotonic()
 
     def end(self, tasks: Mapping[str, Definition]) -> JobEnd:
         """Return what listeners are told; tasks that are not known here share one name."""
@@ -64,12 +83,12 @@ class Attempt:
             error="" if self.error is None else _text(self.error),
         )
 
-    def late(self, now_ms: int) -> str:
+    def late(self) -> str:
         """Return why this attempt must not begin at all, or ""; then ``until`` is how long it may go on."""
         options, delivery = self.options, self.delivery
         if options.expires is None and options.deadline is None and not delivery.options:
             return ""
-        now_s = now_ms / 1000 if now_ms else self.began
+        now_s = self.claimed_ms / 1000 if self.claimed_ms else self.began
         age_s = now_s - (delivery.enqueued_ms or born_ms(delivery.id)) / 1000
         left_s = math.inf if options.deadline is None else options.deadline - age_s
         left_s = min(left_s, delivery.options.get("until_s", math.inf) - now_s)

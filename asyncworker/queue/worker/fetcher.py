@@ -74,9 +74,10 @@ class Fetcher:
                 await wake.wait()
                 continue
             claimed = await self.step(settled, max(0, want))
-            for delivery in claimed.deliveries:
-                if claimed.held is None or not runner.knows(delivery.id):
-                    runner.start(delivery, claimed.now_ms)
+            fresh = claimed.deliveries
+            if claimed.held is not None:
+                fresh = [delivery for delivery in fresh if not runner.knows(delivery.id)]
+            runner.start(fresh, claimed.now_ms)
             if claimed.deliveries or runner.settling:
                 await asyncio.sleep(0)
             elif want > 0:

@@ -1,4 +1,4 @@
-"""Runner: runs what was claimed, each job in a task of its own, and writes down how each one ended.
+"""Runner: runs what was claimed, and writes down how each job ended.
 
 It never talks to the broker: what has ended lies in its outbox until the fetcher takes it along. This is one of
 the two places where ``except Exception`` stands: around users' code.
@@ -7,9 +7,8 @@ the two places where ``except Exception`` stands: around users' code.
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Coroutine, Mapping
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import DecodeError, Discard, Snooze
@@ -20,24 +19,12 @@ from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.job import ID_LENGTH, Delivery, Op, Reason, Settled
 from asyncworker.queue.task import Definition
 from asyncworker.queue.worker.attempt import Attempt
+from asyncworker.queue.worker.shift import Shift
 
 LOOK_S = 0.1
 """How often deadlines are looked at: one sweep over what runs is cheaper than a timer a job."""
 OUTBOX_BYTES = 4 * 2**20
 """How much of the outbox one step carries at most; a single larger record goes alone."""
-
-
-class Running:
-    """One attempt under way. ``why`` says who cancelled its task: "timeout", "cancel" or "release"."""
-
-    __slots__ = ("claimed_ms", "deadline", "delivery", "task", "why")
-
-    def __init__(self, delivery: Delivery, claimed_ms: int) -> None:
-        self.delivery = delivery
-        self.claimed_ms = claimed_ms
-        self.deadline = 0.0
-        self.why = ""
-        self.task: asyncio.Task[None] | None = None
 
 
 class Runner:
@@ -67,18 +54,21 @@ class Runner:
         self._taken = 0
         self._chunks: list[tuple[int, asyncio.Future[None]]] = []
         self._busy = asyncio.Event()
-        self.live: dict[str, Running] = {}
+        self._shift = Shift(self._run)
+        self.live: dict[str, Attempt] = {}
         self.running: dict[str, int] = {}  # by queue
         self.ends: list[JobEnd] = []
         self.resources: Any = None
 
-    def start(self, delivery: Delivery, now_ms: int = 0) -> None:
-        """Run one delivery; returns at once. *now_ms*: the broker's clock, by which a job is late."""
-        running = Running(delivery, now_ms)
-        self.live[delivery.id] = running
-        self.running[delivery.queue] = self.running.get(delivery.queue, 0) + 1
-        running.task = asyncio.get_running_loop().create_task(self._run(running))
-        if not self._busy.is_set():
+    def start(self, deliveries: Iterable[Delivery], now_ms: int = 0) -> None:
+        """Run deliveries; returns at once. *now_ms*: the broker's clock, by which a job is late."""
+        attempts = []
+        for delivery in deliveries:
+            self.live[delivery.id] = attempt = Attempt(delivery, self._clock, now_ms)
+            self.running[delivery.queue] = self.running.get(delivery.queue, 0) + 1
+            attempts.append(attempt)
+        if attempts:
+            self._shift.add(attempts)
             self._busy.set()
 
     def take(self, most: int) -> list[Settled]:
@@ -126,9 +116,9 @@ class Runner:
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job that runs here, or all running children of this parent."""
-        for running in list(self.live.values()):
-            if running.delivery.id == job_id or running.delivery.id[:ID_LENGTH] == job_id:
-                self._stop(running, "cancel")
+        for attempt in list(self.live.values()):
+            if attempt.delivery.id == job_id or attempt.delivery.id[:ID_LENGTH] == job_id:
+                self._stop(attempt, "cancel")
 
     async def release(self, patience_s: float) -> int:
         """Cancel all that runs, wait at most *patience_s*, and hand back what was running; returns how many.
@@ -136,16 +126,16 @@ class Runner:
         Hooks that are still being called are waited for, and then cancelled.
         """
         left = list(self.live.values())
-        for running in left:
-            self._stop(running, "release")
-        ending = {running.task for running in left if running.task} | self._telling
+        for attempt in left:
+            self._stop(attempt, "release")
+        ending = {attempt.runner for attempt in left if attempt.runner} | self._telling
         if ending:
             await asyncio.wait(ending, timeout=patience_s)
         for task in self._telling:
             task.cancel()
-        for running in left:
-            if self._over(running):  # it swallows cancellation: the queue does not wait for it
-                self._outbox.append(Settled(running.delivery.id, Op.RELEASE, running.delivery.queue))
+        for attempt in left:
+            if self._over(attempt):  # never begun; or it swallows cancellation: the queue does not wait for it
+                self._outbox.append(Settled(attempt.delivery.id, Op.RELEASE, attempt.delivery.queue))
         return len(left)
 
     async def run(self) -> None:
@@ -156,110 +146,124 @@ class Runner:
                 await self._busy.wait()
             await asyncio.sleep(LOOK_S)
             now = self._clock.monotonic()
-            for running in list(self.live.values()):
-                if running.deadline and now > running.deadline:
-                    running.deadline = now + 10 * LOOK_S  # asked again when the code swallows it
-                    self._stop(running, "timeout")
+            for attempt in list(self.live.values()):
+                if attempt.deadline and now > attempt.deadline:
+                    attempt.deadline = now + 10 * LOOK_S  # asked again when the code swallows it
+                    self._stop(attempt, "timeout")
 
     @staticmethod
-    def _stop(running: Running, why: str) -> None:
-        if not running.why:
-            running.why = why
-        task = running.task
-        if task is None:
-            return
-        if inspect.getcoroutinestate(cast("Coroutine[Any, Any, None]", task.get_coro())) == inspect.CORO_CREATED:
-            task.get_loop().call_soon(task.cancel)  # cancelled before its first step it would end without a word
-        else:
-            task.cancel()
+    def _stop(attempt: Attempt, why: str) -> None:
+        if not attempt.why:
+            attempt.why = why
+        if attempt.runner is not None:
+            attempt.runner.cancel()
 
-    async def _run(self, running: Running) -> None:
-        attempt = Attempt(running.delivery, self._clock)
+    async def _run(self, attempt: Attempt) -> None:
+        """Run an attempt, unless it was struck off before it began. Never raises but for the process' own end."""
+        if self.live.get(attempt.delivery.id) is not attempt:
+            return
+        attempt.runner = asyncio.current_task()
+        attempt.begin()
         try:
-            settled = await self._settle(running, attempt)
+            try:
+                ready = self._prepared(attempt)
+                if isinstance(ready, Settled):
+                    settled = ready
+                else:
+                    if attempt.context is not None:
+                        await self._hooks.steer(attempt.context)
+                    call, places, names = ready
+                    settled = attempt.succeeded(await call(*places, **names))
+            except (KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException as exc:
+                settled = self._ended(attempt, exc)
         except Exception as exc:  # how it ended cannot be told: its text, or the delay that it asks for, is none
             settled = attempt.failed(exc, Reason.ERROR)
         finally:
-            still_ours = self._over(running)
+            still_ours = self._over(attempt)
             self._wake.set()
         if still_ours:
             self._outbox.append(settled)
             if self._tell and attempt.status:
                 self.ends.append(attempt.end(self._tasks))
-            if self._hooks.follow and running.task is not None:
-                self._telling.add(running.task)
-                running.task.add_done_callback(self._telling.discard)
+            if self._hooks.follow:
                 await self._follow(attempt)
         attempt.error = None  # its traceback holds this very frame
 
     async def _follow(self, attempt: Attempt) -> None:
         """Tell the hooks how an attempt ended."""
-        hooks, ctx = self._hooks, attempt.context
-        if ctx is not None:
-            await hooks.tell(hooks.after, ctx, attempt.error)
-        elif attempt.status == "failed":  # it never came to its call
-            ctx = self._context(attempt.delivery, attempt.task)
-        if attempt.status == "succeeded":
-            await hooks.tell(hooks.success, ctx, attempt.value)
-        elif attempt.status == "failed":
-            await hooks.tell(hooks.failure, ctx, attempt.error)
+        hooks, ctx, task = self._hooks, attempt.context, attempt.runner
+        assert task is not None
+        self._telling.add(task)
+        try:
+            if ctx is not None:
+                await hooks.tell(hooks.after, ctx, attempt.error)
+            elif attempt.status == "failed":  # it never came to its call
+                ctx = self._context(attempt.delivery, attempt.task)
+            if attempt.status == "succeeded":
+                await hooks.tell(hooks.success, ctx, attempt.value)
+            elif attempt.status == "failed":
+                await hooks.tell(hooks.failure, ctx, attempt.error)
+        finally:
+            self._telling.discard(task)
 
-    def _over(self, running: Running) -> bool:
+    def _over(self, attempt: Attempt) -> bool:
         """Strike an attempt off; returns False for one that was struck off before, whose word no longer counts."""
-        delivery = running.delivery
-        if self.live.get(delivery.id) is not running:
+        delivery = attempt.delivery
+        if self.live.get(delivery.id) is not attempt:
             return False
         del self.live[delivery.id]
         self.running[delivery.queue] -= 1
         return True
 
-    async def _settle(self, running: Running, attempt: Attempt) -> Settled:
-        """Run the attempt and return what becomes of its job. Never raises but for the process' own end."""
-        delivery = running.delivery
-        try:
-            if delivery.cancel_asked:
-                return attempt.cancelled("cancelled before it started")
-            if not delivery.queue:
-                return attempt.unreadable()
-            attempt.task, args, kwargs = unpack_call(delivery.payload)
-            definition = self._tasks.get(attempt.task)
-            if definition is None:
-                return attempt.unknown()
-            options = definition.options
-            if delivery.options:
-                options = definition.overridden(delivery.options)
-            attempt.options = options
-            if late := attempt.late(running.claimed_ms):
-                return attempt.expired(late)
-            running.deadline = attempt.until
-            if options.timeout is not None:
-                running.deadline = min(attempt.since + options.timeout, attempt.until)
-            places, names = definition.arguments(args, kwargs)
-            context_name = definition.signature.given_name
-            if context_name or self._hooks.used:
-                attempt.context = self._context(delivery, attempt.task)
-                if context_name:
-                    names[context_name] = attempt.context
-                await self._hooks.steer(attempt.context)
-            return attempt.succeeded(await definition.call(*places, **names))
-        except asyncio.CancelledError as exc:
-            if running.why == "release":
+    def _prepared(self, attempt: Attempt) -> Settled | tuple[Callable[..., Awaitable[Any]], tuple[Any, ...], Any]:
+        """Return what to call with which arguments; or what becomes of a job that is not to be run at all."""
+        delivery = attempt.delivery
+        if attempt.why == "release":
+            return attempt.released()
+        if attempt.why or delivery.cancel_asked:
+            return attempt.cancelled("cancelled before it started")
+        if not delivery.queue:
+            return attempt.unreadable()
+        attempt.task, args, kwargs = unpack_call(delivery.payload)
+        definition = self._tasks.get(attempt.task)
+        if definition is None:
+            return attempt.unknown()
+        options = definition.options
+        if delivery.options:
+            options = definition.overridden(delivery.options)
+        attempt.options = options
+        if late := attempt.late():
+            return attempt.expired(late)
+        attempt.deadline = attempt.until
+        if options.timeout is not None:
+            attempt.deadline = min(attempt.since + options.timeout, attempt.until)
+        places, names = definition.arguments(args, kwargs)
+        context_name = definition.signature.given_name
+        if context_name or self._hooks.used:
+            attempt.context = self._context(delivery, attempt.task)
+            if context_name:
+                names[context_name] = attempt.context
+        return definition.call, places, names
+
+    @staticmethod
+    def _ended(attempt: Attempt, exc: BaseException) -> Settled:
+        """Return what becomes of a job whose attempt raised *exc*."""
+        match exc:
+            case asyncio.CancelledError() if attempt.why == "release":
                 return attempt.released()
-            if running.why == "cancel":
+            case asyncio.CancelledError() if attempt.why == "cancel":
                 return attempt.cancelled("cancelled while it ran")
-            if running.why == "timeout":
+            case asyncio.CancelledError() if attempt.why == "timeout":
                 return attempt.erred(attempt.overrun(), Reason.TIMEOUT)
-            return attempt.erred(exc)  # the task cancelled itself
-        except DecodeError as exc:
-            return attempt.failed(exc, Reason.BAD_PAYLOAD)
-        except Snooze as exc:
-            return attempt.later(Op.SNOOZE, "snoozed", exc.delay, exc)
-        except Discard as exc:
-            return attempt.cancelled(str(exc))
-        except (KeyboardInterrupt, GeneratorExit):
-            raise
-        except BaseException as exc:
-            return attempt.erred(exc)
+            case DecodeError():
+                return attempt.failed(exc, Reason.BAD_PAYLOAD)
+            case Snooze():
+                return attempt.later(Op.SNOOZE, "snoozed", exc.delay, exc)
+            case Discard():
+                return attempt.cancelled(str(exc))
+        return attempt.erred(exc)  # also where the task cancelled itself
 
     def _context(self, delivery: Delivery, name: str) -> Context:
         async def send(number: int, data: bytes) -> None:
