@@ -841,6 +841,9 @@ def a_call_is_applied_once(s: Script) -> None:
     before = s.hash("c")
     assert s.send(known, *jobs, s.job("0" * 26 + ".1"), seq=2) == [1, b"0k,3c"]
     assert s.send(s.job(), seq=1) == [-4]
+    assert ttl_of(s, "w:lane") == 3600
+    s.redis("EXPIRE", "w:lane", 9)
+    assert s.send(known, *jobs, s.job("0" * 26 + ".1"), seq=2) == [1, b"0k,3c"], "also after a late copy of another"
     assert s.hash("c") == before == {"q:n": b"3"}
     assert ttl_of(s, "w:lane") == 3600
     assert s.send(s.job(), seq=9) == [1, b""]
@@ -856,6 +859,9 @@ def an_id_is_known_while_it_lives_or_its_result(s: Script) -> None:
     fresh = s.new_ids(1)[0]
     for more in ({}, {"delay_s": 60}):
         assert s.send(*(s.job(id, **more) for id in ids)) == [1, b"0k,1k,2k,3k"]
+        assert [s.send(s.job(id, **more)) for id in ids] == [[1, b"0k"]] * 4
+    run = [word for id in (ids[0], ids[0]) for word in (id, pack_body(s.job(id)))]
+    assert s.fcall("enqueue", "result", 1, "q", 5, 2, *run) == [1, b"0k,1k"], "by its result alone"
     run = [word for id in [*ids, fresh, fresh] for word in (id, pack_body(s.job(id)))]
     assert s.fcall("enqueue", "other", 1, "q", 5, 6, *run) == [1, b"0k,1k,2k,3k,5k"]
     assert s.counts() == {"n": 5, "s": 1, "f": 1}

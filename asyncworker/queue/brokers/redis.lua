@@ -422,6 +422,21 @@ local function refusal(queue, body)
   end
 end
 
+-- Take in one job as a run of one would be, with less ado; returns why not.
+local function take_plain(queue, level, id, body)
+  if call('HEXISTS', bodies, id) == 1 or call('EXISTS', tag .. 'f:' .. id, (bucket_of(id))) > 0 and record_of(id) then
+    return 'k'
+  end
+  local why = refusal(queue, body)
+  if why then
+    return why
+  end
+  call('HSET', bodies, id, body)
+  push('RPUSH', queue, level, { id })
+  call('HINCRBY', counts, queue .. ':n', 1)
+  wake(queue)
+end
+
 -- Take in one job that is a child, a parent, delayed or otherwise special; returns why not.
 local function take_one(queue, id, body, delay, at, holder)
   if is_known(id) then
@@ -469,14 +484,11 @@ end
 -- Has no allow-oom: refused by a full server before it did anything.
 local function enqueue(args)
   local lane = tag .. 'w:' .. args[2]
-  local seq = tonumber(args[3])
-  local last, said = (call('GET', lane) or ''):match('^(%d+):(.*)$')
-  last = tonumber(last or 0)
-  if last == seq then
-    return { 1, said }
-  end
-  if last > seq then
-    return { LATE }
+  local was = call('SET', lane, args[3] .. ':', 'EX', LANE_TTL, 'GET')
+  local last, said = (was or '0:'):match('^(%d+):(.*)$')
+  if tonumber(last) >= tonumber(args[3]) then
+    call('SET', lane, was, 'EX', LANE_TTL)
+    return last == args[3] and { 1, said } or { LATE }
   end
   local refused = {}
   local taken = 0
@@ -489,21 +501,29 @@ local function enqueue(args)
     local level = args[i + 1]
     local count = tonumber(args[i + 2])
     i = i + 3
-    if count > 0 then
+    if count > 1 then
       take_run(queue, level, args, i, count, refuse)
       i = i + 2 * count
       taken = taken + count
     else
-      local why = take_one(queue, args[i], args[i + 1], tonumber(args[i + 2]), tonumber(args[i + 3]), args[i + 4])
+      local why
+      if count == 1 then
+        why = take_plain(queue, level, args[i], args[i + 1])
+        i = i + 2
+      else
+        why = take_one(queue, args[i], args[i + 1], tonumber(args[i + 2]), tonumber(args[i + 3]), args[i + 4])
+        i = i + 5
+      end
       if why then
         refuse(0, why)
       end
-      i = i + 5
       taken = taken + 1
     end
   end
   said = table.concat(refused, ',')
-  call('SET', lane, seq .. ':' .. said, 'EX', LANE_TTL)
+  if said ~= '' then
+    call('SET', lane, args[3] .. ':' .. said, 'EX', LANE_TTL)
+  end
   return { 1, said }
 end
 

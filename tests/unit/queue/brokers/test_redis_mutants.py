@@ -59,8 +59,11 @@ RULES = {
         "if parent and not is_taking(parent) then\n    return 'c'",
         "if false then\n    return 'c'",
     ),
-    "a call is applied twice": ("if last == seq then", "if false then"),
-    "a late call is applied": ("if last > seq then", "if false then"),
+    "a call is applied twice": (
+        "if tonumber(last) >= tonumber(args[3]) then",
+        "if tonumber(last) > tonumber(args[3]) then",
+    ),
+    "a late call is applied": ("if tonumber(last) >= tonumber(args[3]) then", "if last == args[3] then"),
     "an id in use is taken": ("known[id] = found[k]", "local _ = found"),
     "a failed id is taken": ("places[#places + 1] = tag .. 'f:' .. id", "local _ = id"),
     "an id is taken twice in a call": ("      known[id] = true", "      local _ = id"),
