@@ -110,6 +110,11 @@ class Limiter:
         self._passed += 1
         return True
 
+    def admit(self, count: int) -> None:
+        """Count so many as inside that came another way, though there be no room for them; each gives its permit back."""
+        self._in_use += count
+        self._passed += count
+
     def release(self) -> None:
         """Give a permit back.
 

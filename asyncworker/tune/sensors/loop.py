@@ -14,25 +14,23 @@ import sysconfig
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from time import perf_counter, thread_time
+from time import perf_counter
 from types import FrameType, TracebackType
 from typing import Self
 
 import msgspec
 
 from asyncworker.errors import AsyncWorkerError
-from asyncworker.tune.beat import EVERY_S, Beat
+from asyncworker.tune.beat import Beat
 from asyncworker.tune.histogram import LogHistogram
 from asyncworker.tune.sensors.sensor import Reading
+from asyncworker.tune.utilisation import Utilisation
 
 log = logging.getLogger(__name__)
 
 THRESHOLD_S = 0.06
 KEPT = 100
 DEPTH = 40
-LATE_S = 0.002
-"""Timers may come a millisecond late of themselves: select counts in these."""
-WINDOW_S = 1.0
 STALL_S = 0.03
 """When the watchdog itself comes so late, the whole process stood still, and no line of it is to blame."""
 LIBRARY = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
@@ -76,9 +74,7 @@ class LoopSensor:
         self.blocks: deque[Block] = deque(maxlen=KEPT)
         self.held = 0
         """Holds that were noticed, also those that ``blocks`` has forgotten."""
-        self.utilisation = 0.0
-        """The loop's busy share of the last second, 0..1: on the CPU, or too late to be idle, whichever is more."""
-        self._late = self._window_cpu = self._window_began = 0.0
+        self._busy = Utilisation()
         self._caught: tuple[float, tuple[Line, ...]] | None = None
         self._beat: Beat | None = None
         self._watchdog: threading.Thread | None = None
@@ -88,6 +84,11 @@ class LoopSensor:
         return (
             f"<LoopSensor {self.utilisation:.0%} busy, lag p99 {self.lag.quantile(0.99):.3f} s, held {self.held} times>"
         )
+
+    @property
+    def utilisation(self) -> float:
+        """The loop's busy share of the last second, 0..1; see `Utilisation`."""
+        return self._busy.ratio
 
     def __enter__(self) -> Self:
         self.start()
@@ -105,7 +106,7 @@ class LoopSensor:
         if self._beat is not None:
             raise AsyncWorkerError("this sensor watches a loop already")
         self._over.clear()
-        self._window_began, self._window_cpu, self._late = perf_counter(), thread_time(), 0.0
+        self._busy = Utilisation()
         self._beat = beat = Beat(asyncio.get_running_loop(), self._on_beat)
         self._watchdog = threading.Thread(
             target=self._watch, args=(beat, threading.get_ident()), name="asyncworker-watchdog", daemon=True
@@ -132,17 +133,11 @@ class LoopSensor:
 
     def _on_beat(self, lag: float) -> None:
         self.lag.add(lag)
-        if lag > LATE_S:
-            self._late += EVERY_S  # which this beat stands for
-        now = perf_counter()
         if self._caught is not None:
             began, stack = self._caught
             self._caught = None
-            self._tell(Block(now - began, stack))
-        if (wall := now - self._window_began) >= WINDOW_S:
-            cpu = thread_time()
-            self.utilisation = min(1.0, max(cpu - self._window_cpu, self._late) / wall)
-            self._window_began, self._window_cpu, self._late = now, cpu, 0.0
+            self._tell(Block(perf_counter() - began, stack))
+        self._busy.beat(lag)
 
     def _tell(self, block: Block) -> None:
         self.held += 1

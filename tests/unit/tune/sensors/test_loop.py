@@ -93,7 +93,7 @@ async def test_the_stack_ends_where_the_loop_begins() -> None:
 
 
 async def test_lag_and_utilisation_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WINDOW_S", 0.0)
+    monkeypatch.setattr("asyncworker.tune.utilisation.WINDOW_S", 0.0)
     with LoopSensor() as sensor:
         while sensor.lag.count < 3:
             await asyncio.sleep(0.01)

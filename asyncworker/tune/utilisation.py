@@ -1,0 +1,33 @@
+"""How busy the event loop is, from a beat in it and the CPU clock of its thread."""
+
+from __future__ import annotations
+
+from time import perf_counter, thread_time
+
+from asyncworker.tune.beat import EVERY_S
+
+LATE_S = 0.002
+"""Timers may come a millisecond late of themselves: select counts in these."""
+WINDOW_S = 1.0
+
+
+class Utilisation:
+    """Take in the beats of the loop in whose thread it was made.
+
+    Attributes: ``ratio``, the busy share of the last second, 0..1: on the CPU, or too late to be idle, whichever is
+    more. On a machine whose processors are wanted by others, too, a full loop is not on the CPU all the time.
+    """
+
+    def __init__(self) -> None:
+        self.ratio = 0.0
+        self._began, self._cpu, self._late = perf_counter(), thread_time(), 0.0
+
+    def beat(self, lag: float) -> None:
+        """Take in one of `Beat`'s."""
+        if lag > LATE_S:
+            self._late += EVERY_S  # which this beat stands for
+        now = perf_counter()
+        if (wall := now - self._began) >= WINDOW_S:
+            cpu = thread_time()
+            self.ratio = min(1.0, max(cpu - self._cpu, self._late) / wall)
+            self._began, self._cpu, self._late = now, cpu, 0.0
