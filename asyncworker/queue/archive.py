@@ -90,13 +90,15 @@ class Archive:
         self._seen = learner.decisions.total
         self._away = False
         self._users = 0
+        self._loading = asyncio.Lock()
         self._running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._users += 1
-        if self._users == 1:
-            await self.load()
-            self._running = asyncio.get_running_loop().create_task(self._run(), name="archive")
+        async with self._loading:
+            if self._running is None:
+                await self.load()
+                self._running = asyncio.get_running_loop().create_task(self._run(), name="archive")
+            self._users += 1
         return self
 
     async def __aexit__(
@@ -104,8 +106,9 @@ class Archive:
     ) -> None:
         self._users -= 1
         if self._users == 0 and self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running])
+            running, self._running = self._running, None
+            running.cancel()
+            await asyncio.wait([running])
             try:
                 async with asyncio.timeout(PATIENCE_S):
                     await self.flush()
