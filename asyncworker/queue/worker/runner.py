@@ -158,11 +158,11 @@ class Runner:
         if attempt.runner is not None:
             attempt.runner.cancel()
 
-    async def _run(self, attempt: Attempt) -> None:
+    async def _run(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
         """Run an attempt, unless it was struck off before it began. Never raises but for the process' own end."""
         if self.live.get(attempt.delivery.id) is not attempt:
             return
-        attempt.runner = asyncio.current_task()
+        attempt.runner = task
         attempt.begin()
         try:
             try:
@@ -188,13 +188,12 @@ class Runner:
             if self._tell and attempt.status:
                 self.ends.append(attempt.end(self._tasks))
             if self._hooks.follow:
-                await self._follow(attempt)
+                await self._follow(attempt, task)
         attempt.error = None  # its traceback holds this very frame
 
-    async def _follow(self, attempt: Attempt) -> None:
+    async def _follow(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
         """Tell the hooks how an attempt ended."""
-        hooks, ctx, task = self._hooks, attempt.context, attempt.runner
-        assert task is not None
+        hooks, ctx = self._hooks, attempt.context
         self._telling.add(task)
         try:
             if ctx is not None:

@@ -27,9 +27,9 @@ class _Turn:
 
 
 class Shift(Generic[T]):
-    """Call *work* with each item that was added, soon, in a task that it shares only with items that never suspend."""
+    """Call *work* with each item that was added and its task, soon; it shares that only with items that never suspend."""
 
-    def __init__(self, work: Callable[[T], Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, work: Callable[[T, asyncio.Task[None]], Coroutine[Any, Any, None]]) -> None:
         self._work = work
         self._waiting: deque[T] = deque()
         self._swift = True  # whether the last turn's items ended at once; else each gets a task to begin with
@@ -49,7 +49,7 @@ class Shift(Generic[T]):
         task, context = asyncio.current_task(), tuple(copy_context().items())
         assert task is not None
         while waiting and not turn.over:
-            await work(waiting.popleft())
+            await work(waiting.popleft(), task)
             if task.cancelling() or not _is_still(context):
                 return
 
@@ -63,4 +63,6 @@ class Shift(Generic[T]):
 def _is_still(context: tuple[tuple[ContextVar[Any], Any], ...]) -> bool:
     """Return whether the context variables are those of *context*: the very objects, for equal ones may change apart."""
     now = copy_context()
+    if not context:
+        return not now
     return len(now) == len(context) and all(now.get(variable, now) is value for variable, value in context)

@@ -12,12 +12,13 @@ Job = Callable[[], Awaitable[object]]
 place: ContextVar[list[str]] = ContextVar("place")
 
 
-async def worked(jobs: Sequence[Job], turns: int = 50) -> list[asyncio.Task[object] | None]:
+async def worked(jobs: Sequence[Job], turns: int = 50) -> list[asyncio.Task[None]]:
     """Give jobs to a shift, let the loop turn, and return the task of each that has begun."""
-    tasks: list[asyncio.Task[object] | None] = []
+    tasks: list[asyncio.Task[None]] = []
 
-    async def work(job: Job) -> None:
-        tasks.append(asyncio.current_task())
+    async def work(job: Job, task: asyncio.Task[None]) -> None:
+        assert task is asyncio.current_task()
+        tasks.append(task)
         await job()
 
     Shift(work).add(list(jobs))
@@ -69,10 +70,10 @@ async def test_a_task_that_suspended_takes_nothing_more() -> None:
 
 
 async def test_after_slow_ones_the_quick_share_again() -> None:
-    begun: list[asyncio.Task[None] | None] = []
+    begun: list[asyncio.Task[None]] = []
 
-    async def work(slow: bool) -> None:
-        begun.append(asyncio.current_task())
+    async def work(slow: bool, task: asyncio.Task[None]) -> None:
+        begun.append(task)
         if slow:
             await asyncio.sleep(0)
 
