@@ -19,6 +19,7 @@ _WHERE = {
     "Balance": "work.balance",
     "BrokerDown": "errors",
     "BrokerError": "errors",
+    "ChannelClosed": "errors",
     "ConnectionPoolOptimizer": "tune.actuators.connections",
     "Context": "queue.context",
     "DecodeError": "errors",
@@ -26,6 +27,7 @@ _WHERE = {
     "DistributedProcessor": "mapreduce.processor",
     "EmptyDataset": "errors",
     "Engine": "engine",
+    "HighPerformanceIPC": "share.channel",
     "JobCancelled": "errors",
     "JobExists": "errors",
     "JobFailed": "errors",
@@ -35,6 +37,8 @@ _WHERE = {
     "JobTooBig": "errors",
     "LeaseLost": "errors",
     "MemoryOptimizer": "tune.sensors.memory",
+    "Message": "share.queue",
+    "MessageType": "share.queue",
     "Outcome": "work.stream",
     "PerformanceProfiler": "tune.sensors.profiler",
     "Pipeline": "work.pipeline",
@@ -50,6 +54,7 @@ _WHERE = {
     "ResultExpired": "errors",
     "Retry": "errors",
     "SettingsError": "errors",
+    "SharedMemoryManager": "share.memory",
     "Snooze": "errors",
     "SourceError": "errors",
     "Stage": "work.pipeline",
@@ -71,6 +76,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which see no table; a tes
     from asyncworker.errors import BadParameters as BadParameters
     from asyncworker.errors import BrokerDown as BrokerDown
     from asyncworker.errors import BrokerError as BrokerError
+    from asyncworker.errors import ChannelClosed as ChannelClosed
     from asyncworker.errors import DecodeError as DecodeError
     from asyncworker.errors import Discard as Discard
     from asyncworker.errors import EmptyDataset as EmptyDataset
@@ -104,6 +110,10 @@ if TYPE_CHECKING:  # the same names for type checkers, which see no table; a tes
     from asyncworker.optimizer import AsyncWorkerOptimizer as AsyncWorkerOptimizer
     from asyncworker.queue.context import Context as Context
     from asyncworker.queue.job import State as State
+    from asyncworker.share.channel import HighPerformanceIPC as HighPerformanceIPC
+    from asyncworker.share.memory import SharedMemoryManager as SharedMemoryManager
+    from asyncworker.share.queue import Message as Message
+    from asyncworker.share.queue import MessageType as MessageType
     from asyncworker.task import Task as Task
     from asyncworker.tune.actuators.connections import ConnectionPoolOptimizer as ConnectionPoolOptimizer
     from asyncworker.tune.actuators.pool import ResourcePool as ResourcePool

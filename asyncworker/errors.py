@@ -9,6 +9,7 @@ AsyncWorkerError
 ├─ BrokerError ─ BrokerDown · LeaseLost · QueueFull · JobTooBig
 ├─ KeepError                       what should be kept cannot be read or written
 ├─ PoolError ─ PoolDown · PoolTimeout · PoolClosed     a pool of connections that gives none
+├─ ChannelClosed                   a message queue between processes that is closed, or whose owner is gone
 ├─ JobNotFound · ResultExpired     an id that nobody knows, or no longer
 ├─ JobExists                       a unique job that is there already
 ├─ TaskFailed ─ TaskTimeout · JobFailed
@@ -103,6 +104,10 @@ class PoolTimeout(PoolError, TimeoutError):
 
 class PoolClosed(PoolError):
     """The pool is closed."""
+
+
+class ChannelClosed(AsyncWorkerError, ConnectionError):
+    """The channel between the processes is closed."""
 
 
 class JobNotFound(AsyncWorkerError, LookupError):

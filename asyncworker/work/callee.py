@@ -1,12 +1,14 @@
 """Callee: the other side of `executors/process.py`, a process that is asked to call functions, one at a time.
 
 Functions are found by the module and name under which they were registered; arguments, results and errors travel as
-MessagePack through a socket that only the two processes hold. It ends when that socket does.
+MessagePack through a socket that only the two processes hold, large buffers through shared memory beside it
+(`share.segment`). It ends when that socket does.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import socket
 from collections.abc import Callable
 from functools import cache
@@ -15,13 +17,24 @@ from typing import Any
 
 import msgspec
 
+from asyncworker.share.segment import Freight, load, unload
+from asyncworker.share.wire import receive_now, send_now
 from asyncworker.work.signature import Signature
 
-LENGTH = 8
-"""Each message is its length, in so many bytes, and itself."""
-
 encode = msgspec.msgpack.encode
-_decode_request = msgspec.msgpack.Decoder(tuple[str, str, list[Any], dict[str, Any]]).decode
+
+
+class Request(msgspec.Struct, array_like=True):
+    """A call: of what, and its arguments. Freight is numbered through, positional ones first."""
+
+    module: str
+    name: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    freight: list[Freight] = []
+
+
+_decode_request = msgspec.msgpack.Decoder(Request).decode
 
 
 class Raised(msgspec.Struct, array_like=True):
@@ -39,33 +52,34 @@ class Answer(msgspec.Struct, array_like=True):
 
     value: Any = None
     raised: Raised | None = None
+    freight: list[Freight] = []
 
 
 def serve(descriptor: int) -> None:
     """Answer what is asked through this socket until the other end is gone."""
     with socket.socket(fileno=descriptor) as wire:
-        while request := _receive(wire):
-            answer = _answer(request)
-            wire.sendall(len(answer).to_bytes(LENGTH, "big") + answer)
+        while True:
+            try:
+                request, segment = receive_now(wire)
+            except EOFError:
+                return
+            answer, segment = _answer(request, segment)
+            send_now(wire, answer, segment)
+            if segment >= 0:
+                os.close(segment)
 
 
-def _receive(wire: socket.socket) -> bytes:
-    head = wire.recv(LENGTH, socket.MSG_WAITALL)
-    length = int.from_bytes(head, "big")
-    data = bytearray()
-    while len(data) < length and (more := wire.recv(min(length - len(data), 2**20))):
-        data += more
-    return bytes(data) if len(head) == LENGTH and len(data) == length else b""
-
-
-def _answer(request: bytes) -> bytes:
-    module, name, args, kwargs = _decode_request(request)
+def _answer(data: bytes, segment: int) -> tuple[bytes, int]:
+    request = _decode_request(data)
     try:
-        function, signature = find(module, name)
-        places, names = signature.convert(args, kwargs)
-        return encode(Answer(function(*places, **names)))
+        function, signature = find(request.module, request.name)
+        whole = unload([*request.args, *request.kwargs.values()], request.freight, segment)
+        args, names = whole[: len(request.args)], whole[len(request.args) :]
+        places, kwargs = signature.convert(args, dict(zip(request.kwargs, names, strict=True)))
+        (value,), freight, back = load([function(*places, **kwargs)])
+        return encode(Answer(value, freight=freight)), back
     except BaseException as exc:
-        return _told(exc)
+        return _told(exc), -1
 
 
 def _told(exc: BaseException) -> bytes:

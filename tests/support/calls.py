@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -60,6 +61,23 @@ def give_an_object() -> object:
     return object()
 
 
+def look_at(view: memoryview) -> dict[str, Any]:
+    """Say what came, and from where: a view of a mapped file is not a copy."""
+    held = view.obj
+    while isinstance(held, memoryview):
+        held = held.obj
+    return {"format": view.format, "shape": view.shape, "sum": sum(view.cast("B")), "held": type(held).__name__}
+
+
+def backwards(data: bytes) -> bytes:
+    assert type(data) is bytes
+    return data[::-1]
+
+
+def table_of(count: int) -> memoryview:
+    return memoryview(array("d", range(count)))
+
+
 def move(point: Point, by: int) -> Point:
     assert type(point) is Point
     return Point(point.x + by, point.y)
@@ -76,7 +94,11 @@ def drop_dead(how: str) -> NoReturn:
     raise AssertionError
 
 
-def hang(mark: str) -> NoReturn:
+def die_with(data: bytes) -> NoReturn:
+    drop_dead("kill" if data else "exit")
+
+
+def hang(mark: str, data: bytes = b"") -> NoReturn:
     """Say where, then never end."""
     Path(mark).write_text(str(os.getpid()))
     while True:
@@ -94,6 +116,11 @@ def meet(directory: str, count: int) -> int:
 @engine.task(executor="process")
 def power(base: int, exponent: int = 2) -> int:
     return base**exponent
+
+
+@engine.task(executor="process")
+def weigh(data: memoryview, *, offset: bytes = b"") -> dict[str, Any]:
+    return look_at(data) | {"offset": len(offset)}
 
 
 @engine.task(executor="process", max_attempts=1, timeout=0.5)

@@ -3,6 +3,9 @@
 Each process runs one call at a time. A call that is cancelled (timeout, cancel, shutdown) ends at once, for its process
 is killed and another takes its place; so a process that dies fails that call alone. They end with this process,
 however it ends. A call costs two messages, about 0.1 ms; the first of a process also the imports of its module.
+
+Large ``bytes``, and every other buffer (an array, a memoryview, numpy's arrays), go through shared memory and not through
+the socket, there and back (`share.segment`): a parameter annotated ``memoryview`` is given the memory itself, read-only.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ import msgspec
 
 from asyncworker.errors import DecodeError, SettingsError
 from asyncworker.lifeline import Child
-from asyncworker.work.callee import LENGTH, Answer, Raised, encode
+from asyncworker.share.segment import load, unload
+from asyncworker.share.wire import receive, send
+from asyncworker.work.callee import Answer, Raised, Request, encode
 
 _BEGIN = "import sys; sys.path[:] = sys.argv[2:]; from asyncworker.work.callee import serve; serve(int(sys.argv[1]))"
 _decode = msgspec.msgpack.Decoder(Answer).decode
@@ -54,10 +59,14 @@ class ProcessExecutor:
             )
 
         async def call(*args: Any, **kwargs: Any) -> Any:
-            answer = await self._ask(encode((module, name, args, kwargs)))
-            if answer.raised is not None:
-                raise _error(answer.raised)
-            return answer.value
+            rest, freight, segment = load([*args, *kwargs.values()])
+            try:
+                names = dict(zip(kwargs, rest[len(args) :], strict=True))
+                request = encode(Request(module, name, rest[: len(args)], names, freight))
+                return await self._ask(request, segment)
+            finally:
+                if segment >= 0:
+                    os.close(segment)
 
         return call
 
@@ -71,23 +80,25 @@ class ProcessExecutor:
         for process in ending:
             process.child.wait(5)
 
-    async def _ask(self, request: bytes) -> Answer:
+    async def _ask(self, request: bytes, segment: int) -> Any:
         async with self._room:
             everyone, idle = self._all, self._idle
             process = idle.pop() if idle else _Process()
             everyone.add(process)
             try:
-                answer = _decode(await process.ask(request))
+                answer, value = await process.ask(request, segment)
             except BaseException as exc:
                 everyone.discard(process)
                 process.close()
                 if isinstance(exc, EOFError | OSError):
                     raise ChildProcessError(f"the process of this call ended: {process.fate()}") from exc
-                if isinstance(exc, msgspec.DecodeError):
+                if isinstance(exc, DecodeError):
                     raise DecodeError(f"the answer of a process cannot be read: {exc}") from exc
                 raise
             idle.append(process)
-            return answer
+        if answer.raised is not None:
+            raise _error(answer.raised)
+        return value
 
 
 class _Process:
@@ -101,19 +112,21 @@ class _Process:
             program = [sys.executable, "-c", _BEGIN, str(theirs.fileno()), *path]
             self.child = Child(program, pass_fds=(theirs.fileno(),))
 
-    async def ask(self, request: bytes) -> bytes:
-        """Send a request and return its answer; EOFError or OSError: the process is gone."""
-        await asyncio.get_running_loop().sock_sendall(self._wire, len(request).to_bytes(LENGTH, "big") + request)
-        return await self._receive(int.from_bytes(await self._receive(LENGTH), "big"))
+    async def ask(self, request: bytes, segment: int) -> tuple[Answer, Any]:
+        """Send a request, with a segment or -1, and return its answer and value.
 
-    async def _receive(self, length: int) -> bytes:
-        loop, data = asyncio.get_running_loop(), bytearray()
-        while len(data) < length:
-            more = await loop.sock_recv(self._wire, min(length - len(data), 2**20))
-            if not more:
-                raise EOFError
-            data += more
-        return bytes(data)
+        Raises:
+            EOFError, OSError: the process is gone. DecodeError: its answer is none.
+        """
+        await send(self._wire, request, segment)
+        data, segment = await receive(self._wire)
+        try:
+            answer = _decode(data)
+        except msgspec.DecodeError as exc:
+            if segment >= 0:
+                os.close(segment)
+            raise DecodeError(str(exc)) from exc
+        return answer, unload([answer.value], answer.freight, segment)[0]
 
     def close(self) -> None:
         """Kill it. Not while it is asked: then kill the child alone, and the call sees the end of its socket."""

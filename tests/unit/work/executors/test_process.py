@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from array import array
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -89,6 +90,41 @@ async def test_what_cannot_travel_fails_and_the_process_stays(executor: ProcessE
     with pytest.raises(SystemExit):
         await executor.bind(calls.exit_python)()
     assert await executor.bind(calls.where)() == pid
+
+
+async def test_large_bytes_and_buffers_go_through_shared_memory(executor: ProcessExecutor) -> None:
+    big = os.urandom(3_000_001)
+    assert await executor.bind(calls.backwards)(big) == big[::-1]
+    numbers = array("d", range(100_000))
+    seen = await executor.bind(calls.look_at)(view=numbers)
+    assert seen == {"format": "d", "shape": [100_000], "sum": sum(numbers.tobytes()), "held": "mmap"}
+    back = await executor.bind(calls.table_of)(50_000)
+    assert (back.format, back.tolist()) == ("d", list(range(50_000)))
+    assert await executor.bind(calls.echo)(bytearray(big)) == big
+    assert await executor.bind(calls.where)() in {process.child.pid for process in executor._all}
+
+
+async def test_a_jobs_large_arguments_reach_its_process_uncopied() -> None:
+    big = os.urandom(500_000)
+    async with calls.engine:
+        job = await calls.weigh.enqueue(big, offset=big)
+        seen = await job.result(timeout=20)
+    assert seen == {"format": "B", "shape": [len(big)], "sum": sum(big), "held": "mmap", "offset": len(big)}
+
+
+async def test_s45_nothing_is_left_of_buffers_whose_process_was_killed(
+    executor: ProcessExecutor, tmp_path: Path
+) -> None:
+    await executor.bind(calls.where)()
+    descriptors = psutil.Process().num_fds()
+    with pytest.raises(ChildProcessError):
+        await executor.bind(calls.die_with)(os.urandom(1_000_000))
+    hanging = asyncio.ensure_future(executor.bind(calls.hang)(str(tmp_path / "mark"), os.urandom(1_000_000)))
+    await noted(tmp_path / "mark")
+    hanging.cancel()
+    with suppress(asyncio.CancelledError):
+        await hanging
+    assert psutil.Process().num_fds() < descriptors
 
 
 async def test_arguments_arrive_as_their_types(executor: ProcessExecutor) -> None:
