@@ -153,7 +153,7 @@ class Engine:
         """
         if self.keep_at is None and (self._works_alone() or not isinstance(self.broker, Admin)):
             return None
-        place: str = self.keep_at or getattr(self.broker, "url", self.url)
+        place = self.keep_at or str(getattr(self.broker, "url", self.url))
         return open_keep(place, self.namespace)
 
     @cached_property

@@ -207,6 +207,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     wait: Annotated[bool, Setting(boolean(), "Wait until the job is over.")] = False
     timeout: Annotated[float | None, Setting(seconds(0, 10**8), "How long to wait at most.")] = None
     task: Annotated[str | None, Setting(text("NAME"), "Only jobs of this task.")] = None
+    since: Annotated[float | None, Setting(seconds(0, 10**8), "Only what was not longer ago than this.")] = None
     all: Annotated[bool, Setting(boolean(), "All of them.")] = False
     yes: Annotated[bool, Setting(boolean(), "Do it without asking.")] = False
     json: Annotated[bool, Setting(boolean(), "Print one JSON document on standard output.")] = False

@@ -40,6 +40,7 @@ COMMANDS = {
     "cancel": "End a job for good.",
     "queues": "List queues, pause and bound them.",
     "dead": "Look after jobs that failed for good.",
+    "explain": "Show which sizes were decided on, and because of what.",
     "functions": "List the processing functions, or explain one.",
     "settings": "List all settings, and where each value came from.",
 }
@@ -110,11 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else "asyncworker"
         return complain(f"{exc.format_message()} ({where} --help explains)")
     except Exception as exc:
-        return explain(exc, debug="--debug" in typed or os.environ.get("ASYNCWORKER_DEBUG") in TRUE)
+        return say_why(exc, debug="--debug" in typed or os.environ.get("ASYNCWORKER_DEBUG") in TRUE)
     return code if isinstance(code, int) else DONE
 
 
-def explain(exc: Exception, *, debug: bool) -> int:
+def say_why(exc: Exception, *, debug: bool) -> int:
     """Say what went wrong and return the exit code."""
     if debug:
         click.echo(mask_text("".join(traceback.format_exception(exc))), err=True, nl=False)

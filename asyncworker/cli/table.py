@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from asyncworker.cli.command import Call
 from asyncworker.cli.line import one_line
 from asyncworker.secret import mask_text
 
 
-def show_table(call: Call, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
-    """Print *rows* on standard output. Numbers stand right, texts left; every cell stays on one line."""
+def show_table(
+    call: Call,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    title: str = "",
+    styles: Sequence[str] = (),
+) -> None:
+    """Print *rows* on standard output. Numbers stand right, texts left; every cell stays on one line.
+
+    Args:
+        styles: of each row, as `rich` calls them; only where tables are drawn.
+    """
     cells = [[_cell(value) for value in row] for row in rows]
     right = [bool(rows) and all(isinstance(row[at], (int, float)) for row in rows) for at in range(len(columns))]
     if call.drawn:
-        _draw(call, columns, cells, right, title)
+        _draw(call, columns, cells, right, title, styles)
         return
     if title:
         call.show(title)
@@ -36,7 +47,12 @@ def _cell(value: object) -> str:
 
 
 def _draw(
-    call: Call, columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool], title: str
+    call: Call,
+    columns: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    right: Sequence[bool],
+    title: str,
+    styles: Sequence[str],
 ) -> None:
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - slow to import, and most calls draw nothing
     from rich.console import Console  # noqa: PLC0415 - as above
@@ -52,6 +68,6 @@ def _draw(
     )
     for name, at_right in zip(columns, right, strict=True):
         table.add_column(name, justify="right" if at_right else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*map(Text, row))
+    for row, style in zip_longest(cells, styles, fillvalue=""):
+        table.add_row(*map(Text, row), style=str(style))
     Console(file=call.out, no_color=not call.colour).print(table)

@@ -16,6 +16,8 @@ from asyncworker.errors import SettingsError, nearest
 
 ATTRIBUTE = "engine"
 """The name that is meant where none is given."""
+LONELY = ("memory://", "embedded://")
+"""Brokers that nobody else can reach."""
 
 
 def engine_for(call: Call, *, broker: str | None = None) -> Engine:
@@ -54,7 +56,7 @@ def client_for(call: Call) -> Engine:
         SettingsError: no such broker was given.
     """
     engine = engine_for(call)
-    if engine.url in ("memory://", "embedded://"):
+    if engine.url in LONELY:
         said = "" if call.settings.app or call.settings.broker else "no broker is set; "
         raise SettingsError(
             f"{said}{engine.url} lives in one process alone: give --broker or ASYNCWORKER_BROKER,"

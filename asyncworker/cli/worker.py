@@ -138,6 +138,7 @@ COMMAND = command(
         "reload",
         "metrics_port",
         "database",
+        "keep",
         "log_level",
         "log_format",
     ),

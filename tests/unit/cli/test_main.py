@@ -10,7 +10,7 @@ import click
 import pytest
 
 from asyncworker import cli
-from asyncworker.cli import COMMANDS, explain, main
+from asyncworker.cli import COMMANDS, main, say_why
 from asyncworker.errors import (
     BadParameters,
     BrokerDown,
@@ -112,7 +112,7 @@ def test_bad_usage_is_one_line_and_exit_2(words: list[str], said: str, capsys: p
     ],
 )
 def test_each_error_has_its_exit_code(error: Exception, code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert explain(error, debug=False) == code
+    assert say_why(error, debug=False) == code
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -1,0 +1,184 @@
+"""``asyncworker explain``: which sizes were decided on, and because of what."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from asyncworker.cli.command import Call, command
+from asyncworker.cli.line import count, date, duration
+from asyncworker.cli.table import show_table
+from asyncworker.cli.target import LONELY, engine_for
+from asyncworker.engine import Engine
+from asyncworker.errors import SettingsError
+from asyncworker.queue.archive import EVERY_S, Kept, history
+from asyncworker.queue.keeps.keep import Keep
+from asyncworker.secret import mask_url
+from asyncworker.tune.decisions import undone
+from asyncworker.tune.rollup import Rollup
+
+SHOWN = 40
+"""Decisions that a terminal shows unless told to show all."""
+CAUSES = 3
+STYLES = {"undone": "red", "up": "green", "down": "yellow"}
+
+
+class Explained(Kept, frozen=True, omit_defaults=False):
+    """A decision, and whether a later one took it back."""
+
+    undone: bool = False
+
+
+class Sized(msgspec.Struct, frozen=True):
+    """One actuator over all its roll-ups: ``low`` and ``high`` are the sizes it had, ``rate`` is its mean."""
+
+    name: str
+    size: int
+    low: int
+    high: int
+    changes: int
+    undone: int
+    causes: dict[str, int]
+    rate: float | None
+    since_s: float
+
+
+async def body(call: Call) -> None:
+    """Show which sizes were decided on, and because of what.
+
+    Workers whose sizes are "auto" write each decision down: what was sized, from what to what, the evidence, and
+    whether it was undone since because it did harm. The last thousand are kept, also when the workers are gone, but
+    for those that only try what is nearby: these are counted with all others in the first table, in stretches of ten
+    seconds.
+    """
+    settings = call.settings
+    engine = engine_for(call)
+    try:
+        known = await history(_keep(engine))
+    finally:
+        await engine.close()
+    begin = time.time() - settings.since if settings.since is not None else 0.0
+    decisions = [
+        Explained(one.name, one.old, one.new, one.because, one.at_s, one.source, back)
+        for one, back in zip(known.decisions, _undone(known.decisions), strict=True)
+        if one.at_s >= begin and settings.task in (None, one.name)
+    ]
+    rollups = [one for one in known.rollups if one.at_s >= begin and settings.task in (None, one.name)]
+    sized = summed(rollups)
+    if settings.json:
+        call.document({"sizes": sized, "decisions": decisions})
+    elif sized or decisions:
+        _show_sizes(call, sized)
+        _show_decisions(call, decisions)
+    else:
+        call.say(_nothing(call, engine))
+
+
+def summed(rollups: Iterable[Rollup]) -> list[Sized]:
+    """Sum up roll-ups by actuator, whatever process they came from."""
+    by_name: dict[str, list[Rollup]] = {}
+    for one in rollups:
+        by_name.setdefault(one.name, []).append(one)
+    found = []
+    for name, told in sorted(by_name.items()):
+        causes: Counter[str] = Counter()
+        for one in told:
+            causes.update(one.causes)
+        counted = [one for one in told if one.rate is not None]
+        span = max(one.at_s for one in told) - min(one.at_s - one.seconds for one in told)
+        done = sum((one.rate or 0.0) * one.seconds for one in counted)
+        found.append(
+            Sized(
+                name,
+                max(told, key=lambda one: one.at_s).last,
+                min(one.low for one in told),
+                max(one.high for one in told),
+                causes.total(),
+                sum(one.undone for one in told),
+                dict(causes.most_common()),
+                done / span if counted and span > 0 else None,
+                min(one.at_s - one.seconds for one in told),
+            )
+        )
+    return found
+
+
+def _keep(engine: Engine) -> Keep:
+    if (engine.url in LONELY and engine.keep_at is None) or engine.keep is None:
+        raise SettingsError(
+            f"{mask_url(engine.url)} forgets what was decided: give --broker or ASYNCWORKER_BROKER, such as"
+            " redis://localhost:6379/0, or --keep FILE where the workers have it, too"
+        )
+    return engine.keep
+
+
+def _undone(decisions: Sequence[Kept]) -> list[bool]:
+    """Return of each whether it was taken back, by the process that made it."""
+    back = [False] * len(decisions)
+    places: dict[str, list[int]] = {}
+    for at, one in enumerate(decisions):
+        places.setdefault(one.source, []).append(at)
+    for own in places.values():
+        for at, taken_back in zip(own, undone([decisions[at] for at in own]), strict=True):
+            back[at] = taken_back
+    return back
+
+
+def _show_sizes(call: Call, sized: Sequence[Sized]) -> None:
+    if not sized:
+        return
+    now = time.time()
+    rows = [
+        (
+            of.name,
+            of.size,
+            f"{of.low}..{of.high}",
+            of.changes,
+            of.undone,
+            "" if of.rate is None else f"{of.rate:.4g}/s",
+            ", ".join(f"{cause} ({count(number)})" for cause, number in list(of.causes.items())[:CAUSES]),
+            duration(now - of.since_s),
+        )
+        for of in sized
+    ]
+    show_table(call, ("what", "size", "was", "changes", "undone", "done", "mostly because", "over"), rows)
+
+
+def _show_decisions(call: Call, decisions: Sequence[Explained]) -> None:
+    if not decisions:
+        return
+    shown = decisions if call.settings.all or not call.drawn else decisions[-SHOWN:]
+    rows = [
+        (date(one.at_s), one.name, one.old, one.new, "undone" if one.undone else "", one.because, one.source)
+        for one in shown
+    ]
+    styles = [STYLES["undone" if one.undone else "up" if one.new > one.old else "down"] for one in shown]
+    call.show("")
+    show_table(call, ("when", "what", "from", "to", "", "because", "by"), rows, styles=styles)
+    if len(shown) < len(decisions):
+        call.say(f"{len(decisions) - len(shown)} earlier ones: --all shows them")
+
+
+def _nothing(call: Call, engine: Engine) -> str:
+    settings = call.settings
+    of = f" about {settings.task!r}" if settings.task else ""
+    when = f" in the last {duration(settings.since)}" if settings.since is not None else ""
+    place = mask_url(engine.keep_at or engine.url)
+    return (
+        f"nothing was decided{of}{when}, as far as {place} knows (namespace {engine.namespace}): workers write there"
+        f" every {EVERY_S:g} s what they decide; a number that was given (--concurrency 20) is not decided about"
+    )
+
+
+COMMAND = command(
+    "explain",
+    body,
+    flags=("broker", "namespace", "app", "keep", "task", "since", "all", "json"),
+    examples="""
+  asyncworker explain --broker redis://localhost:6379/0
+  asyncworker explain --task mail --since 10m
+  asyncworker explain --json | jq '.decisions[] | select(.undone)'""",
+)
