@@ -28,7 +28,7 @@ import msgspec
 
 from asyncworker.errors import BadParameters, DecodeError
 
-WORTH = 64 * 1024
+WORTH = 256 * 1024
 """``bytes`` shorter than this go through the socket with everything else: `bench/bench_ipc.py`."""
 
 _HEAD = struct.Struct("<8sQI")

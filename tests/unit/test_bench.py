@@ -63,6 +63,12 @@ def test_a_bench_beside_peers_runs_small(bench: str) -> None:
         assert len(contender["figures"]) == 1
 
 
+def test_the_bench_of_processes_runs_small() -> None:
+    told = json.loads(run("bench_ipc", "--small", "--json"))
+    assert told["us"].keys() == {"100", "1,000,000"}
+    assert all(of["wall_us"] > 0 for rows in told["us"].values() for of in rows.values())
+
+
 def test_the_memory_bench_runs_small() -> None:
     told = json.loads(run("bench_memory", "--rows", "5000", "--workers", "1", "--json"))
     assert [one["rows"] for one in told["runs"]] == [500, 5_000]
