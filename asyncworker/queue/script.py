@@ -12,10 +12,13 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
+import redis
+
 from asyncworker.clock import Clock
 from asyncworker.errors import BrokerDown, SettingsError
 from asyncworker.events import BrokerDisrupted, BrokerRestored, Bus
-from asyncworker.queue.wire import ERRORS, FIRST_PAUSE_S, LONGEST_PAUSE_S, Address, Wire, is_unloaded, mapped
+from asyncworker.queue.address import Address
+from asyncworker.queue.wire import ERRORS, FIRST_PAUSE_S, LONGEST_PAUSE_S, Wire, is_unloaded, mapped
 
 ANSWER_S = 5.0
 """How long one answer may take; then its connection is given up."""
@@ -49,7 +52,7 @@ class Script:
         self._clock = clock
         self._answer_s = min(ANSWER_S, patience)
         self._wires: list[Wire] = []
-        self._blocking = address.blocking(self._answer_s)
+        self._blocking: redis.Redis | None = None
         self._checked = False
         self._closed = False
         self._down_since: float | None = None
@@ -108,6 +111,8 @@ class Script:
         """
         command = self._command(verb, args)
         try:
+            if self._blocking is None:
+                self._blocking = self._address.found(self._answer_s).blocking(self._answer_s)
             try:
                 return self._blocking.execute_command(*command)
             except ERRORS as exc:
@@ -116,6 +121,9 @@ class Script:
             self._blocking.execute_command("FUNCTION", "LOAD", "REPLACE", library(self._name, self._text))
             return self._blocking.execute_command(*command)
         except ERRORS as exc:
+            if blocking := self._blocking:
+                self._blocking = None
+                blocking.close()
             raise mapped(exc, self._address) from exc
 
     async def close(self) -> None:
@@ -123,7 +131,8 @@ class Script:
         self._closed = True
         for wire in self._wires:
             wire.close()
-        self._blocking.close()
+        if blocking := self._blocking:
+            blocking.close()
 
     def _command(self, verb: str, args: Iterable[Any]) -> tuple[Any, ...]:
         return ("FCALL", f"{self._name}_{verb}", b"1", self._key, b"0", *args)  # 0: by the server's clock

@@ -11,73 +11,30 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import hiredis
-import redis
 from redis import exceptions
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from redis.asyncio.connection import AbstractConnection
 
 from asyncworker.errors import AsyncWorkerError, BrokerDown, BrokerError, QueueFull, SettingsError
+from asyncworker.queue.address import Address
 from asyncworker.queue.link import Link, connect
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 """How long to wait after a failure before the next try, and after many."""
 _REFUSED = ("NOAUTH", "WRONGPASS", "NOPERM")
-_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "BUSY", "MISCONF", "TRYAGAIN", "CLUSTERDOWN", "UNKILLABLE")
-
-
-class Address:
-    """Where a server is. ``str`` of it can be shown: it has no password.
-
-    Raises:
-        SettingsError: no URL of a Redis server.
-    """
-
-    def __init__(self, url: str) -> None:
-        try:
-            parts = urlsplit(url)
-            place = parts.path if parts.scheme == "unix" else f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
-            options = dict(parse_url(url))
-        except ValueError:
-            raise SettingsError(_URL) from None  # its text may hold a part of the password
-        database = parts.path.strip("/")
-        if (parts.scheme == "unix" and not place) or (parts.scheme != "unix" and not (database or "0").isdecimal()):
-            raise SettingsError(_URL)
-        self.url = url
-        self._name = f"{parts.scheme}://{place}" + (f"/{options['db']}" if options.get("db") else "")
-        self._kind: Any = options.pop("connection_class", Connection)
-        quiet = {"protocol": 2, "driver_info": None, "socket_timeout": None, "socket_connect_timeout": None}
-        self._options = {**options, **quiet, "retry": Retry(NoBackoff(), 0)}
-        self.connection()
-
-    def __str__(self) -> str:
-        return self._name
-
-    def connection(self) -> AbstractConnection:
-        """Return a new connection, not yet open."""
-        try:
-            made = self._kind(**self._options)
-        except (TypeError, exceptions.RedisError):
-            raise SettingsError(f"the URL of {self} has an option that does not fit") from None
-        assert isinstance(made, AbstractConnection)
-        return made
-
-    def blocking(self, patience: float) -> redis.Redis:
-        """Return a blocking client, not yet connected, that repeats nothing and waits *patience* seconds."""
-        return redis.Redis.from_url(
-            self.url,
-            protocol=2,
-            driver_info=None,
-            socket_timeout=patience,
-            socket_connect_timeout=patience,
-            retry=Retry(NoBackoff(), 0),
-        )
-
-
-_URL = "this broker URL cannot be used; write redis://[user:password@]host[:port][/db], rediss://… or unix:///path"
+_PASSING = (
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "BUSY",
+    "MISCONF",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "UNKILLABLE",
+    "MOVED",
+    "ASK",
+)
 
 
 def mapped(exc: Exception, address: Address) -> AsyncWorkerError:
@@ -150,7 +107,8 @@ class Wire:
             self._drop()
         if self._link is None:
             self._stale = False
-            link = await connect(self._address.connection(), deadline)
+            place = await self._address.here(deadline - asyncio.get_running_loop().time())
+            link = await connect(place.connection(), deadline)
             if self._closed:
                 link.close()
                 raise exceptions.ConnectionError("closed")
@@ -223,9 +181,10 @@ class Inbox:
     async def _read(self) -> None:
         pause, again = FIRST_PAUSE_S, False
         while True:
-            connection = self._address.connection()
+            connection = None
             try:
                 async with asyncio.timeout(self._patience):
+                    connection = (await self._address.here(self._patience)).connection()
                     await connection.connect()
                 self._connection = connection
                 pause = FIRST_PAUSE_S
@@ -240,7 +199,8 @@ class Inbox:
                     return
             finally:
                 self._connection = None
-                await connection.disconnect(nowait=True)
+                if connection is not None:
+                    await connection.disconnect(nowait=True)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 

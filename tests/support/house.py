@@ -41,7 +41,7 @@ BY_NAME = {
 """Where modules are imported by name."""
 
 LIBRARIES: dict[str, tuple[str, ...]] = {
-    "aiohttp": ("daemon.*",),
+    "aiohttp": ("daemon.*", "mapreduce.lookups.http"),
     "asyncpg": ("mapreduce.database", "tune.drivers.postgresql"),
     "click": ("cli", "cli.*"),
     "cronsim": ("queue.worker.scheduler",),
@@ -52,7 +52,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "pytest": ("testing",),
     "psutil": ("tune.sensors.*",),
     "re2": ("mapreduce.pattern",),
-    "redis": ("queue.brokers.redis", "queue.link", "queue.wire", "tune.drivers.redis"),
+    "redis": ("queue.address", "queue.brokers.redis", "queue.link", "queue.script", "queue.wire", "tune.drivers.redis"),
     "rich": ("cli.*",),
     "simpleeval": ("mapreduce.expression",),
     "uvloop": ("cli.command",),

@@ -1,4 +1,4 @@
-"""``redis://``, ``rediss://`` and ``unix://``: the broker that lives in Redis (7.0 or newer) or Valkey.
+"""``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` and ``redis+cluster://``: the broker that lives in Redis (7.0 or newer) or Valkey.
 
 What lies in Redis, and what each call does there, stands in ``redis.lua``; here is the other end of the wire. Calls
 that change something carry a number, so that repeating one, which is what follows any error, applies it once. Steps
@@ -19,12 +19,13 @@ from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BrokerDown, BrokerError, JobNotFound, LeaseLost, SettingsError
 from asyncworker.events import Bus
 from asyncworker.queue import parcel
+from asyncworker.queue.address import address_of
 from asyncworker.queue.brokers.broker import Notice
 from asyncworker.queue.codec import pack
 from asyncworker.queue.job import Claimed, Depth, Ended, Found, Job, Receipt, Settled, State, Twin, WorkerCard
 from asyncworker.queue.lane import Lane
 from asyncworker.queue.script import ANSWER_S, Script
-from asyncworker.queue.wire import Address, Inbox
+from asyncworker.queue.wire import Inbox
 
 TEXT = files(__package__).joinpath("redis.lua").read_text("utf-8")
 MOST_LOOKS = 200
@@ -60,8 +61,8 @@ class RedisBroker:
     ) -> None:
         if not namespace or set(namespace) & set("{} \r\n"):
             raise SettingsError(f"a namespace is a word without braces, not {namespace!r}")
-        self._address = Address(url)
         self._tag = f"{{{namespace}:0}}:"
+        self._address = address_of(url, self._tag)
         self._name = secrets.token_hex(8)
         self._patience = patience
         key = f"{self._tag}b"

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asyncworker.errors import KeepError
+from asyncworker.queue.address import Address, address_of
 from asyncworker.queue.keeps.keep import LOG_S, MOST_VALUES
-from asyncworker.queue.wire import ERRORS, Address, Wire, mapped
+from asyncworker.queue.wire import ERRORS, Wire, mapped
 
 ANSWER_S = 2.0
 
@@ -97,4 +98,4 @@ def open(url: str, *, namespace: str) -> RedisKeep:
     Raises:
         SettingsError: a URL that cannot be used.
     """
-    return RedisKeep(Address(url), namespace)
+    return RedisKeep(address_of(url, f"{{{namespace}:0}}"), namespace)

@@ -11,8 +11,9 @@ import hiredis
 import pytest
 from redis import exceptions
 
+from asyncworker.queue.address import Address
 from asyncworker.queue.link import Link, connect
-from asyncworker.queue.wire import Address, Wire
+from asyncworker.queue.wire import Wire
 
 PING = hiredis.pack_command(("PING",))
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -9,7 +9,8 @@ from redis import exceptions
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
 from asyncworker.errors import BrokerDown, BrokerError, QueueFull, SettingsError
-from asyncworker.queue.wire import Address, Inbox, Wire, is_unloaded, mapped
+from asyncworker.queue.address import Address
+from asyncworker.queue.wire import Inbox, Wire, is_unloaded, mapped
 
 ADDRESS = Address("redis://localhost")
 
