@@ -16,6 +16,7 @@ OPTIONS = 1
 PARENT = 2
 TIMED = 4
 UNIQUE = 8
+LIMITED = 128
 
 
 class Note(msgspec.Struct, frozen=True, gc=False):
@@ -67,6 +68,8 @@ def pack_body(job: Job) -> bytes:
         flags |= TIMED
     if job.options.get("unique"):
         flags |= UNIQUE
+    if "limit" in job.options or "rate" in job.options:
+        flags |= LIMITED
     return _head(job.queue, job.priority, flags) + len(options).to_bytes(2, "big") + options + job.payload
 
 
@@ -125,5 +128,5 @@ def delivery(job_id: str, body: bytes, note: bytes | None) -> Delivery:
         put_back=said.put_back,
         enqueued_ms=said.enqueued_ms,
         cancel_asked=bool(said.cancel_asked),
-        plain=not flags & (PARENT | UNIQUE) and len(job_id) == ID_LENGTH,
+        plain=not flags & (PARENT | UNIQUE | LIMITED) and len(job_id) == ID_LENGTH,
     )

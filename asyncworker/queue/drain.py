@@ -50,7 +50,11 @@ async def drained(broker: Broker, queues: Sequence[str]) -> Drained:
             looked = await broker.step(epoch, [], dict.fromkeys(queues, 0), 1)
             depth = await broker.depth(queues)
             due = 0 <= looked.next_due_ms <= looked.now_ms
-            if not due and not depth.running and not any(queue.queued for queue in depth.queues.values()):
+            if (
+                not due
+                and not depth.running
+                and not any(queue.queued + queue.blocked for queue in depth.queues.values())
+            ):
                 return _between(before, depth)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LATE_S)

@@ -201,7 +201,10 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class WorkerCard(msgspec.Struct, frozen=True):
-    """Who joins: for people to read, never to decide by. ``lease_s`` is how long its silence is forgiven."""
+    """Who joins: for people to read, never to decide by. ``lease_s`` is how long its silence is forgiven.
+
+    ``concurrency``: jobs at once; 0 where the worker finds that out.
+    """
 
     host: str
     pid: int
@@ -228,6 +231,7 @@ class QueueDepth(msgspec.Struct, frozen=True):
     expired: int = 0
     retried: int = 0
     redelivered: int = 0
+    blocked: int = 0  # wait for a limit or a rate
 
 
 class Depth(msgspec.Struct, frozen=True):

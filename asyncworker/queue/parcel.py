@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from asyncworker.errors import BadParameters, DecodeError
-from asyncworker.queue.body import OPTIONS, delivery, pack_body, read_note, split_body
+from asyncworker.queue.body import LIMITED, OPTIONS, delivery, pack_body, read_note, split_body
 from asyncworker.queue.codec import born_ms, unpack_record
 from asyncworker.queue.job import (
     DEFAULT_PRIORITY,
@@ -52,7 +52,7 @@ def parcel(job: Job) -> Parcel:
     """
     body = pack_body(job)
     where = job.queue, job.priority
-    if body[1] <= OPTIONS and not (job.delay_s or job.at_s or len(job.id) > ID_LENGTH):
+    if body[1] & ~LIMITED <= OPTIONS and not (job.delay_s or job.at_s or len(job.id) > ID_LENGTH):
         return where, False, (job.id, body)
     if not (math.isfinite(job.delay_s) and math.isfinite(job.at_s)):
         raise BadParameters(f"job {job.id} has a delay or date that is no time")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from asyncworker.errors import BadParameters, DecodeError, SettingsError, UnknownName
 from asyncworker.queue.context import Context
 from asyncworker.queue.job import DEFAULT_PRIORITY, PRIORITIES
+from asyncworker.queue.limit import AT_ONCE, OFTEN, Limit, Rate, key_of
 from asyncworker.registry import find
 from asyncworker.work.executors.executor import Executor
 from asyncworker.work.signature import Signature
@@ -29,7 +30,8 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     so many seconds after it was enqueued is ``expired`` instead. ``deadline``: so many seconds after it was enqueued
     no attempt begins, and none goes on. ``unique``: a key that one job of the namespace at a time may have, until it
     is over; ``on_conflict`` says whether enqueueing another gives the handle of the one that is there or raises.
-    ``when_full``: enqueueing into a queue that is full waits until there is room, or raises.
+    ``when_full``: enqueueing into a queue that is full waits until there is room, or raises. ``limit``, ``rate``: how
+    many run at once, and how often one starts, in the whole fleet.
     """
 
     queue: str = "default"
@@ -50,6 +52,8 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     unique: str | None = None
     on_conflict: Literal["return", "raise"] = "return"
     when_full: Literal["block", "reject"] = "block"
+    limit: Limit | None = None
+    rate: Rate | None = None
     executor: str = ""  # "": inline for coroutine functions, thread for plain ones; or process
 
     def __post_init__(self) -> None:
@@ -65,6 +69,9 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 raise BadParameters(f"{name} must be seconds, 0 or more, not {value!r}")
         if self.unique is not None and (type(self.unique) is not str or not 0 < len(self.unique) <= LONGEST_KEY):
             raise BadParameters(f"unique must be a text of 1..{LONGEST_KEY} characters, not {self.unique!r}")
+        for name, kind in (("limit", Limit), ("rate", Rate)):
+            if not isinstance(getattr(self, name), kind | None):
+                raise BadParameters(f"{name} must be a {kind.__name__}(…), not {getattr(self, name)!r}")
         for name, words in WORDS.items():
             if (word := getattr(self, name)) not in words:
                 raise BadParameters(f"{name} must be one of {', '.join(words)}, not {word!r}")
@@ -140,6 +147,31 @@ class Definition(msgspec.Struct, frozen=True):
         changed = {name: value for name, value in given.items() if name in PORTABLE}
         return msgspec.structs.replace(self.options, **changed) if changed else self.options
 
+    @property
+    def limited(self) -> bool:
+        """Whether its jobs must pass gates before they start."""
+        return self.options.limit is not None or self.options.rate is not None
+
+    def gates(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what travels with one job so that the broker knows its gates; see `limit.gates_of`.
+
+        Raises:
+            BadParameters: an argument that is no key, or no cost that the rate can bear.
+        """
+        said: dict[str, Any] = {}
+        value = self.signature.value
+        try:
+            if limit := self.options.limit:
+                key = None if limit.key is None else key_of(value(limit.key, args, kwargs))
+                said["limit"] = [limit.name, *limit.numbers, key]
+            if rate := self.options.rate:
+                key = None if rate.key is None else key_of(value(rate.key, args, kwargs))
+                cost = rate.cost if not isinstance(rate.cost, str) else value(rate.cost, args, kwargs)
+                said["rate"] = [rate.name, *rate.numbers, key, rate.check_cost(cost)]
+        except BadParameters as exc:
+            raise BadParameters(f"{self.name}: {exc}") from exc
+        return said
+
 
 class Tasks(Mapping[str, Definition]):
     """The tasks of one engine, by exact name; filled at start-up, never by a message."""
@@ -150,6 +182,9 @@ class Tasks(Mapping[str, Definition]):
 
     def __getitem__(self, name: str) -> Definition:
         return self._known[name]
+
+    def get(self, name: str, default: Any = None) -> Any:  # that of `Mapping` costs five times as much
+        return self._known.get(name, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._known)
@@ -179,11 +214,36 @@ class Tasks(Mapping[str, Definition]):
         if not coroutine and executor == "inline":
             raise SettingsError(f"task {name!r} is no coroutine function: executor='inline' would block the event loop")
         call = self._executors[executor].bind(function)
-        definition = Definition(name, call, options, Signature(function, Context))
+        definition = Definition(name, call, _named(name, options), Signature(function, Context))
+        self._check_limits(definition)
         if executor == "process" and definition.signature.given_name:
             raise SettingsError(f"task {name!r} runs in a process of its own, where there is no Context to be had")
         self._known[name] = definition
         return definition
+
+    def _check_limits(self, definition: Definition) -> None:
+        """Refuse limits by what is no parameter, and two limits of one name that are not the same."""
+        options, signature = definition.options, definition.signature
+        limit, rate = options.limit, options.rate
+        asked = {limit and limit.key, rate and rate.key, rate and rate.cost}
+        for parameter in asked:
+            if isinstance(parameter, str) and not signature.has(parameter):
+                raise SettingsError(f"task {definition.name!r} has no parameter {parameter!r} to limit it by")
+        for other in self._known.values():
+            for ours, theirs in ((limit, other.options.limit), (rate, other.options.rate)):
+                if ours and theirs and ours.name == theirs.name and ours.numbers != theirs.numbers:
+                    raise SettingsError(f"two limits are named {ours.name!r}: {theirs} and {ours}")
+
+    @property
+    def limits(self) -> dict[str, list[float]]:
+        """The numbers of all limits and rates, as `Broker.regulate` takes them."""
+        all_of_them: dict[str, list[float]] = {}
+        for task in self._known.values():
+            if limit := task.options.limit:
+                all_of_them[AT_ONCE + limit.name] = [*limit.numbers]
+            if rate := task.options.rate:
+                all_of_them[OFTEN + rate.name] = rate.numbers
+        return all_of_them
 
     def remove(self, name: str) -> None:
         """Forget a task; its jobs are put back from then on."""
@@ -193,3 +253,12 @@ class Tasks(Mapping[str, Definition]):
         """Close what runs tasks beside the event loop; it opens again when next used."""
         for executor in self._executors.values():
             executor.close()
+
+
+def _named(task: str, options: TaskOptions) -> TaskOptions:
+    """Return options whose limits have a name: the task's, where none was given."""
+    for field in ("limit", "rate"):
+        given = getattr(options, field)
+        if given is not None and not given.name:
+            options = msgspec.structs.replace(options, **{field: msgspec.structs.replace(given, name=task)})
+    return options

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -56,6 +56,7 @@ class Signature:
         kinds = [_convertible(hints.get(one.name, Any), one.default) for one in known]
         self._plain = all(kind in _AS_IT_IS for kind in kinds if isinstance(kind, typing.Hashable))
         self._names = [one.name for one in known]
+        self._defaults = {one.name: one.default for one in known}
         self._by_place = [one.name for one in known if one.kind is not inspect.Parameter.KEYWORD_ONLY]
         self._place_only = {one.name for one in known if one.kind is inspect.Parameter.POSITIONAL_ONLY}
         needs_names = any(
@@ -81,6 +82,24 @@ class Signature:
         """
         self._read(args, kwargs)
         return args, kwargs
+
+    def has(self, name: str) -> bool:
+        """Return whether callers can give a parameter of this name."""
+        return name in self._defaults
+
+    def value(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Return what a parameter is in a call, be it its default.
+
+        Raises:
+            BadParameters: it has none, and none was given.
+        """
+        if name in kwargs:
+            return kwargs[name]
+        at = self._by_place.index(name) if name in self._by_place else len(args)
+        value = args[at] if at < len(args) else self._defaults[name]
+        if value is inspect.Parameter.empty:
+            raise BadParameters(f"argument {name!r} is missing")
+        return value
 
     def convert(self, args: list[Any], kwargs: dict[str, Any]) -> Arguments:
         """Return the arguments as the function wants them; the parameter that is handed in here may stand anywhere.

@@ -702,8 +702,8 @@ def what_depth_tells(s: Script) -> None:
     assert switches == [None, None]
     assert (queued, scheduled) == (2, 2)
     assert heads == [low[0].encode(), *[None] * 4, gone[0].encode(), *[None] * 3, high[0].encode()]
-    assert counters == [b"7", b"1", None, b"1", None, b"1", None]
-    assert other == [0, 0, [None] * 10, [None] * 7, [None] * 2]
+    assert counters == [b"7", b"1", None, b"1", None, b"1", None, None]
+    assert other == [0, 0, [None] * 10, [None] * 8, [None] * 2]
 
 
 # ------------------------------------------------------------------------------------------------ epochs
@@ -1282,7 +1282,8 @@ def looks_write_nothing(s: Script) -> None:
         for function in library[library.index(b"functions") + 1]:
             about = dict(zip(function[::2], function[1::2], strict=True))
             flags[about[b"name"].decode().rpartition("_")[2]] = {flag.decode() for flag in about[b"flags"]}
-    writes = {key: {"allow-oom"} for key in ("step", "join", "beat", "reap", "cancel", "wait", "switch", "purge")}
+    changing = ("step", "join", "beat", "reap", "cancel", "wait", "switch", "purge", "regulate")
+    writes = {key: {"allow-oom"} for key in changing}
     assert flags == {"enqueue": set(), "replay": set(), **writes, **{key: {"no-writes"} for key in NO_WRITES}}
 
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import hiredis
 import msgspec
 
-from asyncworker.queue.body import OPTIONS, pack_body
+from asyncworker.queue.body import LIMITED, OPTIONS, pack_body
 from asyncworker.queue.brokers.redis import TEXT
 from asyncworker.queue.codec import base32
 from asyncworker.queue.job import Job, WorkerCard
@@ -98,7 +98,7 @@ class Script:
         args: list[Any] = [lane, self._lane]
         for job in jobs:
             delay, at, body = round(job.delay_s * 1000), round(job.at_s * 1000), pack_body(job)
-            plain = body[1] <= OPTIONS and not (delay or at or len(job.id) > 26)
+            plain = body[1] & ~LIMITED <= OPTIONS and not (delay or at or len(job.id) > 26)
             args += [job.queue, job.priority, int(plain), job.id, body]
             args += [] if plain else [delay, at, job.hold]
         return self.fcall("enqueue", *args)

@@ -52,7 +52,9 @@ class Broker(Protocol):
 
         Queues are asked in the order given, each for no more than the number given with it; within a queue
         priority 9 first and oldest first, but one step in sixteen asks the lowest first, so that no level starves. With *idle*, and nothing to claim, the epoch
-        is noticed when work comes. Each ``settled`` is applied once, and only if this epoch still holds the
+        is noticed when work comes. A job with a ``limit`` or ``rate`` among its options (`limit.gates_of`) is claimed
+        when it passes all of its gates; else it is `State.BLOCKED` and costs nothing until it is its turn. It leaves them
+        when it is settled in any way, or its epoch is reaped. Each ``settled`` is applied once, and only if this epoch still holds the
         job. Waits out an outage: repeats the same request until it is answered, and never loses nor doubles it.
         Calls of one epoch must not overlap.
 
@@ -85,6 +87,10 @@ class Broker(Protocol):
         Returns:
             how many jobs it held, or -1 when it has beaten since, or is gone.
         """
+        ...
+
+    async def regulate(self, numbers: Mapping[str, Sequence[float]]) -> None:
+        """Let these numbers of limits and rates hold from now on, whatever travels with jobs (`Tasks.limits`)."""
         ...
 
     async def wait(self, ids: Sequence[str], timeout: float | None) -> list[Ended | None]:

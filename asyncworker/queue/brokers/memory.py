@@ -28,6 +28,7 @@ from asyncworker.events import Bus
 from asyncworker.queue.admin import Admin
 from asyncworker.queue.brokers.broker import Broker, Notice
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, pack
+from asyncworker.queue.gate import Gates, is_late, is_limited
 from asyncworker.queue.job import (
     PRIORITIES,
     Claimed,
@@ -52,6 +53,8 @@ from asyncworker.queue.job import (
 CANCELLED_TTL_S = 3600
 LOST_TTL_S = 7 * 86400
 MOST_DEAD = 10_000
+MOST_HELD_UP = 1000
+"""Jobs that one step may find held up: a long backlog of one limit must not stall the others."""
 LOWEST_FIRST_EVERY = 16
 ENDS = {
     Op.SUCCEEDED: State.SUCCEEDED,
@@ -74,6 +77,8 @@ class MemoryBroker(Broker, Admin):
         self._epochs: dict[str, _Epoch] = {}
         self._idle: dict[str, set[str]] = {}  # who sleeps, and the queues it watches
         self._dead: dict[str, Job] = {}
+        self._gates = Gates(self._call_up, self._arm)
+        self._called: list[_Entry] | None = None  # while jobs are claimed: who has been called up meanwhile
         self._twins: dict[str, str] = {}  # unique key -> the job that has it
         self._beats: dict[str, tuple[int, int]] = {}  # how many, and the lease in ms
         self._lock = threading.Lock()  # for _beats
@@ -107,15 +112,13 @@ class MemoryBroker(Broker, Admin):
                 self._settle(entry, one, released)
         self._give_back(released)
         now_ms = self._now_ms()
-        for name in queues:
-            self._promote(self._queues[name], now_ms)
-        deliveries = self._claim(member, queues, want, now_ms) if want else []
+        deliveries, more = self._claim(member, queues, want, now_ms)
         if deliveries:
             return Claimed(now_ms, -1, deliveries)
         if idle:
             self._idle[epoch] = set(queues)
-        dues = [self._queues[name].delayed[0][0] for name in queues if self._queues[name].delayed]
-        return Claimed(now_ms, min(dues, default=-1), [])
+        dues = [due_ms for name in queues if (due_ms := self._queues[name].next_due_ms) is not None]
+        return Claimed(now_ms, now_ms if more else min(dues, default=-1), [])
 
     def beat(self, epoch: str) -> Mapping[str, str] | None:
         with self._lock:
@@ -179,10 +182,13 @@ class MemoryBroker(Broker, Admin):
     async def depth(self, queues: Sequence[str]) -> Depth:
         now_ms = self._now_ms()
         return Depth(
-            queues={name: self._queues.get(name, _Queue()).depth(now_ms) for name in queues},
+            queues={name: self._queues.get(name, _Queue()).depth(now_ms, self._gates.waiting[name]) for name in queues},
             running=sum(len(member.held) for member in self._epochs.values()),
             workers={epoch: member.card for epoch, member in self._epochs.items()},
         )
+
+    async def regulate(self, numbers: Mapping[str, Sequence[float]]) -> None:
+        self._gates.regulate(numbers, self._now_ms())
 
     async def queues(self) -> list[str]:
         return sorted(name for name, queue in self._queues.items() if queue.counts or queue.paused or queue.most)
@@ -267,7 +273,9 @@ class MemoryBroker(Broker, Admin):
         """Return why a job that comes from outside cannot be taken in now."""
         if twin := self._twins.get(job.options.get("unique") or ""):
             return Twin(twin)
-        return Receipt.FULL if self._queues[job.queue].full else None
+        queue = self._queues[job.queue]
+        waiting = queue.queued + len(queue.delayed) + self._gates.waiting[job.queue]
+        return Receipt.FULL if queue.most is not None and waiting >= queue.most else None
 
     def _settle(self, entry: _Entry, one: Settled, released: list[_Entry]) -> None:
         """Apply one settlement; what goes back to the head of its queue is added to *released*."""
@@ -289,6 +297,7 @@ class MemoryBroker(Broker, Admin):
             case Op.RELEASE:
                 released.append(entry)
             case _:
+                self._let_go(entry)
                 entry.spent += one.op is Op.RETRY
                 entry.put_back += one.op is Op.PUT_BACK
                 entry.error = one.value.decode(errors="replace")
@@ -304,33 +313,81 @@ class MemoryBroker(Broker, Admin):
         del queue.delayed[:count]
         for *_, entry in due:
             self._ready(entry)
+        for gate in queue.rung(now_ms):
+            self._gates.stir(gate, now_ms)
 
-    def _claim(self, member: _Epoch, queues: Mapping[str, int], want: int, now_ms: int) -> list[Delivery]:
-        """Hand up to *want* ready jobs to *member*; children that their parent no longer needs are dropped."""
+    def _claim(self, member: _Epoch, queues: Mapping[str, int], want: int, now_ms: int) -> tuple[list[Delivery], bool]:
+        """Hand up to *want* ready jobs to *member*; children that their parent no longer needs are dropped.
+
+        Returns:
+            the deliveries, and whether it stopped looking because too many are held up.
+        """
         deliveries: list[Delivery] = []
-        member.claims += 1
+        member.claims += want > 0
         way = -1 if member.claims % LOWEST_FIRST_EVERY else 1  # levels are numbered from the lowest
-        for name, most in queues.items():
-            top = min(want, len(deliveries) + most)
-            for level in () if self._queues[name].paused else self._queues[name].levels[::way]:
-                while level and len(deliveries) < top:
-                    entry = next(iter(level.values()))
-                    family = self._family(entry.job.id)
-                    if family and family.over:
-                        self._leave(entry, State.CANCELLED)
-                        del family.live[entry.job.id]
-                    else:
+        left, looks = dict(queues), MOST_HELD_UP
+        while True:
+            self._called = []
+            for name in queues:
+                self._promote(self._queues[name], now_ms)
+                before = len(deliveries)
+                top = min(want, before + left[name])
+                for level in () if self._queues[name].paused else self._queues[name].levels[::way]:
+                    while level and len(deliveries) < top and looks:
+                        entry = next(iter(level.values()))
+                        family = self._family(entry.job.id)
+                        if family and family.over:
+                            self._leave(entry, State.CANCELLED)
+                            del family.live[entry.job.id]
+                            continue
                         self._lift(entry)
-                        self._hand(entry, member, now_ms)
-                        deliveries.append(entry.delivery())
-        return deliveries
+                        if self._admits(entry, now_ms):
+                            self._hand(entry, member, now_ms)
+                            deliveries.append(entry.delivery())
+                        else:
+                            entry.state = State.BLOCKED
+                            looks -= 1
+                left[name] -= len(deliveries) - before
+            called, self._called = self._called, None
+            for entry in called:
+                self._ahead(entry)
+            if not (called and looks) or len(deliveries) == want:
+                return deliveries, not looks
+
+    def _admits(self, entry: _Entry, now_ms: int) -> bool:
+        job = entry.job
+        if not is_limited(job):
+            return True
+        late = is_late(job, now_ms, entry.born_ms, fresh=not (entry.spent or entry.deliveries))
+        return self._gates.admit(job, now_ms, late=late)
+
+    def _let_go(self, entry: _Entry) -> None:
+        if is_limited(entry.job):
+            self._gates.let_go(entry.job, self._now_ms())
+
+    def _call_up(self, job_id: str) -> None:
+        """Lay a job that waits for a limit where it will be claimed next."""
+        entry = self._jobs[job_id]
+        if self._called is None:
+            self._ahead(entry)
+        else:
+            self._called.append(entry)
+
+    def _arm(self, queue: str, gate: str, due_ms: int) -> None:
+        self._queues[queue].ring(gate, due_ms)
+        if self._queues[queue].next_due_ms == due_ms:
+            self._wake(queue)
 
     def _give_back(self, entries: list[_Entry]) -> None:
         """Put jobs back at the heads of their levels, the first of them foremost."""
         for entry in reversed(entries):
+            self._let_go(entry)
             self._lift(entry)
-            self._ready(entry)
-            self._queues[entry.job.queue].levels[entry.job.priority].move_to_end(entry.job.id, last=False)
+            self._ahead(entry)
+
+    def _ahead(self, entry: _Entry) -> None:
+        self._ready(entry)
+        self._queues[entry.job.queue].levels[entry.job.priority].move_to_end(entry.job.id, last=False)
 
     def _hand(self, entry: _Entry, member: _Epoch, now_ms: int) -> None:
         entry.state, entry.holder, entry.started_ms = State.RUNNING, member, now_ms
@@ -378,6 +435,7 @@ class MemoryBroker(Broker, Admin):
 
     def _end(self, entry: _Entry, state: State, number: int, record: bytes = b"") -> None:
         """End a job. A child's result stays with its parent, any other for *number* seconds."""
+        self._let_go(entry)
         found = self._leave(entry, state, record)
         parent = self._jobs.get(parent_of(found.id) or "")
         if parent and parent.family:
@@ -539,6 +597,8 @@ class _Queue:
     def __init__(self) -> None:
         self.levels: tuple[OrderedDict[str, _Entry], ...] = tuple(OrderedDict() for _ in PRIORITIES)
         self.delayed: list[tuple[int, int, _Entry]] = []
+        self.bells: list[tuple[int, str]] = []  # a heap: when which gate is to be looked at
+        self.rings: dict[str, int] = {}  # the same by gate; what differs in the heap is no longer true
         self.counts: Counter[str] = Counter()
         self.paused = False
         self.most: int | None = None
@@ -548,13 +608,35 @@ class _Queue:
         return sum(map(len, self.levels))
 
     @property
-    def full(self) -> bool:
-        return self.most is not None and self.queued + len(self.delayed) >= self.most
+    def next_due_ms(self) -> int | None:
+        """When the next delayed job is due, or a gate is to be looked at."""
+        while self.bells and self.rings.get(self.bells[0][1]) != self.bells[0][0]:
+            heappop(self.bells)
+        dues = [heap[0][0] for heap in (self.bells, self.delayed) if heap]
+        return min(dues, default=None)
 
-    def depth(self, now_ms: int) -> QueueDepth:
+    def ring(self, gate: str, due_ms: int) -> None:
+        """Let this gate be looked at then, and no other time."""
+        if self.rings.get(gate) != due_ms:
+            self.rings[gate] = due_ms
+            heappush(self.bells, (due_ms, gate))
+
+    def rung(self, now_ms: int) -> list[str]:
+        """Return the gates that are to be looked at now."""
+        gates = []
+        while self.bells and self.bells[0][0] <= now_ms:
+            due_ms, gate = heappop(self.bells)
+            if self.rings.get(gate) == due_ms:
+                del self.rings[gate]
+                gates.append(gate)
+        return gates
+
+    def depth(self, now_ms: int, blocked: int) -> QueueDepth:
         born = [next(iter(level.values())).born_ms for level in self.levels if level]
         oldest_s = (now_ms - min(born, default=now_ms)) / 1000
-        return QueueDepth(self.queued, len(self.delayed), oldest_s, self.paused, self.most, **self.counts)
+        return QueueDepth(
+            self.queued, len(self.delayed), oldest_s, self.paused, self.most, blocked=blocked, **self.counts
+        )
 
 
 def open(

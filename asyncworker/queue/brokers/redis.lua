@@ -7,7 +7,7 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
   e               hash   id -> body, of every job that is not over. Whoever removes the body ends the job
   x               hash   id -> note, only of jobs that need one
   r:<queue>:<p>   list   ids that are ready, of one priority; ids without a body are passed over
-  d:<queue>       zset   <p><id> -> when it is due, ms
+  d:<queue>       zset   <p><id> -> when it is due, ms; ~<gate> -> when that gate is to be looked at
   o:<bucket>      hash   results: id less its last character -> that character -> record; as old as its youngest
   f:<id>          string how a job ended that did not succeed: state letter, record; its own TTL
   z               zset   dead letters: id -> until when, ms; jobs that failed and may be asked for again
@@ -18,17 +18,23 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
   u               hash   unique key -> id of the job that has it; counts while that job has a body
   i:<queue>       set    idle epochs, each to be woken once
   c               hash   <queue>:<letter> -> count: n enqueued, s f c e ended, r retried, d redelivered,
-                         g gone (cancelled, while its id still lies in a list)
+                         g gone (cancelled, while its id still lies in a list), w wait at gates, t gates in d:<queue>
   w:<lane>        string a producer's last call: "seq:what was refused"; TTL
   m               hash   <queue>:p -> 1, it is paused; <queue>:b -> how many jobs may wait there; and what spares
                          steps from looking: <queue>:l -> the levels whose lists may hold something,
                          <queue>:d -> when the first of its delayed jobs is due, or earlier
+  l               hash   what workers say of limits: l<name> -> how many in all, how many of a key; r<name> -> us that
+                         a cost of 1 takes, burst; goes before what travels with jobs
+  l:<gate>        set    ids that hold a permit; of a rate: string, until when it is spoken for, us; TTL
+                         a gate is l<name> (in all), k<name>:<key>, r<name> or r<name>:<key>
+  v:<gate>        hash   queue -> how often one of its jobs was called up; of queues of which some wait there
+  q:<queue>:<gate> zset  ids that wait there -> 9 less priority, or -1: called up, and at the head of its list
   p               hash   id -> error, of jobs that could not be settled: nobody touches them again
   k:1 k:2         string the epochs that sweep for a lease; TTL
   in:<name>       channel of an epoch or a client: 'w' look for work; 'c<id>' stop this job, or this parent's
                          children; 'v<state><id> <record>' this job is over; 'o<id>' it is over, fetch its record
 
-  body = '1', flags (1 has options, 2 is a parent, 4 counts from its enqueue, 8 is unique), priority, length of the queue's name, that name,
+  body = '1', flags (1 has options, 2 is a parent, 4 counts from its enqueue, 8 is unique, 128 has gates), priority, length of the queue's name, that name,
          [length of the options in two bytes, options as MessagePack map,] payload
   note = MessagePack map: a attempts spent, d deliveries, p put back, c cancel asked, w inboxes of who waits, e error,
          b when it was enqueued, ms
@@ -44,7 +50,10 @@ local LANE_TTL = 3600
 local CANCELLED_TTL = 3600
 local FAILED_TTL = 604800
 local MOST_DEAD = 10000
-local PARENT, TIMED, UNIQUE = 2, 4, 8 -- flags of a body
+local PARENT, TIMED, UNIQUE, LIMITED = 2, 4, 8, 128 -- flags of a body
+local CALLED = -1 -- rank of a job that waited at a gate and may come
+local LOWEST_FIRST = 16 -- one call in so many goes to the lowest priority that waits
+local LATE_MS = 1000 -- how late a job must be to pass without a permit: its worker must come to the same end
 local ID = 26 -- characters; a child's id goes on with a dot and its part
 
 local FENCED = -1
@@ -54,8 +63,9 @@ local LATE = -4
 
 -- What `begin` gives each call: Redis' own door (closed while a library loads), its keys, its time.
 local call
-local tag, beats, bodies, notes, counts, parked, locks, switches, dead
+local tag, beats, bodies, notes, counts, parked, locks, switches, dead, limits
 local now
+local called, moved -- while jobs are claimed: who has been called up meanwhile; whether a list or a date changed
 
 local function begin(keys, time)
   call = redis.call
@@ -68,6 +78,8 @@ local function begin(keys, time)
   locks = tag .. 'u'
   switches = tag .. 'm'
   dead = tag .. 'z'
+  limits = tag .. 'l'
+  called = nil
   now = tonumber(time)
   if now == 0 then
     local clock = call('TIME')
@@ -130,11 +142,15 @@ local function options_of(body)
   return start + 2 + size, body:sub(start + 2, start + 1 + size)
 end
 
+local function read_options(body)
+  local _, text = options_of(body)
+  return cmsgpack.unpack(text)
+end
+
 -- The key that no other job may have while this one lives.
 local function key_of(body)
   if has(body, UNIQUE) then
-    local _, options = options_of(body)
-    return cmsgpack.unpack(options).unique
+    return read_options(body).unique
   end
 end
 
@@ -188,16 +204,19 @@ local function ready(command, id, body)
   wake(queue)
 end
 
--- Put a job among the delayed ones; who sleeps until the next is due must hear of an earlier one.
-local function later(id, body, due)
-  local queue = queue_of(body)
+-- Put something among what is delayed; who sleeps until the next is due must hear of an earlier one.
+local function delay(queue, member, due)
   local delayed = tag .. 'd:' .. queue
-  local member = level_of(body) .. id
-  call('ZADD', delayed, due, member)
+  local added = call('ZADD', delayed, due, member)
   if call('ZRANGE', delayed, 0, 0)[1] == member then
     call('HSET', switches, queue .. ':d', due)
     wake(queue)
   end
+  return added
+end
+
+local function later(id, body, due)
+  delay(queue_of(body), level_of(body) .. id, due)
 end
 
 -- How many jobs are ready in a queue, and how many more may wait there.
@@ -211,8 +230,203 @@ end
 
 local function room_in(queue)
   local most = call('HGET', switches, queue .. ':b')
-  return most and most - queued_in(queue) - call('ZCARD', tag .. 'd:' .. queue) or math.huge
+  if not most then
+    return math.huge
+  end
+  local waiting, bells = unpack(call('HMGET', counts, queue .. ':w', queue .. ':t'))
+  return most - queued_in(queue) - call('ZCARD', tag .. 'd:' .. queue) - (waiting or 0) + (bells or 0)
 end
+
+------------------------------------------------------------------------------------------------ limits and rates
+
+-- Whether a job has gates; of one that another version wrote nobody here knows.
+local function is_limited(body)
+  local version, flags = body:byte(1, 2)
+  return version == 49 and (flags or 0) >= LIMITED
+end
+
+-- The gates of a job, the narrowest first: a limit's lets most jobs in (0: any number), a rate's has room.
+local function gates_of(options)
+  local limit = options.limit
+  local rate = options.rate
+  local set = call('HMGET', limits, 'l' .. (limit or { '' })[1], 'r' .. (rate or { '' })[1])
+  local gates = {}
+  if limit then
+    local numbers = set[1] and cmsgpack.unpack(set[1]) or { limit[2], limit[3] }
+    if limit[4] then
+      gates[1] = { name = 'k' .. limit[1] .. ':' .. limit[4], most = numbers[2] }
+    end
+    gates[#gates + 1] = { name = 'l' .. limit[1], most = numbers[1] }
+  end
+  if rate then
+    local unit, burst = unpack(set[2] and cmsgpack.unpack(set[2]) or { rate[2], rate[3] })
+    gates[#gates + 1] = {
+      name = 'r' .. rate[1] .. (rate[4] and ':' .. rate[4] or ''),
+      take = math.ceil(math.min(rate[5], burst) * unit),
+      room = math.ceil(burst * unit),
+    }
+  end
+  return gates
+end
+
+local function line_of(queue, gate)
+  return tag .. 'q:' .. queue .. ':' .. gate
+end
+
+local function speak_for(gate, till)
+  local lives = math.ceil(till / 1000) - now + 60000
+  call('SET', tag .. 'l:' .. gate.name, string.format('%.0f', till), 'PX', string.format('%.0f', lives))
+end
+
+-- Until when a rate is spoken for, us: no longer than its room, whatever its numbers or the clock were before.
+local function spoken_for(gate)
+  local till = tonumber(call('GET', tag .. 'l:' .. gate.name) or 0)
+  local most = now * 1000 + gate.room
+  if till > most then
+    speak_for(gate, most)
+  end
+  return math.max(now * 1000, math.min(till, most))
+end
+
+-- For how long a gate has no room, us: 0 or less, it has; math.huge, until somebody leaves.
+local function wait_at(gate)
+  if gate.room then
+    return spoken_for(gate) + gate.take - gate.room - now * 1000
+  end
+  return gate.most > 0 and call('SCARD', tag .. 'l:' .. gate.name) >= gate.most and math.huge or 0
+end
+
+local function take_permit(gate, id)
+  if gate.room then
+    speak_for(gate, spoken_for(gate) + gate.take)
+  elseif gate.most > 0 then
+    call('SADD', tag .. 'l:' .. gate.name, id)
+  end
+end
+
+-- Leave a line, if that is where this job is.
+local function step_out(gate, queue, id)
+  local line = line_of(queue, gate)
+  local rank = call('ZSCORE', line, id)
+  if not rank then
+    return
+  end
+  call('ZREM', line, id)
+  if call('EXISTS', line) == 0 then
+    call('HDEL', tag .. 'v:' .. gate, queue)
+  end
+  if tonumber(rank) ~= CALLED then
+    call('HINCRBY', counts, queue .. ':w', -1)
+  end
+end
+
+-- Who is to be called up at a gate next; nobody while somebody is.
+local function next_in(queue, gate)
+  local line = line_of(queue, gate)
+  local id, rank = unpack(call('ZRANGE', line, 0, 0, 'WITHSCORES'))
+  if tonumber(rank) == CALLED then
+    return nil
+  end
+  if (call('HGET', tag .. 'v:' .. gate, queue) + 1) % LOWEST_FIRST == 0 then
+    local lowest = call('ZREVRANGE', line, 0, 0, 'WITHSCORES')[2]
+    id = call('ZRANGEBYSCORE', line, lowest, lowest, 'LIMIT', 0, 1)[1]
+  end
+  return id
+end
+
+-- Call a job up from the line in which it waits; while jobs are claimed, it comes to its list when that is done.
+local function call_up(queue, gate, id, body)
+  call('HINCRBY', tag .. 'v:' .. gate, queue, 1)
+  call('ZADD', line_of(queue, gate), CALLED, id)
+  call('HINCRBY', counts, queue .. ':w', -1)
+  if called then
+    called[#called + 1] = { id, body }
+  else
+    ready('LPUSH', id, body)
+  end
+end
+
+-- Call up who may pass a gate now; where time will bring that, let a step look again then.
+local function stir(name)
+  for _, queue in ipairs(call('HKEYS', tag .. 'v:' .. name)) do
+    local id = next_in(queue, name)
+    local body = id and call('HGET', bodies, id)
+    for _, gate in ipairs(body and gates_of(read_options(body)) or {}) do
+      local wait = gate.name == name and wait_at(gate) or math.huge
+      if wait <= 0 then
+        moved = true
+        call_up(queue, name, id, body)
+      elseif wait < math.huge then
+        moved = true
+        call('HINCRBY', counts, queue .. ':t', delay(queue, '~' .. name, now + math.ceil(wait / 1000)))
+      end
+    end
+  end
+end
+
+local function stir_all(gates)
+  for _, gate in ipairs(gates) do
+    stir(gate.name)
+  end
+end
+
+-- Whether a worker will certainly not start a job that is claimed now.
+local function is_late(id, options)
+  if options.until_s and now - LATE_MS > options.until_s * 1000 then
+    return true
+  end
+  local note = note_of(id)
+  local age = now - LATE_MS - (note.b or now)
+  if options.deadline and age > options.deadline * 1000 then
+    return true
+  end
+  return options.expires and not note.a and not note.d and age > options.expires * 1000
+end
+
+-- Whether a job that would be claimed may start: it takes all its permits, or waits at the first gate that holds it up.
+-- One that is late needs none.
+local function admit(id, body)
+  local queue = queue_of(body)
+  local rank = 9 - level_of(body)
+  local options = read_options(body)
+  local gates = gates_of(options)
+  local late = is_late(id, options)
+  local blocker
+  for _, gate in ipairs(late and {} or gates) do
+    local first, rank_of_first = unpack(call('ZRANGE', line_of(queue, gate.name), 0, 0, 'WITHSCORES'))
+    local overtakes = first and first ~= id and tonumber(rank_of_first) <= rank
+    blocker = blocker or (overtakes or wait_at(gate) > 0) and gate.name
+  end
+  for _, gate in ipairs(gates) do
+    step_out(gate.name, queue, id)
+    if not blocker and not late then
+      take_permit(gate, id)
+    end
+  end
+  if blocker then
+    call('HINCRBY', tag .. 'v:' .. blocker, queue, 0)
+    call('ZADD', line_of(queue, blocker), rank, id)
+    call('HINCRBY', counts, queue .. ':w', 1)
+  end
+  stir_all(gates)
+  return not blocker
+end
+
+-- Give back what a job holds, or its place in a line.
+local function let_go(id, body)
+  if not is_limited(body) then
+    return
+  end
+  local gates = gates_of(read_options(body))
+  for _, gate in ipairs(gates) do
+    if gate.room or call('SREM', tag .. 'l:' .. gate.name, id) == 0 then
+      step_out(gate.name, queue_of(body), id)
+    end
+  end
+  stir_all(gates)
+end
+
+------------------------------------------------------------------------------------------------ how a job ends
 
 -- A feeder that gives its parent back will seal it no more: the parent runs as it is.
 local function give_back(id, body)
@@ -221,8 +435,6 @@ local function give_back(id, body)
   end
   ready('LPUSH', id, body)
 end
-
------------------------------------------------------------------------------------------------- how a job ends
 
 -- Tell those who wait for a job, and forget its note.
 local function tell(id, note, state, record)
@@ -347,6 +559,7 @@ local function guarded(act, id, ...)
   if not fine then
     call('HSET', parked, id, tostring(why))
   end
+  return fine and why
 end
 
 ------------------------------------------------------------------------------------------------ enqueue
@@ -610,6 +823,7 @@ local function settle_one(id, mine, op, number, value)
   if not body then
     return
   end
+  let_go(id, body)
   local note = note_of(id)
   if op == 'b' then
     seal(id)
@@ -648,10 +862,16 @@ local function promote(queue)
     levels[level] = levels[level] or {}
     table.insert(levels[level], member:sub(2))
   end
+  local bells = levels['~'] or {}
+  levels['~'] = nil
   for level, ids in pairs(levels) do
     push('RPUSH', queue, level, ids)
   end
   bulk('ZREM', delayed, due)
+  for _, gate in ipairs(bells) do
+    call('HINCRBY', counts, queue .. ':t', -1)
+    guarded(stir, gate)
+  end
   local following = call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
   if following then
     call('HSET', switches, queue .. ':d', following)
@@ -677,6 +897,8 @@ local function take(queue, ids, claimed)
       call('HINCRBY', counts, queue .. ':g', -1)
     elseif parent and not is_taking(parent) then
       guarded(drop, id, found[k])
+    elseif is_limited(found[k]) and not guarded(admit, id, found[k]) then
+      claimed.looks = claimed.looks + 1
     else
       claimed.ids[#claimed.ids + 1] = id
       claimed.bodies[#claimed.bodies + 1] = found[k]
@@ -759,17 +981,12 @@ local function step(args)
   end
   call('HSET', beats, epoch, args[3] .. rest)
   local want = tonumber(args[4])
-  local all = {}
   local queues = {}
   local most = {}
   local at = 9
   for k = 1, tonumber(args[8]) do
-    all[k] = args[at]
-    local room = math.min(tonumber(args[at + 1]), want)
-    if room > 0 then
-      queues[#queues + 1] = args[at]
-      most[#queues] = room
-    end
+    queues[k] = args[at]
+    most[k] = tonumber(args[at + 1])
     at = at + 2
   end
   settle(mine, args, at)
@@ -777,20 +994,30 @@ local function step(args)
     return held(mine, TAIL_LOST)
   end
   local claimed = { ids = {}, bodies = {}, looks = 0 }
-  local soonest = -1
-  local left = {}
-  for k, queue in ipairs(survey(queues)) do
-    if queue.due and queue.due <= now then
-      promote(queue.name)
-      queue = survey({ queue.name })[1]
+  local soonest, left
+  repeat
+    soonest = -1
+    left = {}
+    called = {}
+    moved = false
+    for k, queue in ipairs(want > 0 and survey(queues) or {}) do
+      if queue.due and queue.due <= now then
+        promote(queue.name)
+        queue = survey({ queue.name })[1]
+      end
+      local before = #claimed.ids
+      if claim_from(queue, math.min(most[k], want - before), args[5] == '1', claimed) then
+        left[#left + 1] = queue.name
+      end
+      most[k] = most[k] - #claimed.ids + before
+      if queue.due and (soonest < 0 or queue.due < soonest) then
+        soonest = queue.due
+      end
     end
-    if claim_from(queue, math.min(most[k], want - #claimed.ids), args[5] == '1', claimed) then
-      left[#left + 1] = queue.name
+    for _, one in ipairs(called) do
+      ready('LPUSH', one[1], one[2])
     end
-    if queue.due and (soonest < 0 or queue.due < soonest) then
-      soonest = queue.due
-    end
-  end
+  until not moved or #claimed.ids == want or claimed.looks >= POPS
   local fields = {}
   for _, id in ipairs(claimed.ids) do
     fields[#fields + 1] = id
@@ -798,7 +1025,7 @@ local function step(args)
   end
   bulk('HSET', mine, fields)
   if args[7] == '1' then
-    for _, queue in ipairs(all) do
+    for _, queue in ipairs(queues) do
       call('SREM', tag .. 'i:' .. queue, epoch)
     end
     for _, queue in ipairs(left) do
@@ -807,9 +1034,11 @@ local function step(args)
   end
   local due = -1
   if #claimed.ids == 0 then
-    due = claimed.looks == POPS and now or soonest
-    for _, queue in ipairs(args[6] == '1' and queues or {}) do
-      call('SADD', tag .. 'i:' .. queue, epoch)
+    due = claimed.looks >= POPS and now or soonest
+    for k, queue in ipairs(args[6] == '1' and queues or {}) do
+      if most[k] > 0 then
+        call('SADD', tag .. 'i:' .. queue, epoch)
+      end
     end
   end
   return { 1, now, due, claimed.ids, claimed.bodies, notes_of(claimed.ids) }
@@ -824,7 +1053,23 @@ local function join(args)
   return 1
 end
 
--- BEAT  ARGV now epoch -> {-1} fenced   {1}   {1, all epochs and their beats}: the caller sweeps, for a lease
+-- Wake one idle epoch where something waits or is due: who was woken for it before may be stuck.
+local function rouse()
+  local said = call('HGETALL', switches)
+  local set = {}
+  for k = 1, #said, 2 do
+    set[said[k]] = said[k + 1]
+  end
+  for field, value in pairs(set) do
+    local queue, letter = field:match('^(.*):(.)$')
+    if not set[queue .. ':p'] and (letter == 'l' or letter == 'd' and tonumber(value) <= now) then
+      wake(queue)
+    end
+  end
+end
+
+-- BEAT  ARGV now epoch look -> {-1} fenced   {1}   {1, all epochs and their beats}: the caller sweeps, for a lease
+-- look: 1, take that office where it is free.
 local function beat(args)
   local epoch = args[2]
   local was = call('HGET', beats, epoch)
@@ -833,10 +1078,11 @@ local function beat(args)
   end
   local seq, count, lease = was:match('^(%d+):(%d+):(%d+)$')
   call('HSET', beats, epoch, seq .. ':' .. (count + 1) .. ':' .. lease)
-  for _, sweeper in ipairs({ tag .. 'k:1', tag .. 'k:2' }) do
-    local elected = call('GET', sweeper)
+  local offices = args[3] == '1' and { tag .. 'k:1', tag .. 'k:2' } or {}
+  for k, elected in ipairs(#offices > 0 and call('MGET', unpack(offices)) or {}) do
     if not elected or elected == epoch then
-      call('SET', sweeper, epoch, 'PX', lease)
+      call('SET', offices[k], epoch, 'PX', lease)
+      rouse()
       return { 1, call('HGETALL', beats) }
     end
   end
@@ -871,6 +1117,7 @@ local function take_back(id, mine, crashed, most)
   if not body then
     return
   end
+  let_go(id, body)
   local note = note_of(id)
   if note.c then
     finish(id, body, 'c', '', CANCELLED_TTL)
@@ -927,6 +1174,12 @@ local function place_of(id, body)
   if call('HEXISTS', parked, id) == 1 then
     return 'blocked', '', 0
   end
+  for _, gate in ipairs(is_limited(body) and gates_of(read_options(body)) or {}) do
+    local rank = call('ZSCORE', line_of(queue_of(body), gate.name), id)
+    if rank and tonumber(rank) ~= CALLED then
+      return 'blocked', '', 0
+    end
+  end
   local due = call('ZSCORE', tag .. 'd:' .. queue_of(body), level_of(body) .. id)
   if due then
     return note_of(id).a and 'retrying' or 'scheduled', '', due
@@ -964,6 +1217,7 @@ local function cancel(args)
     return state
   end
   lift(id, body, state, holder)
+  let_go(id, body)
   finish(id, body, 'c', '', CANCELLED_TTL)
   for _, epoch in ipairs(has(body, PARENT) and call('HKEYS', beats) or {}) do
     call('PUBLISH', tag .. 'in:' .. epoch, 'c' .. id)
@@ -1036,11 +1290,11 @@ local function depth(args)
       heads[level + 1] = call('LINDEX', tag .. 'r:' .. queue .. ':' .. level, 0)
     end
     local fields = {}
-    for _, letter in ipairs({ 'n', 's', 'f', 'c', 'e', 'r', 'd' }) do
+    for _, letter in ipairs({ 'n', 's', 'f', 'c', 'e', 'r', 'd', 'w' }) do
       fields[#fields + 1] = queue .. ':' .. letter
     end
     local set = call('HMGET', switches, queue .. ':p', queue .. ':b')
-    local scheduled = call('ZCARD', tag .. 'd:' .. queue)
+    local scheduled = call('ZCARD', tag .. 'd:' .. queue) - (call('HGET', counts, queue .. ':t') or 0)
     queues[k - 1] = { queued_in(queue), scheduled, heads, call('HMGET', counts, unpack(fields)), set }
   end
   local workers = {}
@@ -1064,6 +1318,16 @@ local function switch(args)
     call('HSET', switches, field, args[4])
   end
   wake(args[2])
+  return 1
+end
+
+-- REGULATE  ARGV now (l<name> | r<name>, its numbers)*: what holds of limits from now on, by key from the next look on
+local function regulate(args)
+  table.remove(args, 1)
+  bulk('HSET', limits, args)
+  for k = 1, #args, 2 do
+    stir(args[k])
+  end
   return 1
 end
 
@@ -1125,6 +1389,7 @@ register('look', look, 'no-writes')
 register('find', find, 'no-writes')
 register('depth', depth, 'no-writes')
 register('switch', switch, 'allow-oom')
+register('regulate', regulate, 'allow-oom')
 register('queues', queues_known, 'no-writes')
 register('dead', all_dead, 'no-writes')
 register('replay', replay)

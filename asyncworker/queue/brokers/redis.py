@@ -183,6 +183,10 @@ class RedisBroker:
     async def depth(self, queues: Sequence[str]) -> Depth:
         return parcel.depth(queues, await self._ask("depth", *queues))
 
+    async def regulate(self, numbers: Mapping[str, Sequence[float]]) -> None:
+        words = itertools.chain.from_iterable((name, pack(list(some))) for name, some in numbers.items())
+        await self._ask("regulate", *words)
+
     async def queues(self) -> list[str]:
         fields = itertools.chain.from_iterable(await self._ask("queues"))
         return sorted({field.decode()[:-2] for field in fields})
