@@ -6,6 +6,7 @@ Means of quantiles say nothing; sums of such histograms do.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 FINEST_S = 1e-6
 A_DOUBLING = 4
@@ -37,6 +38,32 @@ class LogHistogram:
     @property
     def mean(self) -> float:
         return self.sum / count if (count := self.count) else 0.0
+
+    @classmethod
+    def of(cls, counts: Mapping[int, int], total: float, longest: float) -> LogHistogram:
+        """Return the histogram that `sparse`, ``sum`` and ``longest`` tell of; what lies outside the buckets is left out."""
+        made = cls()
+        made.sum, made.longest = total, longest
+        for index, number in counts.items():
+            if 0 <= index < SIZE:
+                made._counts[index] = number
+        return made
+
+    def sparse(self) -> dict[int, int]:
+        """Return the buckets that are not empty."""
+        return {index: number for index, number in enumerate(self._counts) if number}
+
+    def since(self, before: LogHistogram) -> LogHistogram:
+        """Return what came after *before*, an earlier copy; ``longest`` stays that of all."""
+        made = LogHistogram()
+        made._counts = [mine - theirs for mine, theirs in zip(self._counts, before._counts, strict=True)]
+        made.sum, made.longest = self.sum - before.sum, self.longest
+        return made
+
+    def copy(self) -> LogHistogram:
+        made = LogHistogram()
+        made._counts, made.sum, made.longest = self._counts.copy(), self.sum, self.longest
+        return made
 
     def add(self, seconds: float) -> None:
         index = int(math.log2(seconds / FINEST_S) * A_DOUBLING) + 1 if seconds > FINEST_S else 0

@@ -97,6 +97,13 @@ class Meter:
             found = self.records[key] = Record(code, frame)
         return found
 
+    def named(self, name: str, coro: Coroutine[Any, Any, Any]) -> Record:
+        """Return a new record, told of as *name* at the place of this coroutine's code."""
+        code = getattr(coro, "cr_code", None)
+        frame = (name, code.co_filename, code.co_firstlineno) if code else (name, "", 0)
+        record = self.records[-1 - len(self.records)] = Record(code, frame)  # no code has such an id
+        return record
+
     def settle(self, path: dict[Stack, float]) -> None:
         """Take in the critical path of a root."""
         self.roots += 1

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
 from time import perf_counter
 from types import CodeType, TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, cast
 
 import msgspec
 
@@ -30,6 +30,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SAMPLE_RATE = 1 / 8
+CALLS_A_BEAT = 5
+"""Calls that `PerformanceProfiler.measure` takes at most in ten milliseconds, so that its cost does not grow with the rate."""
 
 
 class FunctionProfile(msgspec.Struct, frozen=True):
@@ -99,14 +101,21 @@ class PerformanceProfiler:
 
     Args:
         sample_rate: share (0..1] of the task trees that are measured; decorated functions always are.
+        tasks: whether to look at each asyncio task of the loop. Without, what is handed to `measure` is measured alone.
+
+    Attributes: ``open``: whether `measure` would take a call now; who has very many calls asks that first.
 
     Cost: about a microsecond a step of a measured task, 100 beats a second.
     """
 
-    def __init__(self, sample_rate: float = SAMPLE_RATE) -> None:
+    def __init__(self, sample_rate: float = SAMPLE_RATE, *, tasks: bool = True) -> None:
         if not 0 < sample_rate <= 1:
             raise BadParameters(f"sample_rate is {sample_rate}; it must be above 0 and at most 1")
         self._sample_rate = sample_rate
+        self._look_at_tasks = tasks
+        self.open = False
+        self._left = self._skip = 0
+        self._named: dict[str, Record] = {}
         self._meter = Meter()
         self._random = random.Random()
         self._decorated: dict[int, CodeType] = {}
@@ -129,7 +138,7 @@ class PerformanceProfiler:
 
     @property
     def profiling(self) -> bool:
-        return self._factory is not None
+        return self._beat is not None
 
     def start_profiling(self) -> None:
         """Measure the running loop from now on, afresh; tasks that are there already are not seen.
@@ -140,21 +149,23 @@ class PerformanceProfiler:
         if self.profiling:
             raise AsyncWorkerError("this profiler is profiling already")
         loop = asyncio.get_running_loop()
-        self._meter = Meter()
+        self._meter, self._named = Meter(), {}
         self._tasks = self._measured = 0
         self._thread = threading.get_ident()
         self._began = perf_counter()
-        self._beat = Beat(loop, self._meter.on_beat)
-        self._factory = _Factory(loop, self)
+        self._beat = Beat(loop, self._on_beat)
+        self._factory = _Factory(loop, self) if self._look_at_tasks else None
+        self.open, self._left = True, CALLS_A_BEAT
 
     def stop(self) -> None:
         """End the measuring; what was measured stays. Calls that still run count no more. Harmless when stopped."""
-        if self._factory is None or self._beat is None:
+        if self._beat is None:
             return
         self._seconds = perf_counter() - self._began
-        self._meter.open = False
+        self._meter.open = self.open = False
         self._beat.stop()
-        self._factory.close()
+        if self._factory is not None:
+            self._factory.close()
         self._factory = self._beat = None
 
     def close(self) -> None:
@@ -190,6 +201,33 @@ class PerformanceProfiler:
         if inner is not None:
             self._decorated[id(code)] = inner
         return measured
+
+    def measure(self, name: str, call: T) -> T:
+        """Return *call*, a coroutine about to be awaited in this loop, in a coat if it is one of those to be measured.
+
+        It is accounted for under *name*, one of few. Cost: 0.1 us for most calls, and 5 us for one that is measured,
+        which are some hundred a second at most.
+        """
+        if not self.open:
+            return call
+        self._tasks += 1
+        self._skip -= 1
+        if self._skip >= 0 or not isinstance(call, Coroutine):
+            return call
+        self._skip = int(self._random.random() * (2 / self._sample_rate - 1))
+        self._left -= 1
+        self.open = self._left > 0
+        self._measured += 1
+        record = self._named.get(name)
+        if record is None:
+            record = self._named[name] = self._meter.named(name, call)
+        around = self._meter.active
+        measured: Any = Metered(call, self._meter, record, around, nested=around is not None)
+        return cast("T", measured)
+
+    def _on_beat(self, lag: float) -> None:
+        self._meter.on_beat(lag)
+        self.open, self._left = True, CALLS_A_BEAT
 
     def get_profile_report(self) -> ProfileReport:
         """Return what has been measured so far, or until it was stopped."""

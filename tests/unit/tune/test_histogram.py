@@ -40,3 +40,22 @@ def test_what_is_out_of_range_counts_at_its_ends() -> None:
     assert filled([]).quantile(0.5) == filled([]).mean == 0.0
     assert filled([1.0, 3.0]).mean == 2.0
     assert "2 p50" in repr(filled([1.0, 1.0]))
+
+
+def test_it_travels_sparse_and_tells_what_came_since() -> None:
+    histogram = LogHistogram()
+    for seconds in (0.001, 0.001, 2.0):
+        histogram.add(seconds)
+    there = LogHistogram.of(histogram.sparse(), histogram.sum, histogram.longest)
+    assert (there.count, there.sum, there.longest) == (3, histogram.sum, 2.0)
+    assert [there.quantile(share) for share in (0.5, 0.99)] == [histogram.quantile(share) for share in (0.5, 0.99)]
+    before = histogram.copy()
+    histogram.add(0.5)
+    since = histogram.since(before)
+    assert (since.count, since.sum) == (1, pytest.approx(0.5))
+    assert since.quantile(0.5) == pytest.approx(0.5, rel=0.1)
+    assert before.count == 3
+
+
+def test_buckets_that_are_none_are_left_out() -> None:
+    assert LogHistogram.of({-1: 5, 10**6: 5, 3: 2}, 1.0, 1.0).count == 2

@@ -15,6 +15,7 @@ import uvloop
 from asyncworker import PerformanceProfiler
 from asyncworker.errors import AsyncWorkerError, BadParameters
 from asyncworker.tune.metered import MAX_CHILDREN
+from asyncworker.tune.sensors.profiler import CALLS_A_BEAT
 from bench.control import bench_profiler
 from bench.control.speedscope_format import complaints, weight
 
@@ -283,3 +284,50 @@ async def test_the_experiments_truth_and_export_in_small() -> None:
     export = await bench_profiler.export(random.Random(5), tasks=3)
     assert export["wrong"] == []
     assert 0.5 < export["weights_to_wall"] < 1.5
+
+
+async def test_calls_are_measured_by_a_name_of_their_own_and_tasks_left_alone() -> None:
+    before = asyncio.get_running_loop().get_task_factory()
+    with PerformanceProfiler(1.0, tasks=False) as profiler:
+        assert profiler.profiling
+        assert asyncio.get_running_loop().get_task_factory() is before
+        assert await profiler.measure("mail", leaf(3)) == 3
+        assert await profiler.measure("shop", leaf(4)) == 4
+        with pytest.raises(ValueError, match="no"):
+            await profiler.measure("mail", fails())
+        await task(leaf(5))
+    found = {of.name: (of.calls, of.failed) for of in profiler.get_profile_report().functions}
+    assert found == {"mail": (2, 1), "shop": (1, 0)}
+    later = leaf(6)
+    assert profiler.measure("mail", later) is later
+    assert await later == 6
+
+
+async def test_many_calls_are_measured_no_more_often_than_a_few_a_beat() -> None:
+    with PerformanceProfiler(tasks=False) as profiler:
+        coats = 0
+        for _ in range(2000):  # at one stretch: no beat comes between
+            call = leaf(1)
+            measured = profiler.measure("mail", call)
+            coats += measured is not call
+            measured.close()
+        assert coats == CALLS_A_BEAT
+        assert not profiler.open
+        while not profiler.open:
+            await asyncio.sleep(0.001)
+
+
+async def test_what_is_no_coroutine_is_let_through() -> None:
+    with PerformanceProfiler(1.0, tasks=False) as profiler:
+        future = asyncio.get_running_loop().create_future()
+        assert profiler.measure("mail", future) is future
+
+
+async def test_one_in_eight_calls_is_measured() -> None:
+    with PerformanceProfiler(tasks=False) as profiler:
+        for _ in range(4000):
+            profiler._on_beat(0.0)
+            profiler.measure("mail", leaf(1)).close()
+        report = profiler.get_profile_report()
+    assert report.tasks == 4000
+    assert 350 <= report.sampled <= 650
