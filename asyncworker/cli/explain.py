@@ -61,12 +61,13 @@ async def body(call: Call) -> None:
     finally:
         await engine.close()
     begin = time.time() - settings.since if settings.since is not None else 0.0
+    wanted = (settings.task, f"task {settings.task}")  # also what is no task has a name: a pool
     decisions = [
         Explained(one.name, one.old, one.new, one.because, one.at_s, one.source, back)
         for one, back in zip(known.decisions, _undone(known.decisions), strict=True)
-        if one.at_s >= begin and settings.task in (None, one.name)
+        if one.at_s >= begin and (settings.task is None or one.name in wanted)
     ]
-    rollups = [one for one in known.rollups if one.at_s >= begin and settings.task in (None, one.name)]
+    rollups = [one for one in known.rollups if one.at_s >= begin and (settings.task is None or one.name in wanted)]
     sized = summed(rollups)
     if settings.json:
         call.document({"sizes": sized, "decisions": decisions})

@@ -20,9 +20,9 @@ from asyncworker.queue.archive import Archive, open_keep
 from tests.support.command import call, environment
 
 CHANGES = (
-    ("mail", 4, 8, "start-up: 120/s at 4, still growing"),
-    ("mail", 8, 9, "probe, most work at 8"),
-    ("mail", 9, 8, "centre, most work at 8"),
+    ("task mail", 4, 8, "start-up: 120/s at 4, still growing"),
+    ("task mail", 8, 9, "probe, most work at 8"),
+    ("task mail", 9, 8, "centre, most work at 8"),
     ("pool", 2, 3, "level high"),
     ("pool", 3, 2, "undone: 3/s after 5/s before, while work waits"),
 )
@@ -57,9 +57,9 @@ def test_it_tells_what_was_decided_because_of_what_and_whether_it_was_undone(
     assert (code, err) == (0, "")
     sizes, _, decisions = out.partition("\n\n")
     assert "\x1b" not in out
-    assert [line.split()[:5] for line in sizes.splitlines()[1:]] == [
-        ["mail", "8", "4..9", "3", "0"],
-        ["pool", "2", "2..3", "2", "1"],
+    assert [line.split()[:6] for line in sizes.splitlines()[1:]] == [
+        ["pool", "2", "2..3", "2", "1", "level"],
+        ["task", "mail", "8", "4..9", "3", "0"],
     ]
     assert "start-up (1), probe (1), centre (1)" in sizes
     lines = decisions.splitlines()
@@ -76,11 +76,16 @@ def test_it_prints_one_document(place: tuple[str, ...], tmp_path: Path) -> None:
     told = json.loads(out)
     assert code == 0
     assert [(one["name"], one["old"], one["new"], one["undone"]) for one in told["decisions"]] == [
-        ("mail", 4, 8, False),
+        ("task mail", 4, 8, False),
         ("pool", 2, 3, True),
         ("pool", 3, 2, False),
     ]
-    assert [(one["name"], one["changes"], one["undone"]) for one in told["sizes"]] == [("mail", 3, 0), ("pool", 2, 1)]
+    assert [(one["name"], one["changes"], one["undone"]) for one in told["sizes"]] == [
+        ("pool", 2, 1),
+        ("task mail", 3, 0),
+    ]
+    told = json.loads(call("explain", *place, "--json", "--task", "mail", cwd=tmp_path)[1])
+    assert {one["name"] for one in told["decisions"] + told["sizes"]} == {"task mail"}
     told = json.loads(call("explain", *place, "--json", "--task", "pool", cwd=tmp_path)[1])
     assert {one["name"] for one in told["decisions"] + told["sizes"]} == {"pool"}
     told = json.loads(call("explain", *place, "--json", "--since", "0s", cwd=tmp_path)[1])
