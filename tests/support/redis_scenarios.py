@@ -252,7 +252,7 @@ def the_fenced_change_nothing(s: Script) -> None:
     assert s.reap() == 1
     before = s.hash("c")
     assert s.step("e1", 5, (second, "s", 60, b""), runs=[("q", 60, [(first, b"x")])]) == [-1]
-    assert s.fcall("beat", "e1") == [-1]
+    assert s.fcall("beat", "e1", 1) == [-1]
     assert s.hash("c") == before
     assert s.list() == [first, second]
     assert s.hash("b") == {}
@@ -524,6 +524,19 @@ def the_idle_are_woken_one_by_one(s: Script) -> None:
 
 
 @scenario
+def who_wants_nothing_of_a_queue_is_not_woken_for_it(s: Script) -> None:
+    s.join()
+    (job,) = s.put(s.job(delay_s=1))
+    assert s.step("e1", 1, idle=True, queues=[("q", 0), ("p", 1)])[2] == s.now + 1000
+    assert (s.redis("EXISTS", "i:q"), s.redis("EXISTS", "i:p")) == (0, 1)
+    assert s.step("e1", 0, idle=True, asleep=True, queues=["q", "p"])[2] == -1
+    assert s.redis("EXISTS", "i:p") == 0
+    s.now += 1000
+    assert s.step("e1", 1, queues=[("q", 0)])[2:4] == [-1, []]
+    assert s.list() == [job], "what is due moves for the others"
+
+
+@scenario
 def who_was_not_asleep_wakes_nobody(s: Script) -> None:
     s.join()
     s.join("e2")
@@ -715,23 +728,49 @@ def beats_and_sweepers(s: Script) -> None:
         s.join(epoch, lease_ms=lease)
     assert s.hash("b") == {"e1": b"0:0:2000", "e2": b"0:0:3000", "e3": b"0:0:4000"}
     s.claim("e1", 1)
-    _, beats = s.fcall("beat", "e1")
+    _, beats = s.fcall("beat", "e1", 1)
     assert dict(zip(beats[::2], beats[1::2], strict=True))[b"e1"] == b"1:1:2000"
-    assert len(s.fcall("beat", "e2")) == 2
-    assert s.fcall("beat", "e3") == [1]
-    assert len(s.fcall("beat", "e1")) == len(s.fcall("beat", "e2")) == 2
+    assert len(s.fcall("beat", "e2", 1)) == 2
+    assert s.fcall("beat", "e3", 1) == [1]
+    assert len(s.fcall("beat", "e1", 1)) == len(s.fcall("beat", "e2", 1)) == 2
     assert (ttl_of(s, "k:1"), ttl_of(s, "k:2")) == (2, 3)
     s.redis("DEL", "k:1")
-    assert len(s.fcall("beat", "e3")) == 2
+    assert len(s.fcall("beat", "e3", 1)) == 2
     assert s.hash("b")["e3"] == b"0:2:4000"
-    assert s.fcall("beat", "nobody") == [-1]
+    assert s.fcall("beat", "nobody", 1) == [-1]
+    s.redis("DEL", "k:1")
+    s.redis("DEL", "k:2")
+    assert s.fcall("beat", "e1", 0) == [1]
+    assert not s.names() & {"k:1", "k:2"}, "who does not look takes no office"
+
+
+@scenario
+def sweepers_wake_the_idle_where_something_waits(s: Script) -> None:
+    for epoch in ("e1", "e2"):
+        s.join(epoch)
+    ids = s.put(count=1), s.put(count=1, queue="p")
+    s.put(s.job(queue="d:d", delay_s=1))
+    s.put(s.job(queue="later", delay_s=2))
+    s.fcall("switch", "p", "p", 1)
+    s.fcall("switch", "bound", "b", 1)
+    s.now += 1000
+    queues = ["q", "p", "d:d", "later", "bound"]
+    with Ear(s, "e1") as ear:
+        for queue in queues:
+            s.redis("SADD", f"i:{queue}", "e1")
+        assert s.fcall("beat", "e2", 0) == [1]
+        assert ear.heard() == []
+        assert len(s.fcall("beat", "e2", 1)) == 2
+        assert ear.heard() == [("e1", b"w")] * 2
+        assert [s.redis("EXISTS", f"i:{queue}") for queue in queues] == [0, 1, 0, 1, 1]
+    assert s.claim("e1", 9, queues=["q", "d:d"])[:1] == ids[0]
 
 
 @scenario
 def only_who_stands_still_is_reaped(s: Script) -> None:
     s.join()
     seen = s.hash("b")["e1"]
-    s.fcall("beat", "e1")
+    s.fcall("beat", "e1", 1)
     assert s.reap("e1", seen) == -1
     seen = s.hash("b")["e1"]
     s.claim("e1", 1)

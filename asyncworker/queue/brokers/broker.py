@@ -66,12 +66,12 @@ class Broker(Protocol):
         """
         ...
 
-    def beat(self, epoch: str) -> Mapping[str, str] | None:
+    def beat(self, epoch: str, *, look: bool = True) -> Mapping[str, str] | None:
         """Say that this epoch lives. **Blocking**; called from the keeper's thread alone, on a connection of its own.
 
         Returns:
             None; or, for the fleet's few elected sweepers, every epoch with its last beat (an opaque text that
-            ends in ``:<lease in ms>``) to hand to `reap`.
+            ends in ``:<lease in ms>``) to hand to `reap`. Without *look* there is no such answer, and nobody is elected.
 
         Raises:
             LeaseLost: reaped. BrokerDown: no answer.

@@ -120,13 +120,13 @@ class MemoryBroker(Broker, Admin):
         dues = [due_ms for name in queues if (due_ms := self._queues[name].next_due_ms) is not None]
         return Claimed(now_ms, now_ms if more else min(dues, default=-1), [])
 
-    def beat(self, epoch: str) -> Mapping[str, str] | None:
+    def beat(self, epoch: str, *, look: bool = True) -> Mapping[str, str] | None:
         with self._lock:
             if epoch not in self._beats:
                 raise LeaseLost
             count, lease_ms = self._beats[epoch]
             self._beats[epoch] = count + 1, lease_ms
-            return {name: f"{count}:{lease_ms}" for name, (count, lease_ms) in self._beats.items()}
+            return {name: f"{count}:{ms}" for name, (count, ms) in self._beats.items()} if look else None
 
     async def reap(self, epoch: str, seen: str, *, crashed: bool, max_deliveries: int = 3) -> int:
         with self._lock:

@@ -61,13 +61,13 @@ local REPEATED = -2
 local TAIL_LOST = -3
 local LATE = -4
 
--- What `begin` gives each call: Redis' own door (closed while a library loads), its keys, its time.
+-- What `begin` gives each call: Redis' own door (closed while a library loads), its keys; and `read_clock`: its time.
 local call
 local tag, beats, bodies, notes, counts, parked, locks, switches, dead, limits
 local now
 local called, moved -- while jobs are claimed: who has been called up meanwhile; whether a list or a date changed
 
-local function begin(keys, time)
+local function begin(keys)
   call = redis.call
   beats = keys[1]
   tag = beats:sub(1, -2)
@@ -80,6 +80,9 @@ local function begin(keys, time)
   dead = tag .. 'z'
   limits = tag .. 'l'
   called = nil
+end
+
+local function read_clock(time)
   now = tonumber(time)
   if now == 0 then
     local clock = call('TIME')
@@ -1078,9 +1081,13 @@ local function beat(args)
   end
   local seq, count, lease = was:match('^(%d+):(%d+):(%d+)$')
   call('HSET', beats, epoch, seq .. ':' .. (count + 1) .. ':' .. lease)
-  local offices = args[3] == '1' and { tag .. 'k:1', tag .. 'k:2' } or {}
-  for k, elected in ipairs(#offices > 0 and call('MGET', unpack(offices)) or {}) do
+  if args[3] == '0' then
+    return { 1 }
+  end
+  local offices = { tag .. 'k:1', tag .. 'k:2' }
+  for k, elected in ipairs(call('MGET', unpack(offices))) do
     if not elected or elected == epoch then
+      read_clock(args[1])
       call('SET', offices[k], epoch, 'PX', lease)
       rouse()
       return { 1, call('HGETALL', beats) }
@@ -1372,7 +1379,10 @@ end
 
 local function register(name, verb, ...)
   local function callback(keys, args)
-    begin(keys, args[1])
+    begin(keys)
+    if name ~= 'beat' then
+      read_clock(args[1])
+    end
     return verb(args)
   end
   redis.register_function({ function_name = LIBRARY .. '_' .. name, callback = callback, flags = { ... } })

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -36,11 +36,11 @@ LOWEST_FIRST = 16
 
 @dataclass(slots=True, eq=False)
 class _Member:
-    """An epoch of ours: the number of its last step, and whether it may still be among the idle ones."""
+    """An epoch of ours: the number of its last step, and among whose idle ones it may still be, by queue."""
 
     notice: Notice
     seq: int = 0
-    asleep: bool = False
+    asleep: Collection[str] = ()
 
 
 class RedisBroker:
@@ -111,8 +111,9 @@ class RedisBroker:
             raise LeaseLost
         member.seq += 1
         lowest_first = int(member.seq % LOWEST_FIRST == 0)
-        args: list[Any] = [epoch, member.seq, want, lowest_first, int(idle), int(member.asleep), len(queues)]
-        args += itertools.chain.from_iterable(queues.items())
+        asked = {**queues, **{name: 0 for name in member.asleep if name not in queues}} if member.asleep else queues
+        args: list[Any] = [epoch, member.seq, want, lowest_first, int(idle), int(bool(member.asleep)), len(asked)]
+        args += itertools.chain.from_iterable(asked.items())
         args += parcel.settlements(settled)
         try:
             answer = await self._script.call(self._stepping, "step", args, forever=True)
@@ -125,11 +126,14 @@ class RedisBroker:
         if len(answer) == 1:
             raise BrokerError("somebody else steps with this epoch")
         claimed = parcel.claimed(answer)
-        member.asleep = claimed.held is not None or (idle and not claimed.deliveries)
+        if claimed.held is not None:
+            member.asleep = {*member.asleep, *queues}
+        else:
+            member.asleep = () if claimed.deliveries or not idle else list(queues)
         return claimed
 
-    def beat(self, epoch: str) -> Mapping[str, str] | None:
-        answer = self._script.call_blocking("beat", epoch)
+    def beat(self, epoch: str, *, look: bool = True) -> Mapping[str, str] | None:
+        answer = self._script.call_blocking("beat", epoch, int(look))
         if answer[0] == -1:
             raise LeaseLost
         if len(answer) == 1:

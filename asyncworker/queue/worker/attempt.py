@@ -72,15 +72,16 @@ class Attempt:
     def end(self, tasks: Mapping[str, Definition]) -> JobEnd:
         """Return what listeners are told; tasks that are not known here share one name."""
         delivery = self.delivery
-        waited = self.began - delivery.options.get("due_s", born_ms(delivery.id) / 1000)
+        due_s = delivery.options.get("due_s") if delivery.options else None
+        waited = self.began - (due_s or born_ms(delivery.id) / 1000)
         return JobEnd(
-            task=self.task if self.task in tasks else "other",
-            queue=delivery.queue,
-            status=self.status,
-            wait_s=max(0.0, waited) if delivery.attempt == 1 else -1.0,
-            duration_s=self._clock.monotonic() - self.since,
-            id=delivery.id,
-            error="" if self.error is None else _text(self.error),
+            self.task if tasks.get(self.task) else "other",
+            delivery.queue,
+            self.status,
+            max(0.0, waited) if delivery.attempt == 1 else -1.0,
+            self._clock.monotonic() - self.since,
+            delivery.id,
+            "" if self.error is None else _text(self.error),
         )
 
     def late(self) -> str:

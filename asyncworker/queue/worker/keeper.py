@@ -1,6 +1,6 @@
 """Keeper: says that this worker lives, from a thread of its own, and says when it no longer may work.
 
-It beats ten times a lease (at most once a second) on a connection of its own, so a busy event loop cannot
+It beats five times a lease (at most once in two seconds) on a connection of its own, so a busy event loop cannot
 starve it. But it also watches the loop: when the loop has not turned for *max_block* seconds it beats no more,
 for a worker that can do nothing must not look alive. And when no beat was answered for nine tenths of a lease
 the worker fences itself: whoever waits longer might work beside the next owner of its jobs.
@@ -16,7 +16,9 @@ from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BrokerDown, BrokerError, LeaseLost
 from asyncworker.queue.brokers.broker import Broker
 
-BEATS_A_LEASE = 10
+BEATS_A_LEASE = 5
+ALONE = 5
+"""Who was alone when it last looked after the others looks again only at each so many beats."""
 MARGIN = 0.9
 
 
@@ -46,7 +48,7 @@ class Keeper:
         self._on_beats = on_beats
         self._max_block_s = lease_s if max_block_s is None else max_block_s
         self._clock = clock
-        self._every_s = min(1.0, lease_s / BEATS_A_LEASE)
+        self._every_s = min(2.0, lease_s / BEATS_A_LEASE)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._turned = clock.monotonic()
@@ -76,11 +78,14 @@ class Keeper:
 
     def _beat(self) -> None:
         answered = self._clock.monotonic()
+        unseen = ALONE
         while not self._stop.is_set():
             if self._clock.monotonic() - self._turned < self._max_block_s:
                 asked = self._clock.monotonic()
+                unseen += 1
+                look = self._on_beats is not None and unseen >= ALONE
                 try:
-                    beats = self._broker.beat(self._epoch)
+                    beats = self._broker.beat(self._epoch, look=look)
                 except LeaseLost as exc:
                     self._tell(self._on_lost, str(exc))
                     return
@@ -90,6 +95,8 @@ class Keeper:
                     cause = str(exc) if isinstance(exc, BrokerDown) else f"{type(exc).__name__}: {exc}"
                 else:
                     answered, cause = asked, ""
+                    if look and beats is not None and len(beats) == 1:
+                        unseen = 0
                     if beats is not None and self._on_beats is not None:
                         self._tell(self._on_beats, beats)
             else:

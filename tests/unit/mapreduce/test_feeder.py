@@ -245,11 +245,11 @@ async def test_a_long_feeding_keeps_its_lease() -> None:
     class Heard(MemoryBroker):
         beats = 0
 
-        def beat(self, epoch: str) -> Any:
+        def beat(self, epoch: str, *, look: bool = True) -> Any:
             self.beats += 1
             if self.beats == 3:
                 loop.call_soon_threadsafe(alive.set)
-            return super().beat(epoch)
+            return super().beat(epoch, look=look)
 
     async def items() -> AsyncIterator[int]:
         yield 1

@@ -278,7 +278,7 @@ class Machine(RuleBasedStateMachine):
         epoch = data.draw(st.sampled_from(sorted(self.hands)))
         seen = self.script.hash("b")[epoch]
         if stale:
-            assert self.script.fcall("beat", epoch)[0] == 1
+            assert self.script.fcall("beat", epoch, 1)[0] == 1
             assert self.script.reap(epoch, seen, crashed=crashed) == -1
             return
         held = self.hands[epoch]
@@ -307,7 +307,7 @@ class Machine(RuleBasedStateMachine):
         settled = [(id, op, 1, b"zombie") for id, op in zip(sorted(self.dead[epoch]), "sfcruzb" * 9, strict=False)]
         run = [("q", TTL, [(id, b"zombie") for id in self.dead[epoch]])] if self.dead[epoch] else []
         assert self.script.step(epoch, 5, *settled, runs=run) == [-1]
-        assert self.script.fcall("beat", epoch) == [-1]
+        assert self.script.fcall("beat", epoch, 1) == [-1]
         assert (self.script.hash("c"), self.script.hash("e"), self.script.hash("x")) == before
 
     # -------------------------------------------------------------------------------- what others do

@@ -21,7 +21,7 @@ class Heart:
         self.answer: Exception | Mapping[str, str] | None = None
         self.threads: set[str] = set()
 
-    def beat(self, epoch: str) -> Mapping[str, str] | None:
+    def beat(self, epoch: str, *, look: bool = True) -> Mapping[str, str] | None:
         self.beats += 1
         self.threads.add(threading.current_thread().name)
         if isinstance(self.answer, Exception):
