@@ -20,14 +20,16 @@ ROOMS = {
     "keep": "asyncworker.queue.keeps",
     "source": "asyncworker.mapreduce.sources",
     "function": "asyncworker.mapreduce.functions",
+    "lookup": "asyncworker.mapreduce.lookups",
     "executor": "asyncworker.work.executors",
     "policy": "asyncworker.tune.policies",
     "driver": "asyncworker.tune.drivers",
 }
 ALIASES = {
-    "broker": {"rediss": "redis", "unix": "redis"},
-    "keep": {"rediss": "redis", "unix": "redis"},
+    "broker": {"rediss": "redis", "unix": "redis", "redis+sentinel": "redis", "redis+cluster": "redis"},
+    "keep": {"rediss": "redis", "unix": "redis", "redis+sentinel": "redis", "redis+cluster": "redis"},
     "source": {"postgres": "postgresql"},
+    "lookup": {"https": "http", "postgres": "postgresql"},
     "driver": {"postgres": "postgresql", "rediss": "redis", "unix": "redis"},
 }
 

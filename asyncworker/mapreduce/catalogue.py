@@ -174,6 +174,13 @@ class _CallablesWork:
     def finish(self, acc: Any, failed: int = 0) -> Any:
         return self._reducer.finish(acc, self._params)
 
+    def take_rows(self, acc: Any) -> list[Any] | None:
+        if not isinstance(self._reducer, _Collect):
+            return None
+        rows = list(acc)
+        acc.clear()
+        return rows
+
 
 class _Collect:
     """Keep all values, in the order of their items."""

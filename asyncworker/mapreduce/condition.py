@@ -13,7 +13,7 @@ from typing import Any
 
 from asyncworker.errors import BadParameters
 from asyncworker.mapreduce.expression import MAX_CHARS, compile_expression, equal
-from asyncworker.mapreduce.pattern import MAX_PATTERN_BYTES, full_match
+from asyncworker.mapreduce.pattern import MAX_PATTERN_BYTES, value_match
 from asyncworker.mapreduce.value import LARGEST, missing, number
 
 TESTS = {
@@ -80,8 +80,8 @@ def _tests(asked: Mapping[str, Any], where: str) -> Iterator[Holds]:
     if "min" in asked or "max" in asked:
         yield _between(asked.get("min", -LARGEST), asked.get("max", LARGEST), where)
     if "pattern" in asked:
-        matches = full_match(asked["pattern"], f"{where}.pattern")
-        yield lambda value: not missing(value) and matches(str(value) if type(value) is int else value)
+        matches = value_match(asked["pattern"], f"{where}.pattern")
+        yield lambda value: not missing(value) and matches(value)
 
 
 def _between(low: float, high: float, where: str) -> Holds:

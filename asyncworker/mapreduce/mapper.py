@@ -20,7 +20,7 @@ from typing import Any, cast
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import Discard, JobFailed, SourceError
 from asyncworker.mapreduce.dataset import open_source
-from asyncworker.mapreduce.functions.function import Function, Work
+from asyncworker.mapreduce.functions.function import Function, Holding, Work
 from asyncworker.mapreduce.job import CHUNK_BYTES, ERROR_CHARS, FAILURES_KEPT, Failure, Partial, Plan, read, read_call
 from asyncworker.mapreduce.skew import function_or_snooze
 from asyncworker.mapreduce.sources.source import BadItem, Key, Partition
@@ -86,6 +86,8 @@ class Mapper:
         finally:
             folding.abandon()
             await source.close()
+            if isinstance(work, Holding):
+                await work.close()
         if partition.items and not folding.items:
             raise SourceError(
                 f"partition {partition.index} of {source.label} holds nothing where {partition.items} items were planned"

@@ -47,6 +47,16 @@ def full_match(pattern: str, where: str = "the pattern") -> Callable[[str], bool
     return matches
 
 
+def value_match(pattern: str, where: str = "the pattern") -> Callable[[Any], bool]:
+    """As `full_match`, asked of any value: text matches in full, a whole number by its digits, nothing else.
+
+    Raises:
+        BadParameters: as `full_match`.
+    """
+    matches = full_match(pattern, where)
+    return lambda value: matches(value) if type(value) is str else type(value) is int and matches(str(value))
+
+
 def find_all(pattern: str) -> Callable[[str], list[str]]:
     """Compile a pattern of our own, without groups, into a search for all its matches in a text."""
     found: Callable[[str], list[str]] = _compile(pattern, "the pattern", _MATCH_BYTES).findall

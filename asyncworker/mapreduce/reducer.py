@@ -15,7 +15,7 @@ import msgspec
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, JobFailed
 from asyncworker.mapreduce.dataset import open_results, open_sink
-from asyncworker.mapreduce.functions.function import Function, Work
+from asyncworker.mapreduce.functions.function import Function, Work, Yielding
 from asyncworker.mapreduce.job import CHUNK_BYTES, FAILURES_KEPT, Failure, Partial, Plan, Summary, read
 from asyncworker.mapreduce.skew import function_or_snooze
 from asyncworker.queue.brokers.broker import Broker
@@ -55,18 +55,27 @@ class Reducer:
         if children is None:
             raise JobFailed("the job has lost its partitions")
         function = function_or_snooze(self._find_function, plan.function, ctx, self._clock)
-        tally = Tally(function.prepare(plan.params))
+        work = function.prepare(plan.params)
+        tally, outlet = Tally(work), Outlet(plan.to, ctx.id, work)
+        try:
+            return await self._reduce(plan, ctx, children, tally, outlet)
+        except BaseException:
+            await outlet.abort()
+            raise
+
+    async def _reduce(self, plan: Plan, ctx: Context, children: Progress, tally: Tally, outlet: Outlet) -> Summary:
+        await outlet.take(tally.acc)
         for start in range(0, children.total, SLICE):
             ids = [child_id(ctx.id, part) for part in range(start, min(start + SLICE, children.total))]
             for child, ended in zip(ids, await self._broker.find(ids), strict=True):
-                await self._add(tally, child, ended)
+                await self._add(tally, outlet, child, ended)
         because = _because(plan, children, tally)
         result = await asyncio.to_thread(tally.work.finish, tally.acc, tally.failed)
         summary = tally.summary(plan, ctx.id, children.total, result, self._clock.now())
         if because:
             partial = summary if _size(summary) <= RESULT_BYTES else {**summary, "final_result": None}
             raise JobFailed(because, partial=partial, failures=summary["failures"])
-        saved = await _save(plan, summary)
+        saved = await _save(plan, summary, outlet)
         if (size := _size(summary)) > (CHUNK_BYTES if saved else RESULT_BYTES):
             if not saved:
                 raise JobFailed(
@@ -78,7 +87,7 @@ class Reducer:
             summary["final_result"] = saved
         return summary
 
-    async def _add(self, tally: Tally, child: str, ended: Found | None) -> None:
+    async def _add(self, tally: Tally, outlet: Outlet, child: str, ended: Found | None) -> None:
         """Merge one partition in, or note that it did not succeed."""
         if ended is None or not ended.state.terminal:
             return  # dropped, or still under way, because the job is over
@@ -92,8 +101,50 @@ class Reducer:
             numbers = range(start, min(start + SLICE, partial.chunks))
             chunks = await self._broker.wait([f"{child}:{number}" for number in numbers], 0)
             pieces += [chunk.record for chunk in chunks if chunk]
-        tally.add(partial, unpack(b"".join(pieces)))
+        acc = unpack(b"".join(pieces))
+        await outlet.take(acc)
+        tally.add(partial, acc)
         await asyncio.sleep(0)
+
+
+class Outlet:
+    """Where a job's rows go: as they come, where its function gives rows, else from its result; seen when all are there."""
+
+    def __init__(self, to: str | None, job_id: str, work: Work) -> None:
+        self.rows = 0
+        self.taken = False
+        self._work = work if isinstance(work, Yielding) else None
+        self._sink = open_sink(to, job_id=job_id) if to else None
+
+    async def take(self, acc: Any) -> None:
+        """Take the rows out of an accumulator, where there is somewhere for them to go."""
+        if self._sink and self._work and (rows := self._work.take_rows(acc)) is not None:
+            self.taken = True
+            await self._write(rows)
+
+    async def commit(self, result: Any) -> dict[str, Any]:
+        """Make all rows visible; returns where they went, nothing where nowhere was named."""
+        if self._sink is None:
+            return {}
+        if not self.taken:
+            await self._write(_rows(result))
+        sink, self._sink = self._sink, None
+        try:
+            await sink.commit()
+        except BaseException:
+            await sink.abort()
+            raise
+        return {"saved_to": sink.label, "rows": self.rows}
+
+    async def abort(self) -> None:
+        if self._sink is not None:
+            await self._sink.abort()
+
+    async def _write(self, rows: Sequence[Any]) -> None:
+        assert self._sink is not None, "rows are taken where they can go somewhere"
+        for start in range(0, len(rows), ROWS):
+            await self._sink.write(rows[start : start + ROWS])
+        self.rows += len(rows)
 
 
 class Tally:
@@ -167,20 +218,12 @@ def _because(plan: Plan, children: Progress, tally: Tally) -> str:
     return f"{tally.failed} of {tally.items} items failed, more than {allowed}"
 
 
-async def _save(plan: Plan, summary: Summary) -> dict[str, Any]:
+async def _save(plan: Plan, summary: Summary, outlet: Outlet) -> dict[str, Any]:
     """Write rows and result row where the plan has them; returns where they went."""
-    saved: dict[str, Any] = {}
-    if plan.to:
-        rows = _rows(summary["final_result"])
-        sink = open_sink(plan.to, job_id=summary["job_id"])
-        try:
-            for start in range(0, len(rows), ROWS):
-                await sink.write(rows[start : start + ROWS])
-            await sink.commit()
-        except BaseException:
-            await sink.abort()
-            raise
-        saved = {"saved_to": sink.label, "rows": len(rows)}
+    result = summary["final_result"]
+    saved = await outlet.commit(result)
+    if outlet.taken:  # the result is without them, and says where they are
+        summary["final_result"] = {**(result if isinstance(result, dict) else {}), **saved}
     if plan.results:
         table = open_results(plan.results)
         try:

@@ -73,6 +73,14 @@ PARAMS: Mapping[str, dict[str, Any]] = {
             "keep_items": True,
         }
     },
+    "data_enrichment": {
+        "enrichment_config": {
+            "lookups": [
+                {"field": "text", "table": {"x": 1, "y z": {"n": 2}}, "into": "found", "default": "?"},
+                {"field": "b", "name": "b", "table": {"1": {"n": 2}}, "fields": {"m": "n"}},
+            ]
+        }
+    },
     "data_transformation": {
         "transformations": {
             "filter": "b != 'y z'",

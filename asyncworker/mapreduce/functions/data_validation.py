@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from asyncworker.errors import BadParameters
 from asyncworker.mapreduce.functions.function import Function, Work
-from asyncworker.mapreduce.pattern import MAX_PATTERN_BYTES, full_match
+from asyncworker.mapreduce.pattern import MAX_PATTERN_BYTES, value_match
 from asyncworker.mapreduce.schema import check
 from asyncworker.mapreduce.value import LARGEST, TYPES, brief, kind, missing, number
 
@@ -189,7 +189,7 @@ def _rules(config: Mapping[str, Any]) -> list[_Rule]:
         )
     for field, pattern in config.get("pattern_validations", {}).items():
         where = f"validation_rules.pattern_validations.{field}"
-        rules.append(_Rule("pattern", field, pattern, _matching(full_match(pattern, where))))
+        rules.append(_Rule("pattern", field, pattern, value_match(pattern, where)))
     return rules
 
 
@@ -208,10 +208,3 @@ def _within(low: float, high: float, where: str) -> Callable[[Any], bool]:
         return value is not None and bool(low <= value <= high)
 
     return within
-
-
-def _matching(matches: Callable[[str], bool]) -> Callable[[Any], bool]:
-    def matching(value: Any) -> bool:
-        return matches(value) if type(value) is str else type(value) is int and matches(str(value))
-
-    return matching

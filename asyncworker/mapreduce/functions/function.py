@@ -8,7 +8,7 @@ any partitions and merging in any order must finish to the same result.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 class Work(Protocol):
@@ -40,6 +40,28 @@ class Work(Protocol):
 
     def finish(self, acc: Any, failed: int = 0) -> Any:
         """Return the final result, plain values that JSON can carry; *failed* items were never folded in."""
+        ...
+
+
+@runtime_checkable
+class Yielding(Protocol):
+    """A `Work` that gives rows, which may be too many for one message or one memory."""
+
+    def take_rows(self, acc: Any) -> list[Any] | None:
+        """Take the rows out of an accumulator, in order; None where these parameters give none.
+
+        Called where rows go to a sink, on each partition's accumulator before it is merged; `finish` then tells of
+        all but them.
+        """
+        ...
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """A `Work` that holds connections once it has mapped."""
+
+    async def close(self) -> None:
+        """Give them back; called when a partition is over."""
         ...
 
 
