@@ -1,8 +1,8 @@
-"""What "auto" means until a tuner decides it: plain rules, each a number and its reason.
+"""What "auto" means: what a tuner finds out, and what is a plain rule, a number and its reason.
 
 | what        | rule                                              | why                                                    |
 |-------------|---------------------------------------------------|--------------------------------------------------------|
-| concurrency | 100 jobs a worker process                         | waiting is cheap; most tasks wait                      |
+| concurrency | sought, for each task (`asyncworker.queue.worker.sought`) or function (`asyncworker.optimizer`) alone      |
 | partitions  | 2 at once a worker process                        | one is read while the other is computed                |
 | workers     | one process a usable processor                    | a process uses one                                     |
 | partition   | 10,000 items                                      | the seed's: some 10 ms to 1 s of work, under 1 MB text |
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
-CONCURRENCY = 100
 PARTITION_QUEUE = "cpu_intensive"
 PARTITIONS_AT_ONCE = 2
 PARTITION_SIZE = 10_000
@@ -26,8 +26,12 @@ def workers() -> int:
     return os.cpu_count() or 1
 
 
-def slots(queues: Iterable[str] | Mapping[str, int], concurrency: int) -> dict[str, int]:
-    """Return queue -> how many of its jobs may run at once in one worker process."""
+def slots(queues: Iterable[str] | Mapping[str, int], concurrency: int | Literal["auto"]) -> dict[str, int | None]:
+    """Return queue -> how many of its jobs may run at once in one worker process; None: that is sought."""
     if isinstance(queues, Mapping):
         return dict(queues)
-    return {name: min(concurrency, PARTITIONS_AT_ONCE) if name == PARTITION_QUEUE else concurrency for name in queues}
+    at_once = None if concurrency == "auto" else concurrency
+    return {
+        name: min(at_once or PARTITIONS_AT_ONCE, PARTITIONS_AT_ONCE) if name == PARTITION_QUEUE else at_once
+        for name in queues
+    }

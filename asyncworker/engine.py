@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from fnmatch import fnmatchcase
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from asyncworker import __version__
-from asyncworker.auto import CONCURRENCY, PARTITION_QUEUE, PARTITION_SIZE, PARTITIONS_AT_ONCE, slots
+from asyncworker.auto import PARTITION_QUEUE, PARTITION_SIZE, PARTITIONS_AT_ONCE, slots
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, JobFailed, SettingsError
 from asyncworker.events import Bus, WorkerStarted
@@ -42,11 +43,13 @@ from asyncworker.queue.keeps.keep import Keep
 from asyncworker.queue.recent import Recent
 from asyncworker.queue.task import TaskOptions, Tasks, options_of
 from asyncworker.queue.worker.scheduler import Schedule
+from asyncworker.queue.worker.sought import HIGHEST
 from asyncworker.queue.worker.worker import Lifespan, Worker
 from asyncworker.registry import find
 from asyncworker.secret import mask_text, mask_url
 from asyncworker.task import Call, Decorator, Task, name_of
-from asyncworker.work.stream import Outcome, stream
+from asyncworker.tune.sensors.profiler import PerformanceProfiler
+from asyncworker.work.stream import Outcome
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -64,7 +67,7 @@ class Engine:
             `run`, `lifespan` and ``asyncworker worker`` work.
         namespace: keeps engines that share a server apart.
         queues: what this engine's worker serves: names, or name -> how many of its jobs may run at once.
-        concurrency: how many jobs at once in a worker process.
+        concurrency: how many jobs at once in a worker process; "auto" is sought, for each task by itself.
         routes: task name pattern (as in a shell) -> queue, for tasks that name none; first match wins.
         lease: seconds of silence after which a worker is dead and its jobs are given back.
         grace_period: seconds that a drain waits for running jobs.
@@ -109,6 +112,7 @@ class Engine:
         self.before_task, self.after_task = self.hooks.before_task, self.hooks.after_task
         self.on_success, self.on_failure = self.hooks.on_success, self.hooks.on_failure
         self._resources = lifespan
+        self.profiler: PerformanceProfiler | None = None
         self.clock = clock
         self._routes = dict(routes or {})
         self._schedules: list[Schedule] = []
@@ -250,23 +254,17 @@ class Engine:
         self, name: str, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], how: Call
     ) -> list[JobHandle[Any]]:
         """Enqueue calls of one task; see `Task.enqueue_many`."""
-        ids, queue, priority, options, delay, at_s = (
-            self._ids,
-            how.queue,
-            how.priority,
-            how.options,
-            how.delay,
-            how.at_s,
-        )
+        ids, delay, at_s, options = self._ids, how.delay, how.at_s, how.options
         if delay or at_s:
             options = {**options, "due_s": at_s or self.clock.now() + delay}
         if known := self.tasks.get(name):
             calls = starmap(known.check, calls)
         jobs = [
-            Job(ids(), queue, pack_call(name, args, kwargs), priority, options, delay, at_s) for args, kwargs in calls
+            Job(ids(), how.queue, pack_call(name, *call), how.priority, options, delay, at_s, "", how.durable)
+            for call in calls
         ]
         entered = await enter(self.broker, jobs, on_conflict=how.on_conflict, when_full=how.when_full)
-        return [JobHandle(self.broker, job_id, queue) for job_id in entered]
+        return [JobHandle(self.broker, job_id, how.queue) for job_id in entered]
 
     def job(self, job_id: str) -> JobHandle[Any]:
         """Return a handle by id; nothing is asked yet."""
@@ -281,9 +279,8 @@ class Engine:
         ordered: bool = False,
         on_error: Literal["raise", "collect", "skip"] = "raise",
     ) -> AsyncIterator[Any | Outcome]:
-        """Run a coroutine function over items in this process; see `asyncworker.work.stream`."""
-        at_once = CONCURRENCY if concurrency == "auto" else concurrency
-        return stream(function, items, concurrency=at_once, ordered=ordered, on_error=on_error)
+        """Run a coroutine function over items in this process: `AsyncWorkerOptimizer.map` of `optimizer`."""
+        return self.optimizer.map(function, items, concurrency=concurrency, ordered=ordered, on_error=on_error)
 
     async def map_reduce(
         self,
@@ -345,13 +342,13 @@ class Engine:
             BrokerDown: the broker cannot be reached at the start. SettingsError: it may not be used.
         """
         wanted = self.concurrency if concurrency is None else concurrency
-        at_once = CONCURRENCY if wanted == "auto" else wanted
+        at_once = HIGHEST if wanted == "auto" else wanted
         if at_once < 1:
             raise BadParameters(f"concurrency must be at least 1, not {at_once}")
         worker = Worker(
             self.broker,
             self.tasks,
-            queues=slots(self.queues, at_once),
+            queues=slots(self.queues, wanted),
             concurrency=at_once,
             lease_s=self.lease,
             grace_s=self.grace_period,
@@ -362,6 +359,9 @@ class Engine:
             clock=self.clock,
             hooks=self.hooks,
             lifespan=self._resources,
+            seek=self.optimizer.policy,
+            decisions=self.optimizer.decisions,
+            profiler=self.profiler,
         )
         self._workers.add(worker)
         try:
@@ -387,6 +387,10 @@ class Engine:
             if working is not None:
                 self.stop()
             await asyncio.wait({looking, working or looking})
+
+    def running(self) -> dict[str, int]:
+        """Return how many jobs run in this process now, by task; ``""`` are those that have not begun."""
+        return sum(map(Counter, (worker.running() for worker in self._workers)), Counter())
 
     def stop(self, *, now: bool = False) -> None:
         """Make `run` drain within the grace period and return; with *now*, hand running jobs back at once."""

@@ -6,10 +6,12 @@
 | WorkerStopped   | worker            | it has drained and left                                     |
 | JobsClaimed     | worker, fetcher   | once a round trip that brought jobs                         |
 | JobsEnded       | worker, fetcher   | once a round trip that settled jobs                         |
+| WorkerIdled     | worker, fetcher   | it begins or ends to wait for work, with room for any       |
 | BrokerDisrupted | broker            | once an outage, at its first failed call                    |
 | BrokerRestored  | broker            | at the first answer after an outage                         |
 | LeaseEnded      | worker, keeper    | the worker was fenced, or fenced itself                     |
 | WorkerReaped    | worker, sweeper   | a dead worker's jobs were given back                        |
+| ProcessEnded    | fleet, manager    | a worker process ended without having been told to          |
 | Decided         | tuner, limiters   | a size was changed, and because of what                     |
 | BorrowLeaked    | pool              | a borrowed connection is not coming back, as it seems       |
 | BorrowReturned  | pool              | one that was told of as leaked came back after all          |
@@ -31,6 +33,8 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class WorkerStarted(Event, frozen=True):
+    """``concurrency``: jobs at once; 0 where that is sought."""
+
     epoch: str
     queues: tuple[str, ...]
     concurrency: int
@@ -68,6 +72,11 @@ class JobsEnded(Event, frozen=True):
     ends: list[JobEnd]
 
 
+class WorkerIdled(Event, frozen=True):
+    epoch: str
+    idle: bool
+
+
 class BrokerDisrupted(Event, frozen=True):
     broker: str
     error: str
@@ -86,6 +95,15 @@ class LeaseEnded(Event, frozen=True):
 class WorkerReaped(Event, frozen=True):
     epoch: str
     jobs: int
+
+
+class ProcessEnded(Event, frozen=True):
+    """``again_s``: when another begins under its name."""
+
+    name: str
+    pid: int
+    because: str
+    again_s: float
 
 
 class BorrowLeaked(Event, frozen=True):

@@ -81,6 +81,15 @@ class AsyncWorkerOptimizer:
         """Go on from what was learned before, where nothing was learned here."""
         self._learned = {**learned, **self._learned}
 
+    def policy(self, name: str, /, *, initial: int = 4, high: int = MOST, min_window: float = 0.05) -> UslPolicy:
+        """Return a policy that goes on from what was learned under this name, and whose learning is kept under it."""
+        policy = UslPolicy(initial=initial, high=high, min_window=min_window)
+        with contextlib.suppress(BadParameters):  # what another version has learned is no loss
+            if (learned := self.learned.get(name)) is not None:
+                policy.load_state_dict(learned)
+        self._policies[name] = policy
+        return policy
+
     def map(
         self,
         func: Callable[[T], Awaitable[R]],
@@ -149,12 +158,7 @@ class AsyncWorkerOptimizer:
     def _sought(
         self, func: Callable[[T], Awaitable[R]], items: Items[T], ordered: bool, on_error: Any
     ) -> AsyncGenerator[Any, None]:
-        name = getattr(func, "__qualname__", type(func).__qualname__)
-        policy = UslPolicy(high=MOST)
-        with contextlib.suppress(BadParameters):  # what another version has learned is no loss
-            if (learned := self.learned.get(name)) is not None:
-                policy.load_state_dict(learned)
-        self._policies[name] = policy
+        policy = self.policy(getattr(func, "__qualname__", type(func).__qualname__))
         gate = AdaptiveLimiter(policy, Limiter(policy.limit, name="map", high=MOST), decisions=self.decisions)
         return stream(gate.timed(func), items, concurrency=gate.limiter, ordered=ordered, on_error=on_error)
 

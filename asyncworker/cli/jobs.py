@@ -50,7 +50,7 @@ async def body(call: Call) -> None:
                     card.host,
                     str(card.pid),
                     card.role,
-                    card.concurrency,
+                    card.concurrency or "auto",
                     duration(now - card.started_s),
                     ",".join(card.queues),
                 )

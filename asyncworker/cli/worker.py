@@ -7,16 +7,17 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, nullcontext
 
 import click
 
-from asyncworker import __version__, auto
+from asyncworker import __version__
 from asyncworker.cli.command import Call, command
 from asyncworker.cli.line import duration
 from asyncworker.cli.log import log, start_logging, tell
 from asyncworker.cli.reload import reloading
 from asyncworker.cli.target import engine_for
+from asyncworker.daemon.instruments import Instruments
 from asyncworker.daemon.metrics import MetricsServer, WorkerMetrics
 from asyncworker.engine import Engine
 from asyncworker.secret import mask_url
@@ -43,7 +44,7 @@ async def body(call: Call) -> int:
         return await reloading(settings.app)
     engine = engine_for(call)
     tell(engine.bus)
-    with ExitStack() as opened:
+    async with AsyncExitStack() as opened:
         try:
             broker = engine.broker
             notes = []
@@ -55,7 +56,8 @@ async def body(call: Call) -> int:
                 notes.append(server.url)
             log.info("%s", banner(engine, notes))
             opened.enter_context(stopping(engine))
-            await engine.run(burst=settings.burst)
+            async with nullcontext() if settings.no_profile else Instruments(engine):
+                await engine.run(burst=settings.burst)
         finally:
             await engine.close()
     if await lingers():
@@ -66,12 +68,11 @@ async def body(call: Call) -> int:
 def banner(engine: Engine, notes: Iterable[str] = ()) -> str:
     """Return the line that says what this worker is and does."""
     own = sorted(name for name in engine.tasks if not name.startswith("asyncworker."))
-    concurrency = auto.CONCURRENCY if engine.concurrency == "auto" else engine.concurrency
     told = [
         f"asyncworker {__version__}: worker on {mask_url(engine.url)}",
         f"queues {', '.join(engine.queues)}",
         f"tasks {', '.join(own)} and the built-ins" if own else "tasks: the built-ins",
-        f"concurrency {concurrency}",
+        f"concurrency {engine.concurrency}",
         f"lease {duration(engine.lease)}",
         f"grace period {duration(engine.grace_period)}",
         *notes,
@@ -137,6 +138,7 @@ COMMAND = command(
         "burst",
         "reload",
         "metrics_port",
+        "no_profile",
         "database",
         "keep",
         "log_level",

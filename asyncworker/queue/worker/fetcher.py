@@ -1,7 +1,8 @@
 """Fetcher: in one round trip, settles what has ended and claims as much as there is room for; then again.
 
 A worker claims no more than it has free slots, so nothing is hoarded. With nothing to do it sleeps until the
-broker notices it, a delayed job is due, a job ends, or a second has gone.
+broker notices it, a delayed job is due, or a job ends; it looks by itself only each `NAP_S`, in case that all of
+this failed.
 """
 
 from __future__ import annotations
@@ -10,21 +11,23 @@ import asyncio
 from collections.abc import Mapping
 
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.events import Bus, JobsClaimed, JobsEnded
+from asyncworker.events import Bus, JobsClaimed, JobsEnded, WorkerIdled
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.job import Claimed, Settled
 from asyncworker.queue.worker.runner import Runner
+from asyncworker.queue.worker.slots import Slots
 
 MOST = 200
 """Jobs a step settles or claims: longer scripts stall everybody else (`bench/bound.py`)."""
-NAP_S = 1.0
+NAP_S = 30.0
+LEAP_S = 1.0
+"""How long a nap takes at most where time is told by another clock than the machine's, which may leap."""
 
 
 class Fetcher:
     """Feed one runner from one epoch.
 
-    *queues* gives each queue's slots: how many of its jobs may run here at once, *concurrency* how many in all.
-    ``drain()`` makes it claim no more; `run` then returns once all that runs has ended and is settled. With
+    *slots* say how many may run here at once. ``drain()`` makes it claim no more; `run` then returns once all that runs has ended and is settled. With
     *burst* it drains by itself when there is nothing to claim, nothing running and nothing delayed.
     """
 
@@ -35,8 +38,7 @@ class Fetcher:
         runner: Runner,
         wake: asyncio.Event,
         *,
-        queues: Mapping[str, int],
-        concurrency: int,
+        slots: Slots,
         bus: Bus,
         burst: bool = False,
         clock: Clock = SYSTEM,
@@ -45,12 +47,12 @@ class Fetcher:
         self._epoch = epoch
         self._runner = runner
         self._wake = wake
-        self._queues = list(queues.items())
-        self._concurrency = concurrency
+        self._slots = slots
         self._bus = bus
         self._burst = burst
         self._clock = clock
         self._draining = False
+        self._widest = 0
 
     def drain(self) -> None:
         """Claim no more."""
@@ -63,42 +65,40 @@ class Fetcher:
         Raises:
             LeaseLost: the epoch was reaped.
         """
-        runner, wake = self._runner, self._wake
+        runner, wake, slots = self._runner, self._wake, self._slots
         while True:
             wake.clear()
             settled = runner.take(MOST)
-            want = 0 if self._draining else min(self._concurrency - len(runner.live), MOST)
-            if not settled and want <= 0:
+            room, want = ({}, 0) if self._draining else slots.ask(runner.running, runner.live, MOST)
+            if not settled and not want:
                 if self._draining and not runner.live:
                     return
                 await wake.wait()
                 continue
-            claimed = await self.step(settled, max(0, want))
+            claimed = await self.step(settled, room, want)
             fresh = claimed.deliveries
             if claimed.held is not None:
                 fresh = [delivery for delivery in fresh if not runner.knows(delivery.id)]
+            before = runner.running.copy()
             runner.start(fresh, claimed.now_ms)
+            slots.took(room, want, before, runner.running)
             if claimed.deliveries or runner.settling:
                 await asyncio.sleep(0)
-            elif want > 0:
+            elif want and claimed.held is None:
                 if self._burst and claimed.next_due_ms < 0 and not runner.live:
                     return
-                await self._nap(claimed)
+                self._widest = max(self._widest, len(room))
+                await self._nap(claimed, idle=len(room) == self._widest)  # a queue at its bound is not asked
 
-    async def step(self, settled: list[Settled], want: int) -> Claimed:
+    async def step(self, settled: list[Settled], room: Mapping[str, int], want: int) -> Claimed:
         """Make one round trip and tell what came of it."""
         runner, bus = self._runner, self._bus
         ends, runner.ends = runner.ends, []
-        queues = self._queues
-        room = {name: min(want, slots - runner.running.get(name, 0)) for name, slots in queues}
-        room = {name: slots for name, slots in room.items() if slots > 0}
         try:
             claimed = await self._broker.step(self._epoch, settled, room, want, idle=want > 0)
         except BaseException:
             runner.untake(settled)
             raise
-        if len(queues) > 1:
-            self._queues = [*queues[1:], queues[0]]
         if settled:
             runner.applied()
         if ends:
@@ -108,12 +108,16 @@ class Fetcher:
             bus.emit(JobsClaimed(epoch=self._epoch, count=len(claimed.deliveries), redelivered=again))
         return claimed
 
-    async def _nap(self, claimed: Claimed) -> None:
-        seconds = NAP_S
+    async def _nap(self, claimed: Claimed, *, idle: bool) -> None:
+        seconds = NAP_S if self._clock is SYSTEM else LEAP_S
         if claimed.next_due_ms >= 0:
             seconds = min(seconds, max(0.001, (claimed.next_due_ms - claimed.now_ms) / 1000))
         alarm = asyncio.get_running_loop().call_later(seconds, self._wake.set)
+        if idle:
+            self._bus.emit(WorkerIdled(epoch=self._epoch, idle=True))
         try:
             await self._wake.wait()
         finally:
             alarm.cancel()
+            if idle:
+                self._bus.emit(WorkerIdled(epoch=self._epoch, idle=False))

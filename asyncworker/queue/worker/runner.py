@@ -20,6 +20,8 @@ from asyncworker.queue.job import ID_LENGTH, Delivery, Op, Reason, Settled
 from asyncworker.queue.task import Definition
 from asyncworker.queue.worker.attempt import Attempt
 from asyncworker.queue.worker.shift import Shift
+from asyncworker.queue.worker.sought import SoughtSlots
+from asyncworker.tune.sensors.profiler import PerformanceProfiler
 
 LOOK_S = 0.1
 """How often deadlines are looked at: one sweep over what runs is cheaper than a timer a job."""
@@ -33,6 +35,8 @@ class Runner:
     Args:
         wake: set whenever something has ended, for the fetcher to see.
         tell: keep a `JobEnd` of each attempt for the listeners (else `ends` stays empty).
+        sought: is told how many have ended, and whom it lets in.
+        profiler: measures some of the calls.
     """
 
     def __init__(
@@ -43,9 +47,13 @@ class Runner:
         clock: Clock = SYSTEM,
         tell: bool = False,
         hooks: Hooks | None = None,
+        sought: SoughtSlots | None = None,
+        profiler: PerformanceProfiler | None = None,
     ) -> None:
         self._tasks = tasks
         self._hooks = hooks or Hooks()
+        self._sought = sought
+        self._profiler = profiler
         self._telling: set[asyncio.Task[None]] = set()
         self._wake = wake
         self._clock = clock
@@ -146,6 +154,8 @@ class Runner:
                 await self._busy.wait()
             await asyncio.sleep(LOOK_S)
             now = self._clock.monotonic()
+            if self._sought is not None:
+                self._sought.look(now, self.running, self.live)
             for attempt in list(self.live.values()):
                 if attempt.deadline and now > attempt.deadline:
                     attempt.deadline = now + 10 * LOOK_S  # asked again when the code swallows it
@@ -162,6 +172,7 @@ class Runner:
         """Run an attempt, unless it was struck off before it began. Never raises but for the process' own end."""
         if self.live.get(attempt.delivery.id) is not attempt:
             return
+        sought, profiler = self._sought, self._profiler
         attempt.runner = task
         attempt.begin()
         try:
@@ -170,10 +181,15 @@ class Runner:
                 if isinstance(ready, Settled):
                     settled = ready
                 else:
+                    if sought is not None and sought.doors:
+                        await sought.enter(attempt)
                     if attempt.context is not None:
                         await self._hooks.steer(attempt.context)
                     call, places, names = ready
-                    settled = attempt.succeeded(await call(*places, **names))
+                    work = call(*places, **names)
+                    if profiler is not None and profiler.open:
+                        work = profiler.measure(attempt.task, work)
+                    settled = attempt.succeeded(await work)
             except (KeyboardInterrupt, GeneratorExit):
                 raise
             except BaseException as exc:
@@ -182,6 +198,11 @@ class Runner:
             settled = attempt.failed(exc, Reason.ERROR)
         finally:
             still_ours = self._over(attempt)
+            if sought is not None:
+                sought.last, name = attempt, attempt.task
+                sought.ended[name] = sought.ended.get(name, 0) + 1
+                if sought.doors or attempt.status != "succeeded":
+                    sought.over(attempt)
             self._wake.set()
         if still_ours:
             self._outbox.append(settled)

@@ -15,6 +15,7 @@ import asyncio
 import os
 import random
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -30,8 +31,12 @@ from asyncworker.queue.worker.fetcher import MOST, Fetcher
 from asyncworker.queue.worker.keeper import Keeper
 from asyncworker.queue.worker.runner import Runner
 from asyncworker.queue.worker.scheduler import Schedule, Scheduler
+from asyncworker.queue.worker.slots import Slots
+from asyncworker.queue.worker.sought import Seek, SoughtSlots, forgetful
 from asyncworker.queue.worker.sweeper import Sweeper
 from asyncworker.secret import mask_text
+from asyncworker.tune.decisions import Decisions
+from asyncworker.tune.sensors.profiler import PerformanceProfiler
 
 STOP_PATIENCE_S = 1.0
 """How long cancelled jobs get to clean up, after the grace period."""
@@ -45,9 +50,11 @@ class Worker:
     """Run jobs of some queues until stopped.
 
     Args:
-        queues: name -> how many of its jobs may run here at once. concurrency: how many jobs in all. lease_s: how long silence is forgiven.
+        queues: name -> how many of its jobs may run here at once; None: how many is sought. concurrency: how many jobs
+            in all. lease_s: how long silence is forgiven.
         grace_s: how long a drain waits for what runs. burst: return when the queues are empty. lifespan: makes the
-        context in which this worker lives; its value is the jobs' ``ctx.resources``.
+        context in which this worker lives; its value is the jobs' ``ctx.resources``. seek: where the policies come from
+        that seek how many. decisions: where these are noted. profiler: measures some of the jobs.
     """
 
     def __init__(
@@ -55,7 +62,7 @@ class Worker:
         broker: Broker,
         tasks: Mapping[str, Definition],
         *,
-        queues: Mapping[str, int],
+        queues: Mapping[str, int | None],
         concurrency: int,
         lease_s: float = 10.0,
         grace_s: float = 30.0,
@@ -66,6 +73,9 @@ class Worker:
         clock: Clock = SYSTEM,
         hooks: Hooks | None = None,
         lifespan: Lifespan | None = None,
+        seek: Seek = forgetful,
+        decisions: Decisions | None = None,
+        profiler: PerformanceProfiler | None = None,
     ) -> None:
         self._broker = broker
         self._queues = dict(queues)
@@ -82,7 +92,25 @@ class Worker:
         self._wake = asyncio.Event()
         self._hooks = hooks or Hooks()
         self._lifespan = lifespan
-        self._runner = Runner(tasks, self._wake, clock=clock, tell=self._bus.wants(JobsEnded), hooks=self._hooks)
+        fixed = {name: slots for name, slots in queues.items() if slots is not None}
+        self._slots, self._sought = Slots(fixed, concurrency), None
+        if len(fixed) < len(queues):
+            self._slots = self._sought = SoughtSlots(
+                queues, tasks, self._wake, concurrency=concurrency, seek=seek, decisions=decisions, clock=clock
+            )
+        self._runner = Runner(
+            tasks,
+            self._wake,
+            clock=clock,
+            tell=self._bus.wants(JobsEnded),
+            hooks=self._hooks,
+            sought=self._sought,
+            profiler=profiler,
+        )
+
+    def running(self) -> dict[str, int]:
+        """Return how many jobs run here now, by task; ``""`` are those that have not begun."""
+        return Counter(attempt.task for attempt in self._runner.live.values())
 
     def stop(self, *, now: bool = False) -> None:
         """Claim no more and return when what runs has ended, or the grace period has; with *now*, at once.
@@ -107,6 +135,8 @@ class Worker:
     async def _prepared(self) -> AsyncIterator[None]:
         """Hold what the jobs need from before the first is claimed until after the last has ended."""
         async with AsyncExitStack() as held:
+            if self._sought is not None:
+                held.enter_context(self._sought)
             if self._lifespan is not None:
                 try:
                     self._runner.resources = await held.enter_async_context(self._lifespan())
@@ -134,7 +164,7 @@ class Worker:
             host=socket.gethostname(),
             pid=os.getpid(),
             queues=tuple(self._queues),
-            concurrency=self._concurrency,
+            concurrency=0 if self._sought else self._concurrency,
             lease_s=self._lease_s,
             started_s=self._clock.now(),
             version=self._version,
@@ -163,10 +193,10 @@ class Worker:
             epoch,
             runner,
             wake,
-            queues=self._queues,
-            concurrency=self._concurrency,
+            slots=self._slots,
             bus=self._bus,
             burst=self._burst,
+            clock=self._clock,
         )
         sweeper = Sweeper(self._broker, epoch, bus=self._bus, clock=self._clock)
         lost = asyncio.get_running_loop().create_future()
@@ -177,7 +207,8 @@ class Worker:
 
         keeper = Keeper(self._broker, epoch, self._lease_s, on_lost=on_lost, on_beats=sweeper.look, clock=self._clock)
         keeper.start()
-        self._bus.emit(WorkerStarted(epoch=epoch, queues=tuple(self._queues), concurrency=self._concurrency))
+        at_once = 0 if self._sought else self._concurrency
+        self._bus.emit(WorkerStarted(epoch=epoch, queues=tuple(self._queues), concurrency=at_once))
         handed_back = 0
         try:
             async with asyncio.TaskGroup() as loops:

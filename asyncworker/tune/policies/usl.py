@@ -34,19 +34,14 @@ GROWTH = 1.1
 """Start-up goes on while doubling the limit brings this much."""
 STEP = 1.6
 """How far the centre may move at once, how far a bracket steps, and how high the widest probe reaches."""
+PLAIN = 1.05
+"""What a step up must promise where the caller itself is the limit."""
 HISTORY = 64
 START_WINDOW = 0.02
 """Start-up asks for plain differences, so its epochs may be shorter."""
 PATIENCE_S = 0.5
 """Start-up waits so long for `FEW` calls to end; then it grows without knowing, as waiting is cheap, up to `GUESS`."""
-FEW = 16
-GUESS = 100
-TURN = 1.5
-SLOW = 0.25
-FEW = 16
-PART = 1.0
-ZUP = 3.0
-ZDN = 3.0
+FEW, GUESS = 16, 100
 MODEL_ERROR = 0.03
 """What the law itself may be wrong by, as a share; beside the noise of counting."""
 DRIFT_ERROR = 0.02
@@ -134,7 +129,6 @@ class UslPolicy:
         initial = min(max(initial, low), high)
         self._state = _State(initial, float(initial))
         self.limit = initial
-        self._before, self._usual = initial, math.inf
         self._begin(-math.inf, settled=False)
 
     @property
@@ -186,9 +180,6 @@ class UslPolicy:
         elapsed = self._last - self._since
         if elapsed >= self._window and elapsed > 0 and self._enough(elapsed):
             before = self.limit
-            self._before = before
-            if self._good:
-                self._usual = self._sum / self._good
             self._close(elapsed)
             self._begin(t, settled=self.limit == before)
         return self.limit
@@ -386,11 +377,11 @@ class UslPolicy:
         if state.ceiling is not None:  # go no nearer to it than half the way from what is known to be good
             good = max((sample.inflight for sample in state.history), default=1.0)
             highest = min(highest, math.sqrt(good * state.ceiling))
-        if self.saturated:
-            highest = min(highest, max(sample.inflight for sample in state.history))
         if len(state.history) >= 2:
             state.curve = fit(points(state.history, state.epoch, state.centre, state.variance)) or state.curve
         if state.curve is not None:
+            if self.saturated and state.curve.rate(state.centre * STEP) < PLAIN * state.curve.rate(state.centre):
+                highest = min(highest, max(sample.inflight for sample in state.history))
             highest = min(highest, state.curve.within(self._slo, self.low, self.high))
             low = max(float(self.low), state.centre / STEP)
             high = min(state.centre * STEP, highest)
