@@ -30,13 +30,15 @@ class Call(msgspec.Struct, frozen=True):
     at: datetime | None = None
     on_conflict: str = DEFAULTS.on_conflict
     when_full: str = DEFAULTS.when_full
+    durable: str = DEFAULTS.durable
     options: dict[str, Any] = {}
 
     @classmethod
     def of(cls, task: TaskOptions) -> Call:
         """Return how calls of a task are enqueued where nobody says otherwise."""
         sent = {name: value for name in SENT if (value := getattr(task, name)) != getattr(DEFAULTS, name)}
-        return cls(task.queue, task.priority, on_conflict=task.on_conflict, when_full=task.when_full, options=sent)
+        own = {name: getattr(task, name) for name in ("queue", "priority", "on_conflict", "when_full", "durable")}
+        return cls(**own, options=sent)
 
     def changed(self, given: Mapping[str, Any]) -> Call:
         """Return this with what is *given* changed; an unknown name is an error that names the nearest."""
@@ -65,7 +67,7 @@ class Call(msgspec.Struct, frozen=True):
         return 0.0 if self.at is None else self.at.astimezone(UTC).timestamp()
 
 
-CALL_FIELDS = ("queue", "priority", "delay", "at", "on_conflict", "when_full")
+CALL_FIELDS = ("queue", "priority", "delay", "at", "on_conflict", "when_full", "durable")
 
 
 class Sender(Protocol):
@@ -105,7 +107,7 @@ class Task(Generic[P, R]):
 
         ``delay`` (s) or ``at`` (datetime), ``queue``, ``priority``; ``timeout``, ``max_attempts``, ``retry_*``,
         ``result_ttl``, ``failure_ttl``, ``max_deliveries``; ``expires`` (s), ``deadline`` (s, or a datetime);
-        ``unique`` (a key), ``on_conflict`` ("return" or "raise"); ``when_full`` ("block" or "reject").
+        ``unique`` (a key), ``on_conflict`` ("return" or "raise"); ``when_full`` ("block" or "reject"); ``durable`` ("memory", "replica" or "disk").
 
         Raises:
             UnknownName: no such option. BadParameters: a value that does not fit.

@@ -166,12 +166,13 @@ class Cluster(_Asked):
             except (RedisError, OSError) as exc:
                 error = exc
                 continue
-            owners = {slots: owner["primary"][:2] for slots, owner in said.items()}
-            known = [(host or place[0], port) for host, port in owners.values()]  # "": the one that was asked
+            # An empty host is the one that was asked.
+            owners = {range(first, last + 1): (owner[0].decode() or place[0], owner[1]) for first, last, owner, *_ in said}
+            known = list(owners.values())
             self._places = [*known, *(other for other in self._places if other not in known)]
-            for (first, last), (host, port) in owners.items():
-                if first <= self._slot <= last:
-                    return host or place[0], port
+            for slots, owner in owners.items():
+                if self._slot in slots:
+                    return owner
         raise error
 
 

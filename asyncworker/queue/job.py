@@ -55,7 +55,8 @@ class Job(msgspec.Struct, frozen=True, gc=False):
     ``payload`` is `codec.pack_call`; ``options`` (task options that this one call overrides, by name) travel
     with it; with ``unique`` among them no other job of that key is taken in until this one is over. ``delay_s`` counts from the broker's clock, ``at_s`` is a date in seconds since the epoch; 0 is
     now. ``hold`` names an epoch that has joined: the job is born running in its hands and sealed by it later
-    (`Op.SEAL`), which is how a map/reduce job takes children while it is still being cut.
+    (`Op.SEAL`), which is how a map/reduce job takes children while it is still being cut. ``durable``: where it must
+    be when enqueueing it returns (`asyncworker.queue.durability`).
     """
 
     id: str
@@ -66,6 +67,7 @@ class Job(msgspec.Struct, frozen=True, gc=False):
     delay_s: float = 0.0
     at_s: float = 0.0
     hold: str = ""
+    durable: str = "memory"
 
 
 class Receipt(StrEnum):

@@ -18,6 +18,7 @@ from asyncworker.clock import Clock
 from asyncworker.errors import BrokerDown, SettingsError
 from asyncworker.events import BrokerDisrupted, BrokerRestored, Bus
 from asyncworker.queue.address import Address
+from asyncworker.queue.durability import Assurance
 from asyncworker.queue.wire import ERRORS, FIRST_PAUSE_S, LONGEST_PAUSE_S, Wire, is_unloaded, mapped
 
 ANSWER_S = 5.0
@@ -33,6 +34,11 @@ def name_of(text: str) -> str:
 def library(name: str, text: str) -> str:
     """Return what is loaded: the text, which finds its name in LIBRARY."""
     return f"#!lua name={name}\nlocal LIBRARY = '{name}' {text}"
+
+
+def facts(info: bytes) -> dict[str, str]:
+    """Return what INFO says."""
+    return dict(line.split(":", 1) for line in info.decode(errors="replace").splitlines() if ":" in line)
 
 
 class Script:
@@ -62,14 +68,19 @@ class Script:
         self._wires.append(Wire(self._address))
         return self._wires[-1]
 
-    async def call(self, wire: Wire, verb: str, args: Iterable[Any], *, forever: bool = False) -> Any:
+    async def call(
+        self, wire: Wire, verb: str, args: Iterable[Any], *, forever: bool = False, assured: Assurance | None = None
+    ) -> Any:
         """Call a function, again and again until it answers; not *forever* unless asked to.
 
         Raises:
             BrokerDown: no answer in time, or closed. SettingsError: a server that cannot or must not be used.
             QueueFull, BrokerError: the server refused.
         """
-        command = self._command(verb, args)
+        return await self.ask(wire, *self._command(verb, args), forever=forever, assured=assured)
+
+    async def ask(self, wire: Wire, *command: Any, forever: bool = False, assured: Assurance | None = None) -> Any:
+        """Send any command that may be repeated, as `call` does."""
         end = None if forever else self._clock.monotonic() + self._patience
         pause, unloaded, timeout = FIRST_PAUSE_S, False, self._answer_s
         why: BrokerDown | None = None
@@ -79,7 +90,7 @@ class Script:
                     await self._check(wire, timeout)
                 if unloaded:
                     await wire("FUNCTION", "LOAD", "REPLACE", library(self._name, self._text), timeout=timeout)
-                answer = await wire(*command, timeout=timeout)
+                answer = await wire(*command, timeout=timeout, assured=assured)
             except ERRORS as exc:
                 if is_unloaded(exc) and not unloaded:
                     unloaded = True
@@ -139,8 +150,7 @@ class Script:
 
     async def _check(self, wire: Wire, timeout: float) -> None:
         """Refuse a server that lacks what the functions need, or may forget jobs."""
-        lines = (await wire("INFO", timeout=timeout)).decode(errors="replace").splitlines()
-        about = dict(line.split(":", 1) for line in lines if ":" in line)
+        about = facts(await wire("INFO", timeout=timeout))
         version = about.get("redis_version", "0")
         if int(version.partition(".")[0]) < OLDEST:
             raise SettingsError(f"{self._address} is Redis {version}: Redis 7.0 or Valkey 7.2 or newer is needed")

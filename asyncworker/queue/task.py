@@ -10,6 +10,7 @@ import msgspec
 
 from asyncworker.errors import BadParameters, DecodeError, SettingsError, UnknownName
 from asyncworker.queue.context import Context
+from asyncworker.queue.durability import LEVELS
 from asyncworker.queue.job import DEFAULT_PRIORITY, PRIORITIES
 from asyncworker.queue.limit import AT_ONCE, OFTEN, Limit, Rate, key_of
 from asyncworker.registry import find
@@ -30,7 +31,8 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     so many seconds after it was enqueued is ``expired`` instead. ``deadline``: so many seconds after it was enqueued
     no attempt begins, and none goes on. ``unique``: a key that one job of the namespace at a time may have, until it
     is over; ``on_conflict`` says whether enqueueing another gives the handle of the one that is there or raises.
-    ``when_full``: enqueueing into a queue that is full waits until there is room, or raises. ``limit``, ``rate``: how
+    ``when_full``: enqueueing into a queue that is full waits until there is room, or raises. ``durable``: where a job
+    must be when enqueueing it returns: with the server, on a replica as well, or on disk. ``limit``, ``rate``: how
     many run at once, and how often one starts, in the whole fleet.
     """
 
@@ -52,6 +54,7 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     unique: str | None = None
     on_conflict: Literal["return", "raise"] = "return"
     when_full: Literal["block", "reject"] = "block"
+    durable: Literal["memory", "replica", "disk"] = "memory"
     limit: Limit | None = None
     rate: Rate | None = None
     executor: str = ""  # "": inline for coroutine functions, thread for plain ones; or process
@@ -79,7 +82,7 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 SECONDS = ("timeout", "retry_backoff", "retry_backoff_max", "result_ttl", "failure_ttl", "expires", "deadline")
 LONGEST_KEY = 1000
-WORDS = {"on_conflict": ("return", "raise"), "when_full": ("block", "reject")}
+WORDS = {"on_conflict": ("return", "raise"), "when_full": ("block", "reject"), "durable": LEVELS}
 SENT = ("expires", "deadline", "unique", "max_deliveries")
 """Task options that go with each job where they are not the default, for the broker has a part in them."""
 

@@ -18,6 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from asyncworker.errors import AsyncWorkerError, BrokerDown, BrokerError, QueueFull, SettingsError
 from asyncworker.queue.address import Address
+from asyncworker.queue.durability import Assurance
 from asyncworker.queue.link import Link, connect
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
@@ -73,8 +74,11 @@ class Wire:
         self._stale = False
         self._closed = False
 
-    async def __call__(self, *command: Any, timeout: float) -> Any:
+    async def __call__(self, *command: Any, timeout: float, assured: Assurance | None = None) -> Any:
         """Send a command and return the answer. Callers take turns.
+
+        Args:
+            assured: what must be true of the write; that it is not yet is an error as if there were no answer.
 
         Raises:
             redis.exceptions.ResponseError: the answer is an error. Any other of `ERRORS`: there is none.
@@ -86,7 +90,10 @@ class Wire:
             link = self._link if at_once else await self._ready(deadline)
             assert link is not None
             try:
-                return await link.ask(packed, deadline)
+                answer = await link.ask(packed, deadline)
+                if assured is not None:
+                    await self._assure(assured, link, deadline)
+                return answer
             except exceptions.ResponseError:
                 raise  # an answer, and the whole of it
             except BaseException:
@@ -101,6 +108,13 @@ class Wire:
         """Drop the connection, and with it a call that waits for its answer."""
         self._closed = True
         self._drop()
+
+    @staticmethod
+    async def _assure(assured: Assurance, link: Link, deadline: float) -> None:
+        left_s = deadline - asyncio.get_running_loop().time()
+        wait_ms = max(1, round(500 * left_s))  # 0 would be for ever; servers are late by up to 100 ms
+        if not assured.is_enough(await link.ask(hiredis.pack_command((*assured.words, wait_ms)), deadline)):
+            raise exceptions.ConnectionError(assured.lack)
 
     async def _ready(self, deadline: float) -> Link:
         if self._stale:

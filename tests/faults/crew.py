@@ -79,9 +79,11 @@ class Crew:
         """Return when so many incarnations have begun."""
         await self.until(lambda: len(self.story.joined) >= count)
 
-    async def put(self, name: str, *calls: tuple[Any, ...], through: RedisBroker | None = None) -> list[str]:
+    async def put(
+        self, name: str, *calls: tuple[Any, ...], through: RedisBroker | None = None, durable: str = "memory"
+    ) -> list[str]:
         """Enqueue calls however often that takes, and note the jobs as acknowledged."""
-        jobs = [Job(new_id(), QUEUE, pack_call(name, call, {})) for call in calls]
+        jobs = [Job(new_id(), QUEUE, pack_call(name, call, {}), durable=durable) for call in calls]
         deadline = time.monotonic() + 20
         while True:
             try:

@@ -22,14 +22,16 @@ from asyncworker.queue import parcel
 from asyncworker.queue.address import address_of
 from asyncworker.queue.brokers.broker import Notice
 from asyncworker.queue.codec import pack
+from asyncworker.queue.durability import DISK, LEVELS, REPLICA, Assurance
 from asyncworker.queue.job import Claimed, Depth, Ended, Found, Job, Receipt, Settled, State, Twin, WorkerCard
 from asyncworker.queue.lane import Lane
-from asyncworker.queue.script import ANSWER_S, Script
+from asyncworker.queue.script import ANSWER_S, Script, facts
 from asyncworker.queue.wire import Inbox
 
 TEXT = files(__package__).joinpath("redis.lua").read_text("utf-8")
 MOST_LOOKS = 200
 """Ids that one call looks up."""
+WAITAOF_SINCE = (7, 2)
 LOWEST_FIRST = 16
 """One step in so many asks the lowest priority first, so that no level starves."""
 
@@ -41,6 +43,27 @@ class _Member:
     notice: Notice
     seq: int = 0
     asleep: Collection[str] = ()
+
+
+class _Sender:
+    """A producer: calls with numbers, one at a time, each as safe as *assured* says."""
+
+    def __init__(self, script: Script, assured: Assurance | None = None) -> None:
+        self._script = script
+        self._assured = assured
+        self._wire = script.wire()
+        self._name = secrets.token_hex(8)
+        self._sent = 0
+        self.lane: Lane[parcel.Parcel, Receipt | Twin] = Lane(self._send, parcel.MOST_JOBS)
+
+    async def _send(self, batch: list[parcel.Parcel]) -> list[Receipt | Twin]:
+        self._sent += 1
+        words, order = parcel.runs(batch)
+        call = (self._name, self._sent, *words)
+        answer = await self._script.call(self._wire, "enqueue", call, assured=self._assured)
+        if answer[0] != 1:
+            raise BrokerError("somebody else sends on this lane")
+        return parcel.receipts(answer[1], order)
 
 
 class RedisBroker:
@@ -67,12 +90,11 @@ class RedisBroker:
         self._patience = patience
         key = f"{self._tag}b"
         self._script = Script(self._address, TEXT, key, patience=patience, bus=bus or Bus(), clock=clock)
-        self._stepping, self._sending, self._looking = (self._script.wire() for _ in range(3))
+        self._stepping, self._looking = self._script.wire(), self._script.wire()
+        self._senders = {"memory": _Sender(self._script)}
         self._inbox = Inbox(self._address, self._heard, self._resumed, min(ANSWER_S, patience))
         self._members: dict[str, _Member] = {}
         self._waiters: dict[str, set[asyncio.Future[Ended | None]]] = {}
-        self._lane: Lane[parcel.Parcel, Receipt | Twin] = Lane(self._send, parcel.MOST_JOBS)
-        self._sent = 0
         self._closed = False
 
     def __repr__(self) -> str:
@@ -91,17 +113,32 @@ class RedisBroker:
 
     async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt | Twin]:
         batches = parcel.batches(jobs)
+        asked = {job.durable for job in jobs}
+        level = max(asked, key=LEVELS.index, default=LEVELS[0])
+        lane = (self._senders.get(level) or await self._sender(level)).lane
         if len(batches) == 1:
-            return await self._lane(batches[0])
-        return [receipt for batch in batches for receipt in await self._lane(batch)]
+            return await lane(batches[0])
+        return [receipt for batch in batches for receipt in await lane(batch)]
 
-    async def _send(self, batch: list[parcel.Parcel]) -> list[Receipt | Twin]:
-        self._sent += 1
-        words, order = parcel.runs(batch)
-        answer = await self._script.call(self._sending, "enqueue", (self._name, self._sent, *words))
-        if answer[0] != 1:
-            raise BrokerError("somebody else sends on this lane")
-        return parcel.receipts(answer[1], order)
+    async def _sender(self, level: str) -> _Sender:
+        """Return who sends what must be as safe as *level*.
+
+        Raises:
+            SettingsError: this server cannot say that something is on disk.
+        """
+        assured: Assurance | None = REPLICA if level == "replica" else DISK
+        if level == "disk":
+            about = facts(await self._script.ask(self._looking, "INFO"))
+            if about.get("aof_enabled") != "1":
+                raise SettingsError(f"durable='disk' needs a server with appendonly yes, which {self._address} is not")
+            if tuple(map(int, about["redis_version"].split(".")[:2])) < WAITAOF_SINCE:
+                said = await self._script.ask(self._looking, "CONFIG", "GET", "appendfsync")
+                if said[1] != b"always":
+                    raise SettingsError(
+                        f"durable='disk' needs Redis 7.2, Valkey 7.2 or appendfsync always, which {self._address} is not"
+                    )
+                assured = None
+        return self._senders.setdefault(level, _Sender(self._script, assured))
 
     async def step(
         self, epoch: str, settled: Sequence[Settled], queues: Mapping[str, int], want: int, *, idle: bool = False
@@ -221,7 +258,8 @@ class RedisBroker:
             if not future.done():
                 future.set_result(None)
         await self._inbox.close()
-        await self._lane.close()
+        for sender in self._senders.values():
+            await sender.lane.close()
 
     async def _ask(self, verb: str, *args: Any) -> Any:
         return await self._script.call(self._looking, verb, args)

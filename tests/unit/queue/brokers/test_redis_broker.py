@@ -37,6 +37,7 @@ from asyncworker.queue.brokers import redis
 from asyncworker.queue.brokers.redis import RedisBroker
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, Ids
 from asyncworker.queue.job import Claimed, Ended, Job, Op, Receipt, Settled, State, WorkerCard
+from asyncworker.queue.wire import Wire
 from tests.support.proxy import Proxy, proxy
 from tests.support.redis_script import LIBRARY, Raw
 from tests.support.servers import DEBIAN_REDIS, long_lived
@@ -594,16 +595,14 @@ async def test_a_server_that_evicts(own: server.Server, settings_of: redis_py.Re
 )
 async def test_a_server_too_old(monkeypatch: pytest.MonkeyPatch, redis_url: str, version: str, good: bool):
     broker = make(redis_url)
-    asked = broker._sending.__call__
+    asked = Wire.__call__
 
-    async def answer(*command: Any, timeout: float) -> Any:
-        return (
-            b"# Server\r\nredis_version:%s\r\n" % version.encode()
-            if command == ("INFO",)
-            else await asked(*command, timeout=timeout)
-        )
+    async def answer(wire: Wire, *command: Any, **more: Any) -> Any:
+        if command == ("INFO",):
+            return b"# Server\r\nredis_version:%s\r\n" % version.encode()
+        return await asked(wire, *command, **more)
 
-    monkeypatch.setattr(broker, "_sending", answer)
+    monkeypatch.setattr(Wire, "__call__", answer)
     if good:
         assert await broker.enqueue([job()]) == [Receipt.ACCEPTED]
     else:
@@ -780,7 +779,7 @@ async def test_somebody_elses_steps(redis_url: str):
     raw("HSET", f"{broker._tag}b", epoch, "9:0:1000")
     with pytest.raises(BrokerError, match="somebody else"):
         await broker.step(epoch, [], {"q": 1}, 1)
-    raw("SET", f"{broker._tag}w:{broker._name}", "9:")
+    raw("SET", f"{broker._tag}w:{broker._senders['memory']._name}", "9:")
     with pytest.raises(BrokerError, match="somebody else"):
         await broker.enqueue([job()])
     raw.close()
@@ -879,3 +878,49 @@ async def test_nothing_is_connected_before_it_is_used(tmp_path: Path):
     broker = redis.open(f"unix://{tmp_path}/nothing", namespace="shop")
     assert repr(broker) == f"<RedisBroker unix://{tmp_path}/nothing>"
     await broker.close()
+
+
+# ---------------------------------------------------------------------------------------------------- durability
+
+
+async def test_on_disk_when_asked_for(tmp_path: Path):
+    running = await asyncio.to_thread(server.start, tmp_path)
+    try:
+        broker = make(running.url)
+        assert await broker.enqueue([job(), job(durable="disk")]) == [Receipt.ACCEPTED] * 2
+        assert await broker.enqueue([job()]) == [Receipt.ACCEPTED]
+        with redis_py.Redis.from_url(running.url) as client:
+            assert client.info("commandstats")["cmdstat_waitaof"]["calls"] == 1
+        await broker.close()
+    finally:
+        await asyncio.to_thread(running.stop)
+
+
+async def test_a_disk_that_nothing_is_written_to(own: server.Server):
+    with pytest.raises(SettingsError, match="appendonly yes"):
+        await make(own.url).enqueue([job(durable="disk")])
+
+
+async def test_an_old_server_is_on_disk_where_it_always_writes(tmp_path: Path):
+    if not os.access(DEBIAN_REDIS, os.X_OK):
+        pytest.skip("needs Debian's redis-server, which is older than 7.2")
+    running = await asyncio.to_thread(server.start, tmp_path, binary=DEBIAN_REDIS)
+    try:
+        broker = make(running.url)
+        with pytest.raises(SettingsError, match="appendfsync always"):
+            await broker.enqueue([job(durable="disk")])
+        with redis_py.Redis.from_url(running.url) as client:
+            client.config_set("appendfsync", "always")
+        assert await broker.enqueue([job(durable="disk")]) == [Receipt.ACCEPTED]
+        await broker.close()
+    finally:
+        await asyncio.to_thread(running.stop)
+
+
+async def test_no_replica_to_be_had(own: server.Server):
+    broker = make(own.url, patience=0.5)
+    with pytest.raises(BrokerDown, match="no replica has it yet"):
+        await broker.enqueue([one := job(durable="replica")])
+    (found,) = await broker.find([one.id])
+    assert found is not None, "the server itself has it"
+    assert found.state is State.QUEUED
