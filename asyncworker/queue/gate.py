@@ -135,8 +135,8 @@ class Gates:
 
     def _holds_up(self, gate: Gate, job: Job, now_ms: int) -> bool:
         line = self._lines.get(gate.name, {}).get(job.queue)
-        if line and line.order[0][1] != job.id and line.order[0][0] <= 9 - job.priority:
-            return True
+        if line and line.order[0][1] != job.id:
+            return True  # if nobody better was called up, it will be, at once
         return self._wait_us(gate, now_ms) > 0
 
     def _wait_us(self, gate: Gate, now_ms: int) -> float:

@@ -396,8 +396,8 @@ local function admit(id, body)
   local late = is_late(id, options)
   local blocker
   for _, gate in ipairs(late and {} or gates) do
-    local first, rank_of_first = unpack(call('ZRANGE', line_of(queue, gate.name), 0, 0, 'WITHSCORES'))
-    local overtakes = first and first ~= id and tonumber(rank_of_first) <= rank
+    local first = call('ZRANGE', line_of(queue, gate.name), 0, 0)[1]
+    local overtakes = first and first ~= id
     blocker = blocker or (overtakes or wait_at(gate) > 0) and gate.name
   end
   for _, gate in ipairs(gates) do

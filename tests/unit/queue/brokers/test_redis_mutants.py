@@ -12,7 +12,7 @@ import pytest
 
 from asyncworker.queue import server
 from asyncworker.queue.brokers.redis import TEXT
-from tests.support.redis_scenarios import SCENARIOS
+from tests.support.limit_scenarios import SCENARIOS
 from tests.support.redis_script import Raw, Script, ScriptError
 from tests.support.servers import long_lived
 
@@ -38,8 +38,8 @@ RULES = {
     "a failed child releases nobody": ("(all or failed ~= '0')", "(all)"),
     "progress counts no units": ("call('HINCRBY', family, 'units', units)", "local _ = units"),
     "a settle needs no hold": (
-        "if call('HDEL', mine, id) == 0 then\n    return\n  end\n  local body = call('HGET', bodies, id)\n  if not body then\n    return\n  end\n  local note = note_of(id)\n  if op",
-        "call('HDEL', mine, id)\n  local body = call('HGET', bodies, id)\n  if not body then\n    return\n  end\n  local note = note_of(id)\n  if op",
+        "if call('HDEL', mine, id) == 0 then\n    return\n  end\n  local body = call('HGET', bodies, id)\n  if not body then\n    return\n  end\n  let_go(id, body)\n  local note = note_of(id)\n  if op",
+        "call('HDEL', mine, id)\n  local body = call('HGET', bodies, id)\n  if not body then\n    return\n  end\n  let_go(id, body)\n  local note = note_of(id)\n  if op",
     ),
     "a run needs no hold": ("if held[k] then", "if true then"),
     "reap does not compare": ("(args[3] ~= '' and args[3] ~= was)", "false"),
@@ -71,7 +71,7 @@ RULES = {
     "a child finds no room": ("local why = not parent and holder == '' and", "local why = holder == '' and"),
     "a full queue takes one more": ("room_in(queue) < 1 then", "room_in(queue) < 0 then"),
     "a full queue takes a run": ("elseif room < 1 then", "elseif room < 0 then"),
-    "delayed jobs take no room": (" - call('ZCARD', tag .. 'd:' .. queue) or math.huge", " or math.huge"),
+    "delayed jobs take no room": (" - call('ZCARD', tag .. 'd:' .. queue) - (waiting", " - (waiting"),
     "a parent is a dead letter": ("if state == 'f' and not has(body, PARENT) then", "if state == 'f' then"),
     "whatever ends is a dead letter": ("if state == 'f' and not has", "if not has"),
     "a replay pushes in": ("if body and not refusal(queue_of(body), body) then", "if body then"),
@@ -79,7 +79,7 @@ RULES = {
     "a key is taken twice": ("return 'u' .. twin", "local _ = twin"),
     "a key outlives its job": ("if twin and call('HEXISTS', bodies, twin) == 1 then", "if twin then"),
     "the order of levels is one": ("lowest_first and rank or 9 - rank", "9 - rank"),
-    "quotas are ignored": ("math.min(most[k], want - #claimed.ids)", "want - #claimed.ids"),
+    "quotas are ignored": ("math.min(most[k], want - before)", "want - before"),
     "all is unpacked at once": ("local SLICE = 1000", "local SLICE = 100000"),
     "looks without end": ("claimed.looks < POPS and ", ""),
     "who looks at all lists finds what nobody speaks of": (" and levels:find(level, 1, true) do", " do"),
@@ -94,6 +94,31 @@ RULES = {
     ),
     "who has enough wakes others": ("return levels ~= ''", "return true"),
     "a delayed child counts for nobody": ("call('HINCRBY', tag .. 'j:' .. parent, 'total', 1)", "local _ = parent"),
+    "a limit is one too high": (
+        "call('SCARD', tag .. 'l:' .. gate.name) >= gate",
+        "call('SCARD', tag .. 'l:' .. gate.name) > gate",
+    ),
+    "a permit never comes back": ("call('SREM', tag .. 'l:' .. gate.name, id) == 0", "true"),
+    "what is too late takes a permit": ("if not blocker and not late then", "if not blocker then"),
+    "whoever comes overtakes who waits": ("first and first ~= id", "false"),
+    "who was called up overtakes itself": ("first and first ~= id", "first"),
+    "several are called up to one place": ("if tonumber(rank) == CALLED then", "if false then"),
+    "a low priority waits for ever": ("% LOWEST_FIRST == 0", "% LOWEST_FIRST == 99"),
+    "a rate gives more than its burst": ("gate.take - gate.room", "gate.take - 2 * gate.room"),
+    "a rate forgets": ("return math.max(now * 1000, math.min(till, most))", "return now * 1000"),
+    "a rate remembers too long": ("if till > most then", "if false then"),
+    "a dear job never starts": ("math.min(rate[5], burst)", "rate[5]"),
+    "a rate is worth a fraction more": ("take = math.ceil(", "take = math.floor("),
+    "a worker's numbers do not hold": ("set[1] and cmsgpack.unpack(set[1]) or", ""),
+    "a worker's rates do not hold": ("unpack(set[2] and cmsgpack.unpack(set[2]) or {", "unpack({"),
+    "a step does not go on with whom it called up": ("until not moved or", "until true or"),
+    "a step looks for ever at what is held up": (
+        "    elseif is_limited(found[k]) and not guarded(admit, id, found[k]) then\n      claimed.looks = claimed.looks + 1",
+        "    elseif is_limited(found[k]) and not guarded(admit, id, found[k]) then\n      claimed.looks = claimed.looks + 0",
+    ),
+    "what is delayed includes the bells": (" - (waiting or 0) + (bells or 0)", " - (waiting or 0)"),
+    "who waits takes no room": (" - (waiting or 0) + (bells or 0)", " + (bells or 0)"),
+    "another version's body is read": ("version == 49 and (flags", "(flags"),
     "what was cancelled still counts as queued": ("queue .. ':g', -1)", "queue .. ':g', 0)"),
 }
 

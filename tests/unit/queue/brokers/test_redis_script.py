@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.redis_scenarios import SCENARIOS, Scenario
+from tests.support.limit_scenarios import SCENARIOS
+from tests.support.redis_scenarios import Scenario
 from tests.support.redis_script import LIBRARY, Raw, Script
 
 
