@@ -175,6 +175,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_port: Annotated[
         int | None, Setting(number(0, 65_535), "Serve /metrics on this port of 127.0.0.1 (0: any free one).")
     ] = None
+    no_profile: Annotated[
+        bool, Setting(boolean(), "Do not measure where jobs spend their time, and what holds the event loop.")
+    ] = False
     log_level: Annotated[str, Setting(choice("debug", "info", "warning", "error"), "What is worth a log line.")] = (
         "info"
     )
@@ -210,6 +213,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     since: Annotated[float | None, Setting(seconds(0, 10**8), "Only what was not longer ago than this.")] = None
     all: Annotated[bool, Setting(boolean(), "All of them.")] = False
     yes: Annotated[bool, Setting(boolean(), "Do it without asking.")] = False
+    once: Annotated[bool, Setting(boolean(), "Show it once and end.")] = False
     json: Annotated[bool, Setting(boolean(), "Print one JSON document on standard output.")] = False
     no_color: Annotated[bool, Setting(boolean(), "No colours, as NO_COLOR says, too.")] = False
     debug: Annotated[bool, Setting(boolean(), "Show the traceback of an unexpected error.")] = False

@@ -40,6 +40,7 @@ COMMANDS = {
     "cancel": "End a job for good.",
     "queues": "List queues, pause and bound them.",
     "dead": "Look after jobs that failed for good.",
+    "top": "Watch what workers do, and where their time goes.",
     "explain": "Show which sizes were decided on, and because of what.",
     "functions": "List the processing functions, or explain one.",
     "settings": "List all settings, and where each value came from.",

@@ -11,11 +11,9 @@ import msgspec
 from asyncworker.cli.command import Call, command
 from asyncworker.cli.line import count, date, duration
 from asyncworker.cli.table import show_table
-from asyncworker.cli.target import LONELY, engine_for
+from asyncworker.cli.target import kept_for
 from asyncworker.engine import Engine
-from asyncworker.errors import SettingsError
 from asyncworker.queue.archive import EVERY_S, Kept, history
-from asyncworker.queue.keeps.keep import Keep
 from asyncworker.secret import mask_url
 from asyncworker.tune.decisions import undone
 from asyncworker.tune.rollup import Rollup
@@ -55,9 +53,9 @@ async def body(call: Call) -> None:
     seconds.
     """
     settings = call.settings
-    engine = engine_for(call)
+    engine, keep = kept_for(call)
     try:
-        known = await history(_keep(engine))
+        known = await history(keep)
     finally:
         await engine.close()
     begin = time.time() - settings.since if settings.since is not None else 0.0
@@ -105,15 +103,6 @@ def summed(rollups: Iterable[Rollup]) -> list[Sized]:
             )
         )
     return found
-
-
-def _keep(engine: Engine) -> Keep:
-    if (engine.url in LONELY and engine.keep_at is None) or engine.keep is None:
-        raise SettingsError(
-            f"{mask_url(engine.url)} forgets what was decided: give --broker or ASYNCWORKER_BROKER, such as"
-            " redis://localhost:6379/0, or --keep FILE where the workers have it, too"
-        )
-    return engine.keep
 
 
 def _undone(decisions: Sequence[Kept]) -> list[bool]:

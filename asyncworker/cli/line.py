@@ -33,6 +33,15 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02} h"
 
 
+def size(number: float) -> str:
+    """Return bytes as ``512 B``, ``1.5 kB``, ``120 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000 or unit == "GB":
+            break
+        number /= 1000
+    return f"{number:.3g} {unit}"
+
+
 def date(seconds: float) -> str:
     """Return a date in this machine's time zone, to the second."""
     return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(" ", "seconds")

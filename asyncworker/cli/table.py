@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
+from typing import Any, TypeAlias
 
 from asyncworker.cli.command import Call
 from asyncworker.cli.line import one_line
 from asyncworker.secret import mask_text
 
+Rows: TypeAlias = Sequence[Sequence[object]]
+
 
 def show_table(
     call: Call,
     columns: Sequence[str],
-    rows: Sequence[Sequence[object]],
+    rows: Rows,
     title: str = "",
     styles: Sequence[str] = (),
 ) -> None:
@@ -22,11 +26,10 @@ def show_table(
     Args:
         styles: of each row, as `rich` calls them; only where tables are drawn.
     """
-    cells = [[_cell(value) for value in row] for row in rows]
-    right = [bool(rows) and all(isinstance(row[at], (int, float)) for row in rows) for at in range(len(columns))]
     if call.drawn:
-        _draw(call, columns, cells, right, title, styles)
+        _console(call).print(_drawn(columns, rows, title, styles))
         return
+    cells, right = _cells(columns, rows)
     if title:
         call.show(title)
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
@@ -38,6 +41,22 @@ def show_table(
         call.show("  ".join(padded).rstrip())
 
 
+@contextmanager
+def live_tables(call: Call) -> Iterator[Callable[[Sequence[tuple[Sequence[str], Rows]]], None]]:
+    """Give a function that draws tables (columns and rows) on the terminal in place of those it drew before."""
+    from rich.console import Group  # noqa: PLC0415 - slow to import, and most calls draw nothing
+    from rich.live import Live  # noqa: PLC0415 - as above
+
+    with Live(console=_console(call), auto_refresh=False) as live:
+        yield lambda tables: live.update(Group(*(_drawn(*one, "", ()) for one in tables)), refresh=True)
+
+
+def _cells(columns: Sequence[str], rows: Rows) -> tuple[list[list[str]], list[bool]]:
+    """Return the texts of all cells, and which columns stand right."""
+    right = [bool(rows) and all(isinstance(row[at], (int, float)) for row in rows) for at in range(len(columns))]
+    return [[_cell(value) for value in row] for row in rows], right
+
+
 def _cell(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return "" if value is None else str(value).lower()
@@ -46,19 +65,18 @@ def _cell(value: object) -> str:
     return f"{value:,.6g}" if isinstance(value, float) else one_line(mask_text(str(value)))
 
 
-def _draw(
-    call: Call,
-    columns: Sequence[str],
-    cells: Sequence[Sequence[str]],
-    right: Sequence[bool],
-    title: str,
-    styles: Sequence[str],
-) -> None:
+def _console(call: Call) -> Any:
+    from rich.console import Console  # noqa: PLC0415 - slow to import, and most calls draw nothing
+
+    return Console(file=call.out, no_color=not call.colour)
+
+
+def _drawn(columns: Sequence[str], rows: Rows, title: str, styles: Sequence[str]) -> Any:
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - slow to import, and most calls draw nothing
-    from rich.console import Console  # noqa: PLC0415 - as above
     from rich.table import Table  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415 - as above
 
+    cells, right = _cells(columns, rows)
     table = Table(
         box=SIMPLE_HEAD,
         show_header=any(columns),
@@ -70,4 +88,4 @@ def _draw(
         table.add_column(name, justify="right" if at_right else "left", overflow="fold")
     for row, style in zip_longest(cells, styles, fillvalue=""):
         table.add_row(*map(Text, row), style=str(style))
-    Console(file=call.out, no_color=not call.colour).print(table)
+    return table

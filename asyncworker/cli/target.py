@@ -13,6 +13,8 @@ from typing import Any
 from asyncworker.cli.command import Call
 from asyncworker.engine import Engine
 from asyncworker.errors import SettingsError, nearest
+from asyncworker.queue.keeps.keep import Keep
+from asyncworker.secret import mask_url
 
 ATTRIBUTE = "engine"
 """The name that is meant where none is given."""
@@ -63,6 +65,22 @@ def client_for(call: Call) -> Engine:
             " such as redis://localhost:6379/0"
         )
     return engine
+
+
+def kept_for(call: Call) -> tuple[Engine, Keep]:
+    """Return an engine and its keep, where that outlives a process; who uses it closes the engine.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    engine = engine_for(call)
+    lonely = engine.url in LONELY and engine.keep_at is None
+    if lonely or (keep := engine.keep) is None:
+        raise SettingsError(
+            f"{mask_url(engine.url)} keeps nothing for others to see: give --broker or ASYNCWORKER_BROKER, such as"
+            " redis://localhost:6379/0, or the --keep of the workers"
+        )
+    return engine, keep
 
 
 def load(target: str) -> Engine:

@@ -32,7 +32,7 @@ from asyncworker.tune.rollup import Rollup, Rollups
 log = logging.getLogger(__name__)
 
 EVERY_S = 10.0
-PATIENCE_S = 2.0
+PATIENCE_S = 5.0
 """How long a start waits for what was learned, and an end for the last to be written."""
 DECISIONS, ROLLUPS, LEARNED = "decisions", "rollups", "learned"
 MOST_ROLLUPS = 8_640

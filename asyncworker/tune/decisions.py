@@ -35,22 +35,21 @@ def cause(because: str) -> str:
 def undone(decisions: Sequence[Decided]) -> list[bool]:
     """Return of each of these, oldest first, whether a later one took it back.
 
-    What takes back undoes the whole way that led there: all changes of that actuator the other way right before it,
-    as far as the size that it goes back to.
+    What takes back undoes those changes of its actuator right before it that led the other way, beyond the size that
+    it goes back to.
     """
     taken_back = [False] * len(decisions)
     for at, back in enumerate(decisions):
         if cause(back.because) not in UNDONE:
             continue
+        way = 1 if back.old > back.new else -1
         for earlier in range(at - 1, -1, -1):
             one = decisions[earlier]
             if one.name != back.name:
                 continue
-            if (one.new > one.old) == (back.new > back.old) or cause(one.because) in UNDONE:
+            if (one.new - one.old) * way < 0 or (one.new - back.new) * way <= 0 or cause(one.because) in UNDONE:
                 break
             taken_back[earlier] = True
-            if one.old == back.new:
-                break
     return taken_back
 
 

@@ -21,7 +21,7 @@ HOLDS = 5
 class FunctionLoad(msgspec.Struct, frozen=True):
     """One function since the last snapshot, over its measured calls that ended: ``share`` of their time on the loop.
 
-    ``wall_s``, ``await_s`` and ``cpu_s`` are means of one call.
+    ``wall_s``, ``await_s``, ``cpu_s`` and ``on_loop_s`` are means of one call.
     """
 
     name: str
@@ -32,6 +32,7 @@ class FunctionLoad(msgspec.Struct, frozen=True):
     wall_s: float
     await_s: float
     cpu_s: float
+    on_loop_s: float = 0.0
 
 
 class TaskLoad(msgspec.Struct, frozen=True):
@@ -143,11 +144,12 @@ class Top:
             calls = of.calls - (old.calls if old else 0)
             if not calls:
                 continue
-            wall, waits, cpu, own = (
+            wall, waits, cpu, own, on_loop = (
                 getattr(of, name) - (getattr(old, name) if old else 0.0)
-                for name in ("wall_s", "await_s", "cpu_s", "self_s")
+                for name in ("wall_s", "await_s", "cpu_s", "self_s", "on_loop_s")
             )
-            found.append(FunctionLoad(*key, calls, own, wall / calls, max(0.0, waits) / calls, max(0.0, cpu) / calls))
+            means = (wall / calls, max(0.0, waits) / calls, max(0.0, cpu) / calls, on_loop / calls)
+            found.append(FunctionLoad(*key, calls, own, *means))
         whole = sum(of.share for of in found)
         found.sort(key=lambda of: of.share, reverse=True)
         return [msgspec.structs.replace(of, share=of.share / whole if whole > 0 else 0.0) for of in found[:TOP]]

@@ -110,7 +110,7 @@ def test_what_nobody_keeps_is_a_clear_error(tmp_path: Path) -> None:
     for broker in ((), ("--broker", "memory://"), ("--broker", "embedded://")):
         code, out, err = call("explain", *broker, cwd=tmp_path)
         assert (code, out) == (2, "")
-        assert "forgets what was decided: give --broker or ASYNCWORKER_BROKER" in err
+        assert "keeps nothing for others to see: give --broker or ASYNCWORKER_BROKER" in err
     code, _, err = call("explain", "--broker", f"unix://:hunter2@{tmp_path}/none", cwd=tmp_path)
     assert code == 1
     assert "does not answer" in err

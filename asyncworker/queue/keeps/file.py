@@ -92,6 +92,7 @@ class FileKeep:
             with self._told():
                 db = sqlite3.connect(self._path, timeout=PATIENCE_S)
                 try:
+                    db.execute("PRAGMA synchronous = NORMAL")
                     with db:
                         for statement in SCHEMA:
                             db.execute(statement)

@@ -59,6 +59,18 @@ def test_what_went_the_other_way_or_took_back_itself_is_not_undone() -> None:
     assert undone([]) == []
 
 
+def test_what_led_to_a_size_that_is_kept_is_not_undone() -> None:
+    changes = made(
+        ("task mail", 128, 256, "start-up: 9/s at 128, still growing"),
+        ("task mail", 256, 512, "start-up: 12/s at 256, still growing"),
+        ("task mail", 512, 1000, "start-up: 15/s at 512, still growing"),
+        ("task mail", 1000, 826, "a cliff at 996"),
+    )
+    assert undone(changes) == [False, False, True, False]
+    down = made(("pool", 9, 6, "level low"), ("pool", 6, 2, "level low"), ("pool", 2, 5, "undone: 1/s"))
+    assert undone(down) == [False, True, False]
+
+
 def test_decisions_are_dated_told_and_counted_by_name_and_cause() -> None:
     bus, told, clock = Bus(), [], FrozenClock()
     bus.listen(Decided, told.append)
