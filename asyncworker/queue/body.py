@@ -17,6 +17,7 @@ PARENT = 2
 TIMED = 4
 UNIQUE = 8
 LIMITED = 128
+AFTER = 16
 
 
 class Note(msgspec.Struct, frozen=True, gc=False):
@@ -57,7 +58,7 @@ def pack_body(job: Job) -> bytes:
     """
     if len(job.payload) > MAX_PAYLOAD_BYTES:
         raise JobTooBig(f"job {job.id} takes {len(job.payload)} bytes; at most {MAX_PAYLOAD_BYTES} travel")
-    flags = PARENT if job.hold else 0
+    flags = (PARENT if job.hold else 0) | (AFTER if job.after else 0)
     if not job.options:
         return _head(job.queue, job.priority, flags) + job.payload
     options = pack(job.options)
@@ -128,5 +129,5 @@ def delivery(job_id: str, body: bytes, note: bytes | None) -> Delivery:
         put_back=said.put_back,
         enqueued_ms=said.enqueued_ms,
         cancel_asked=bool(said.cancel_asked),
-        plain=not flags & (PARENT | UNIQUE | LIMITED) and len(job_id) == ID_LENGTH,
+        plain=not flags & (PARENT | UNIQUE | LIMITED | AFTER) and len(job_id) == ID_LENGTH,
     )

@@ -54,9 +54,12 @@ class Job(msgspec.Struct, frozen=True, gc=False):
 
     ``payload`` is `codec.pack_call`; ``options`` (task options that this one call overrides, by name) travel
     with it; with ``unique`` among them no other job of that key is taken in until this one is over. ``delay_s`` counts from the broker's clock, ``at_s`` is a date in seconds since the epoch; 0 is
-    now. ``hold`` names an epoch that has joined: the job is born running in its hands and sealed by it later
-    (`Op.SEAL`), which is how a map/reduce job takes children while it is still being cut. ``durable``: where it must
-    be when enqueueing it returns (`asyncworker.queue.durability`).
+    now. ``after`` names jobs, each once, that must be over before this one is handed out: it is ``blocked`` until then. One
+    of them that ends otherwise than by success fails it at once, as ``dependency``, unless its option ``allow_failure``
+    is true. With the option ``input`` (1) or ``inputs`` (how many of the first) the broker keeps how they ended for it,
+    whatever becomes of their own results: read as ``<id>.<place>``. ``hold`` names an epoch that has joined: the job is
+    born running in its hands and sealed by it later (`Op.SEAL`), which is how a map/reduce job takes children while it
+    is still being cut. ``durable``: where it must be when enqueueing it returns (`asyncworker.queue.durability`).
     """
 
     id: str
@@ -68,6 +71,7 @@ class Job(msgspec.Struct, frozen=True, gc=False):
     at_s: float = 0.0
     hold: str = ""
     durable: str = "memory"
+    after: tuple[str, ...] = ()
 
 
 class Receipt(StrEnum):
@@ -81,6 +85,12 @@ class Receipt(StrEnum):
 
 class Twin(msgspec.Struct, frozen=True, gc=False):
     """The other answer of `Broker.enqueue`: a job that is not over has the same ``unique`` key; nothing was added."""
+
+    id: str
+
+
+class Missing(msgspec.Struct, frozen=True, gc=False):
+    """Another answer of `Broker.enqueue`: nobody knows this job, after which the new one is to run; nothing was added."""
 
     id: str
 
@@ -200,6 +210,8 @@ class Found(msgspec.Struct, frozen=True):
     payload: bytes = b""
     record: bytes = b""
     children: Progress | None = None
+    after: Progress | None = None  # the jobs that it was to wait for, as those are counted
+    waits_for: tuple[str, ...] = ()  # the first few of them that are not over
 
 
 class WorkerCard(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from asyncworker.errors import BadParameters, DecodeError
-from asyncworker.queue.body import LIMITED, OPTIONS, delivery, pack_body, read_note, split_body
+from asyncworker.queue.body import AFTER, LIMITED, OPTIONS, delivery, pack_body, read_note, split_body
 from asyncworker.queue.codec import born_ms, unpack_record
 from asyncworker.queue.job import (
     DEFAULT_PRIORITY,
@@ -20,6 +20,7 @@ from asyncworker.queue.job import (
     Depth,
     Found,
     Job,
+    Missing,
     Op,
     Progress,
     QueueDepth,
@@ -39,7 +40,8 @@ Parcel = tuple[tuple[str, int], bool, tuple[Any, ...]]
 """A job on its way: queue and priority; whether it stands alone or may go with others in a run; what is sent."""
 
 _RECEIPTS = {"k": Receipt.KNOWN, "c": Receipt.CLOSED, "f": Receipt.FULL}
-_refusals = re.compile(r"(\d+)([a-z])(\w*)").findall
+_OTHERS: dict[str, type[Twin | Missing]] = {"u": Twin, "m": Missing}
+_refusals = re.compile(r"(\d+)([a-z])([\w.]*)").findall
 _TEXTS = frozenset({Op.RETRY, Op.SNOOZE, Op.PUT_BACK})
 _read_card = msgspec.msgpack.Decoder(WorkerCard).decode
 
@@ -56,7 +58,8 @@ def parcel(job: Job) -> Parcel:
         return where, False, (job.id, body)
     if not (math.isfinite(job.delay_s) and math.isfinite(job.at_s)):
         raise BadParameters(f"job {job.id} has a delay or date that is no time")
-    return where, True, (job.id, body, round(job.delay_s * 1000), round(job.at_s * 1000), job.hold)
+    after = (len(job.after), *job.after) if job.after else ()
+    return where, True, (job.id, body, round(job.delay_s * 1000), round(job.at_s * 1000), job.hold, *after)
 
 
 def batches(jobs: Sequence[Job]) -> list[list[Parcel]]:
@@ -106,11 +109,11 @@ def runs(batch: Sequence[Parcel]) -> tuple[list[Any], list[int]]:
     return list(itertools.chain.from_iterable(parts)), list(itertools.chain.from_iterable(numbers))
 
 
-def receipts(refused: bytes, order: Sequence[int]) -> list[Receipt | Twin]:
+def receipts(refused: bytes, order: Sequence[int]) -> list[Receipt | Twin | Missing]:
     """Read an ENQUEUE's answer, of jobs that stood there in this order."""
-    answers: list[Receipt | Twin] = [Receipt.ACCEPTED] * len(order)
-    for number, why, twin in _refusals(refused.decode()) if refused else ():
-        answers[order[int(number)]] = Twin(twin) if twin else _RECEIPTS[why]
+    answers: list[Receipt | Twin | Missing] = [Receipt.ACCEPTED] * len(order)
+    for number, why, other in _refusals(refused.decode()) if refused else ():
+        answers[order[int(number)]] = _OTHERS[why](other) if other else _RECEIPTS[why]
     return answers
 
 
@@ -153,12 +156,13 @@ def found(job_id: str, said: Sequence[Any]) -> Found | None:
         return None
     if state := STATES.get(said[0]):
         return _over(job_id, state, *said[1:])
-    word, body, note, at_ms, error, children = said
+    word, body, note, at_ms, error, counts, *waits = said
     state, known, at_s = State(word.decode()), read_note(note), float(at_ms) / 1000
     try:
-        queue, priority, _, _, payload = split_body(body)
+        queue, priority, flags, _, payload = split_body(body)
     except DecodeError:
-        queue, priority, payload = "", 0, b""
+        queue, priority, flags, payload = "", 0, 0, b""
+    progress = _progress(*counts) if counts[0] else None
     running = state is State.RUNNING
     return Found(
         id=job_id,
@@ -171,7 +175,9 @@ def found(job_id: str, said: Sequence[Any]) -> Found | None:
         due_s=at_s if state in {State.SCHEDULED, State.RETRYING} else 0.0,
         error=(error or b"").decode(errors="replace") or known.error,
         payload=payload,
-        children=_progress(*children) if children[0] else None,
+        children=None if flags & AFTER else progress,
+        after=progress if flags & AFTER else None,
+        waits_for=tuple(one.decode() for one in waits[0]) if waits else (),
     )
 
 

@@ -1178,6 +1178,405 @@ def a_parent_may_be_retried(s: Script) -> None:
     assert s.claim("e1", 1) == [parent]
 
 
+# ------------------------------------------------------------------------------------------------ jobs that wait for jobs
+
+
+@scenario
+def a_job_waits_for_others(s: Script) -> None:
+    s.join()
+    a, b = s.put(count=2)
+    s.now += 3
+    last = s.after(a, b)
+    assert s.list() == [a, b]
+    assert s.counts() == {"n": 3}
+    state, _, note, since, error, counts, waits = s.find(last)
+    assert (state, note, since, error) == (b"blocked", None, b"%d" % s.now, None)
+    assert counts == [b"2", b"0", b"0", b"0", b"1", b"wait"]
+    assert waits == [a.encode(), b.encode()]
+    assert s.hash("x").keys() == {a, b}
+    assert s.claim("e1", 9) == [a, b]
+    s.now += 1
+    assert s.claim("e1", 9, runs=[("q", 60, [(b, b"B")])]) == []
+    assert s.find(last)[5:] == [[b"2", b"1", b"0", b"0", b"1", b"wait"], [a.encode()]]
+    assert s.redis("EXISTS", f"n:{b}") == 0
+    assert s.claim("e1", 9, (a, "s", 60, b"A")) == [last], "in the very step that settles the last"
+    assert s.find(last)[5:] == [[b"2", b"2", b"0", b"0", b"1", b"over"], []]
+    assert s.redis("EXISTS", f"o:{last}") == 0, "it does not ask how they ended"
+    s.claim("e1", 0, (last, "s", 60, b"C"))
+    assert s.names() == {"b", "a:e1", "c", "w:lane", f"o:{a[:-1]}"}
+
+
+@scenario
+def what_a_job_is_given_outlives_where_it_came_from(s: Script) -> None:
+    s.join()
+    a, b = s.put(count=2)
+    s.claim("e1", 2)
+    last = s.after(b, a, inputs=2)
+    one = s.after(a, input=1)
+    s.claim("e1", 0, runs=[("q", 0, [(a, b"A")])])
+    assert s.look(a) == [None]
+    assert s.claim("e1", 9, (b, "s", 0, b"B")) == [one, last]
+    assert s.look(f"{last}.0", f"{last}.1", f"{one}.0") == [b"sB", b"sA", b"sA"]
+    s.claim("e1", 0, (last, "r", 0, b"why"))
+    assert s.look(f"{last}.0") == [b"sB"]
+    s.claim("e1", 0, (one, "s", 0), *((id, "s", 0) for id in s.claim("e1", 1)))
+    assert s.names() <= {"b", "a:e1", "c", "w:lane", "m"}
+
+
+@scenario
+def after_what_is_over(s: Script) -> None:
+    s.join()
+    a, b, c = s.put(count=3)
+    s.claim("e1", 3)
+    s.claim("e1", 0, (b, "f", 60, b"x"), (c, "e", 60, b"x"), runs=[("q", 60, [(a, b"A")])])
+    first = s.after(a, input=1)
+    assert s.list() == [first]
+    assert s.look(f"{first}.0") == [b"sA"]
+    failed = s.after(a, b)
+    assert s.state(failed) == "f"
+    both = s.after(b, c, inputs=2, allow_failure=True)
+    assert s.list() == [first, both]
+    assert s.find(both)[5] == [b"2", b"2", b"2", b"0", b"1", b"over"]
+    assert s.look(f"{both}.0", f"{both}.1") == [b"fx", b"ex"]
+    assert s.note(a) == {}
+
+
+@scenario
+def after_what_nobody_knows(s: Script) -> None:
+    (a,) = s.put(count=1)
+    before = s.names(), s.hash("x")
+    self = s.new_ids(1)[0]
+    assert s.send(s.job(after=(a, "nobody.7"), options={"unique": "k"}), s.job()) == [1, b"0mnobody.7"]
+    assert s.send(s.job(self, after=(self,), options={"x": 1})) == [1, b"0m" + self.encode()]
+    assert (s.names(), s.hash("x")) == before
+    assert s.send(s.job(a, after=(a,), options={"x": 1})) == [1, b"0k"]
+
+
+@scenario
+def who_fails_fails_its_followers(s: Script) -> None:
+    for how, op in {"failed": "f", "was cancelled": "c", "has expired": "e"}.items():
+        s.join()
+        a, b = s.put(s.job(payload=pack_call("t", (), {})), s.job())
+        second = s.after(b, a, payload=pack_call("shop.total", (), {}))
+        third = s.after(second, payload=pack_call("u", (), {}))
+        s.claim("e1", 2)
+        with Ear(s, "me") as ear:
+            s.fcall("wait", "me", third)
+            s.now += 1500
+            s.claim("e1", 0, (a, op, 60, b"x"))
+            ((inbox, news),) = ear.heard()
+        assert (inbox, news[:28]) == ("me", b"vf" + third.encode())
+        for id, task in ((second, "shop.total"), (third, "u")):
+            (said,) = s.look(id)
+            assert said[:1] == b"f"
+            record = unpack_record(said[1:])
+            text = f"job {a} {how}"
+            assert record == Record(task, ended_s=s.now / 1000, reason="dependency", error_text=text)
+            assert ttl_of(s, f"f:{id}") == FAILED_TTL
+        assert {key for key in s.names() if key[:2] == "n:"} == {f"n:{b}"}
+        assert s.claim("e1", 9, (b, "s", 0)) == []
+        assert not {key for key in s.names() if key[:2] == "n:"}
+        assert s.reap(crashed=False) == 0
+    assert s.counts() == {"n": 12, "f": 7, "c": 1, "e": 1, "s": 3}
+
+
+@scenario
+def a_follower_that_allows_failure(s: Script) -> None:
+    s.join()
+    a, b = s.put(count=2)
+    last = s.after(a, b, inputs=2, allow_failure=True)
+    s.claim("e1", 2)
+    s.claim("e1", 0, (a, "f", 60, b"x"))
+    assert s.find(last)[5:] == [[b"2", b"1", b"1", b"0", b"1", b"wait"], [b.encode()]]
+    assert s.claim("e1", 9, (b, "s", 60, b"B")) == [last]
+    assert s.look(f"{last}.0", f"{last}.1") == [b"fx", b"sB"]
+
+
+@scenario
+def a_blocked_job_is_cancelled(s: Script) -> None:
+    s.join()
+    (a,) = s.put(count=1)
+    middle = s.after(a, inputs=1)
+    last = s.after(middle)
+    assert s.cancel(middle) == "blocked"
+    assert s.look(middle, last)[0] == b"c"
+    assert s.state(last) == "f"
+    assert not {key for key in s.names() if key[:2] in {"h:", "j:"}} - {f"h:{last}", f"j:{last}"}
+    assert s.list() == [a]
+    s.claim("e1", 1)
+    assert s.claim("e1", 9, (a, "s", 0)) == []
+    assert s.hash("p") == {}
+    assert s.counts() == {"n": 3, "c": 1, "f": 1, "s": 1}
+
+
+@scenario
+def a_follower_that_runs_is_asked_to_stop(s: Script) -> None:
+    s.join()
+    (a,) = s.put(count=1)
+    last = s.after(a)
+    s.claim("e1", 1)
+    assert s.claim("e1", 1, (a, "s", 0)) == [last]
+    assert s.cancel(last) == "running"
+    assert s.held() == {last}
+    s.claim("e1", 0, (last, "u"))
+    assert s.look(last) == [b"c"]
+    assert s.hash("p") == {}
+
+
+@scenario
+def whatever_ends_a_job_lets_its_followers_hear(s: Script) -> None:
+    s.join()
+    (a,) = s.put(count=1)
+    waits = s.after(a)
+    assert s.cancel(a) == "queued"
+    assert s.state(waits) == "f"
+    (b,) = s.put(s.job(options={"max_deliveries": 1}))
+    waits = s.after(b)
+    s.claim("e1", 1)
+    s.reap()
+    assert s.state(waits) == "f"
+    parent, ids = s.parent(1)
+    waits, child = s.after(parent, input=1), s.after(ids[0], allow_failure=True)
+    s.cancel(parent)
+    assert s.state(waits) == "f"
+    s.join("e2")
+    assert s.claim("e2", 9) == []
+    assert s.claim("e2", 9) == [child], "whose former was dropped where it would have been claimed"
+
+
+@scenario
+def a_job_that_others_wait_for_keeps_its_note(s: Script) -> None:
+    s.join()
+    a, b = s.put(count=2)
+    s.claim("e1", 1)
+    s.claim("e1", 0, (a, "r", 0, b"why"))
+    last = s.after(a, b)
+    second = s.after(a)
+    assert s.note(a) == {"a": 1, "e": "why", "n": 1}
+    assert s.note(b) == {"n": 1}
+    s.claim("e1", 9)
+    s.claim("e1", 0, (a, "r", 0, b"again"))
+    s.claim("e1", 1)
+    assert s.claim("e1", 9, runs=[("q", 0, [(a, b""), (b, b"")])]) == [second, last]
+
+
+@scenario
+def a_follower_may_be_delayed_and_unique(s: Script) -> None:
+    s.join()
+    (a,) = s.put(count=1)
+    last = s.after(a, delay_s=5, unique="k")
+    soon = s.after(a, delay_s=1)
+    assert s.send(s.job(options={"unique": "k"})) == [1, b"0u" + last.encode()]
+    s.claim("e1", 1)
+    s.now += 2000
+    assert s.claim("e1", 9, (a, "s", 0)) == [soon]
+    assert s.state(last) == "scheduled"
+    s.now += 3000
+    assert s.claim("e1", 9, (soon, "s", 0)) == [last]
+    s.claim("e1", 0, (last, "s", 0))
+    s.put(s.job(options={"unique": "k"}))
+
+
+@scenario
+def followers_of_other_queues_are_woken(s: Script) -> None:
+    s.join()
+    s.join("e2", queues=["p"])
+    (a,) = s.put(count=1)
+    last = s.after(a, queue="p", priority=9)
+    s.step("e2", 1, idle=True, queues=["p"])
+    s.claim("e1", 1)
+    with Ear(s, "e2") as ear:
+        s.claim("e1", 0, (a, "s", 0))
+        assert ear.heard() == [("e2", b"w")]
+    assert s.claim("e2", 1, queues=["p"]) == [last]
+
+
+@scenario
+def a_blocked_job_takes_no_room(s: Script) -> None:
+    s.join()
+    s.fcall("switch", "q", "b", 1)
+    (a,) = s.put(count=1)
+    last = s.after(a)
+    s.claim("e1", 1)
+    assert s.claim("e1", 1, (a, "s", 0)) == [last]
+
+
+@scenario
+def many_followers_hear_in_slices(s: Script) -> None:
+    s.join()
+    s.join("e2")
+    (a,) = s.put(count=1)
+    ids = s.new_ids(450)
+    s.put(*(s.job(id, queue="p", after=(a,), options={"x": 1}) for id in ids))
+    s.claim("e1", 1)
+    s.claim("e2", 1, idle=True)
+    with Ear(s, "e2") as ear:
+        assert s.step("e1", 9, (a, "s", 60, b"A"))[2] == s.now, "there is more to do at once"
+        assert ear.heard() == [("e2", b"w")]
+    for count in (200, 400):
+        assert s.list("p") == ids[:count]
+        assert s.redis("EXISTS", f"n:{a}") == 1
+        assert s.step("e1", 9)[2] == (s.now if count == 200 else -1)
+    assert s.list("p") == ids
+    assert s.names() & {f"n:{a}", "d:q"} == set()
+    assert s.hash("p") == {}
+
+
+@scenario
+def a_long_chain_fails_in_slices(s: Script) -> None:
+    s.join()
+    (a,) = s.put(count=1)
+    chain = [a]
+    for _ in range(250):
+        chain.append(s.after(chain[-1]))
+    assert s.cancel(a) == "queued"
+    assert s.state(chain[200]) == "f"
+    assert s.state(chain[201]) == "blocked"
+    assert s.step("e1", 1)[2] == -1
+    assert [s.state(id) for id in chain[1:]] == ["f"] * 250
+    assert unpack_record(s.look(chain[-1])[0][1:]).error_text == f"job {a} was cancelled"
+
+
+@scenario
+def many_formers_are_waited_for_in_slices(s: Script) -> None:
+    s.join()
+    s.join("e2")
+    ids = s.put(count=2500)
+    jobs = [s.job(after=tuple(ids), options={"inputs": 2500}), s.job(after=tuple(ids[:900]), options={"x": 1})]
+    s.step("e2", 1, idle=True, queues=["p"])
+    s.put(*jobs)
+    big, small = (job.id for job in jobs)
+    assert s.redis("ZRANGE", "d:q", 0, -1) == [f"<{big}1000".encode(), f"<{small}0".encode()]
+    assert s.find(big)[5] == [b"2500", b"0", b"0", b"0", b"1", b"wait"]
+    assert len(s.hash("x")) == 1000
+    first = s.claim("e1", 200)
+    assert len(s.hash("x")) == 2000
+    s.claim("e1", 0, *((id, "s", 60, b"x") for id in first))
+    s.redis("HDEL", "e", *ids[2400:])
+    assert s.cancel(small) == "blocked"
+    s.claim("e1", 0)
+    assert s.state(big) == "blocked"
+    last = s.claim("e1", 200)
+    assert s.state(big) == "f", "what is forgotten when its turn comes has expired"
+    assert unpack_record(s.look(big)[0][1:]).error_text == f"job {ids[2400]} has expired"
+    assert s.redis("ZCARD", "d:q") == 0
+    assert s.hash("p") == {}
+    assert len(last) == 200
+
+
+@scenario
+def who_is_asked_for_again_waits_for_many(s: Script) -> None:
+    s.join()
+    ids = s.put(count=1500)
+    last = s.after(*ids, inputs=1500)
+    s.claim("e1", 1)
+    assert s.claim("e1", 0, (ids[0], "f", 60, b"x")) == []
+    assert s.state(last) == "f"
+    s.claim("e1", 1)
+    assert s.fcall("replay", ids[0], last) == [1, 1]
+    held = s.held()
+    for _ in range(20):
+        held = set(s.claim("e1", 1000, *((id, "s", 0, id.encode()) for id in held)))
+        if held == {last}:
+            break
+    said = s.look(*(f"{last}.{place}" for place in (0, 1, 1499)))
+    assert said == [b"s" + ids[place].encode() for place in (0, 1, 1499)]
+    s.claim("e1", 0, (last, "s", 0))
+    assert s.counts() == {"n": 1503, "f": 2, "s": 1501}
+    assert s.hash("x") == {}
+
+
+@scenario
+def a_repeated_step_releases_once(s: Script) -> None:
+    s.join()
+    a, b = s.put(count=2)
+    last = s.after(a, b)
+    s.claim("e1", 2)
+    s.claim("e1", 0, (a, "s", 60))
+    assert s.step("e1", 0, (a, "s", 60), seq=2)[0] == -2
+    assert s.find(last)[5][1] == b"1"
+    answer = s.step("e1", 9, (b, "s", 60), seq=9)
+    assert answer[0] == -3
+    assert s.list() == [last]
+    assert s.step("e1", 9, (b, "s", 60), seq=9)[0] == -2
+    assert s.list() == [last]
+
+
+@scenario
+def a_dead_follower_comes_back_with_what_it_was_given(s: Script) -> None:
+    s.join()
+    (a,) = s.put(count=1)
+    last = s.after(a, input=1)
+    s.claim("e1", 1)
+    s.claim("e1", 1, (a, "s", 0, b"A"))
+    s.claim("e1", 0, (last, "f", 60, b"x"))
+    assert {ttl_of(s, f"{key}:{last}") for key in "jo"} == {60}
+    assert s.fcall("replay", last) == [1]
+    assert {s.redis("TTL", f"{key}:{last}") for key in "jo"} == {-1}
+    assert s.claim("e1", 1) == [last]
+    assert s.look(f"{last}.0") == [b"sA"]
+    s.claim("e1", 0, (last, "f", 60, b"x"))
+    s.fcall("purge", last)
+    assert s.names() <= {"b", "a:e1", "c", "w:lane", "m"}
+
+
+@scenario
+def a_follower_that_failed_by_another_waits_once_more(s: Script) -> None:
+    s.join()
+    a, b, c = s.put(count=3)
+    last = s.after(a, b, c, inputs=3)
+    s.claim("e1", 3)
+    s.claim("e1", 0, (a, "s", 0, b"A"), (b, "f", 60, b"x"))
+    assert s.state(last) == "f"
+    assert {ttl_of(s, f"{key}:{last}") for key in "joh"} == {FAILED_TTL}
+    assert s.fcall("replay", last) == [0], "it failed for what is still so"
+    assert sorted(id.decode() for id in s.fcall("dead")) == [b, last]
+    assert s.fcall("replay", b, last) == [1, 1]
+    assert {s.redis("TTL", f"{key}:{last}") for key in "joh"} == {-1}
+    assert s.find(last)[5:] == [[b"3", b"1", b"0", b"0", b"1", b"wait"], [b.encode(), c.encode()]]
+    assert s.claim("e1", 9, (c, "s", 0, b"C")) == [b]
+    assert s.find(last)[5][:2] == [b"3", b"2"], "heard once, though it was told twice"
+    assert s.claim("e1", 9, (b, "s", 0, b"B")) == [last]
+    assert s.look(*(f"{last}.{place}" for place in range(3))) == [b"sA", b"sB", b"sC"]
+
+
+@scenario
+def a_follower_comes_back_after_what_succeeded_meanwhile(s: Script) -> None:
+    s.join()
+    a, b = s.put(count=2)
+    last = s.after(a, b, input=1)
+    s.claim("e1", 2)
+    s.claim("e1", 0, (a, "f", 60, b"x"), (b, "s", 60, b"B"))
+    s.fcall("replay", a)
+    s.claim("e1", 1)
+    s.claim("e1", 0, (a, "s", 60, b"A"))
+    assert s.fcall("replay", last) == [1]
+    assert s.list() == [last]
+    assert s.look(f"{last}.0", f"{last}.1") == [b"sA", b"sB"]
+
+
+@scenario
+def a_follower_of_the_forgotten_stays_dead(s: Script) -> None:
+    s.join()
+    (a,) = s.put(count=1)
+    last = s.after(a)
+    s.claim("e1", 1)
+    s.claim("e1", 0, (a, "f", 0, b"x"))
+    assert s.fcall("replay", last) == [0]
+    assert unpack_record(s.look(last)[0][1:]).error_text == f"job {a} has expired"
+
+
+@scenario
+def a_follower_whose_body_is_broken_leaves_the_others_alone(s: Script) -> None:
+    s.join()
+    (a,) = s.put(count=1)
+    ids = [s.after(a) for _ in range(3)]
+    s.redis("HSET", "e", ids[1], "1")
+    s.claim("e1", 1)
+    assert s.claim("e1", 9, (a, "s", 0)) == [ids[0], ids[2]]
+    assert s.hash("p").keys() == {ids[1]}
+
+
 # ------------------------------------------------------------------------------------------------ what people do
 
 

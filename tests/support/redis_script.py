@@ -101,6 +101,7 @@ class Script:
             plain = body[1] & ~LIMITED <= OPTIONS and not (delay or at or len(job.id) > 26)
             args += [job.queue, job.priority, int(plain), job.id, body]
             args += [] if plain else [delay, at, job.hold]
+            args += [len(job.after), *job.after] if job.after else []
         return self.fcall("enqueue", *args)
 
     def put(self, *jobs: Job, count: int = 0, **more: Any) -> list[str]:
@@ -131,6 +132,12 @@ class Script:
         if ids:
             self.put(*(self.job(id, queue) for id in ids))
         return parent, ids
+
+    def after(self, *formers: str, id: str = "", **more: Any) -> str:
+        """Enqueue a job that waits for others, and return its id."""
+        options = {name: more.pop(name) for name in ("input", "inputs", "allow_failure", "unique") if name in more}
+        (id,) = self.put(self.job(id, after=formers, options={"x": 1} | options, **more))
+        return id
 
     def step(
         self,

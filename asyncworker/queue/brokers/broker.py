@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from asyncworker.queue.job import Claimed, Depth, Ended, Found, Job, Receipt, Settled, State, Twin, WorkerCard
+from asyncworker.queue.job import Claimed, Depth, Ended, Found, Job, Missing, Receipt, Settled, State, Twin, WorkerCard
 
 Notice = Callable[[str], None]
 """Called in the event loop: ``""`` there may be work; an id: this job was asked to stop, or (a parent's id)
@@ -32,12 +32,13 @@ class Broker(Protocol):
         """
         ...
 
-    async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt | Twin]:
+    async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt | Twin | Missing]:
         """Take jobs in, in this order; one round trip a thousand. Repeats of an id add nothing.
 
         Returns:
             what became of each, in order; a `Twin` names the job that holds the same ``unique`` key. The key is
-            free again when its job ends in any way; a key whose job is gone is free, too. Children have none.
+            free again when its job ends in any way; a key whose job is gone is free, too. Children have none. A
+            `Missing` names a job that nobody knows, or knows no longer, among those ``after`` which it is to run.
 
         Raises:
             BrokerDown: no answer in time; calling again with the same jobs is safe. QueueFull: no room.
@@ -97,7 +98,7 @@ class Broker(Protocol):
         """Return how jobs ended, in the order of *ids*; None for one that is not over when the wait is.
 
         ``timeout`` 0 only looks; None waits for ever. No polling: the broker tells. An id of a child's chunk is
-        ``<child>:<number>``.
+        ``<child>:<number>``, and ``<id>.<place>`` how one ended after which a job that is not over was enqueued.
 
         Raises:
             JobNotFound: an id that nobody knows (or whose result has expired).

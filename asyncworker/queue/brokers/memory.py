@@ -15,7 +15,7 @@ import itertools
 import secrets
 import threading
 from bisect import bisect_left, insort
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
@@ -23,11 +23,11 @@ from heapq import heapify, heappop, heappush
 import msgspec
 
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.errors import BrokerDown, JobNotFound, JobTooBig, LeaseLost
+from asyncworker.errors import BrokerDown, DecodeError, JobNotFound, JobTooBig, LeaseLost
 from asyncworker.events import Bus
 from asyncworker.queue.admin import Admin
 from asyncworker.queue.brokers.broker import Broker, Notice
-from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, pack
+from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, pack, unpack_record
 from asyncworker.queue.gate import Gates, is_late, is_limited
 from asyncworker.queue.job import (
     PRIORITIES,
@@ -37,6 +37,7 @@ from asyncworker.queue.job import (
     Ended,
     Found,
     Job,
+    Missing,
     Op,
     Progress,
     QueueDepth,
@@ -55,6 +56,8 @@ LOST_TTL_S = 7 * 86400
 MOST_DEAD = 10_000
 MOST_HELD_UP = 1000
 """Jobs that one step may find held up: a long backlog of one limit must not stall the others."""
+SHOWN = 10
+HOW = {State.FAILED: "failed", State.CANCELLED: "was cancelled", State.EXPIRED: "has expired"}
 LOWEST_FIRST_EVERY = 16
 ENDS = {
     Op.SUCCEEDED: State.SUCCEEDED,
@@ -76,12 +79,13 @@ class MemoryBroker(Broker, Admin):
         self._expiry: list[tuple[float, str]] = []  # a heap: what of _over is forgotten next
         self._epochs: dict[str, _Epoch] = {}
         self._idle: dict[str, set[str]] = {}  # who sleeps, and the queues it watches
-        self._dead: dict[str, Job] = {}
+        self._dead: dict[str, _Entry] = {}
         self._gates = Gates(self._call_up, self._arm)
         self._called: list[_Entry] | None = None  # while jobs are claimed: who has been called up meanwhile
         self._twins: dict[str, str] = {}  # unique key -> the job that has it
         self._beats: dict[str, tuple[int, int]] = {}  # how many, and the lease in ms
         self._lock = threading.Lock()  # for _beats
+        self._ending: deque[tuple[Found, list[_Entry]]] = deque()  # who ended, and who is to hear of it
         self._closed = False
 
     async def join(self, card: WorkerCard, notice: Notice) -> str:
@@ -91,7 +95,7 @@ class MemoryBroker(Broker, Admin):
             self._beats[epoch] = 0, round(card.lease_s * 1000)
         return epoch
 
-    async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt | Twin]:
+    async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt | Twin | Missing]:
         await asyncio.sleep(0)  # who enqueues without a pause must not starve the workers of its own process
         for job in jobs:
             if len(job.payload) > MAX_PAYLOAD_BYTES:
@@ -110,9 +114,11 @@ class MemoryBroker(Broker, Admin):
         for one in settled:
             if entry := member.held.get(one.id):
                 self._settle(entry, one, released)
+        self._relay()
         self._give_back(released)
         now_ms = self._now_ms()
         deliveries, more = self._claim(member, queues, want, now_ms)
+        self._relay()
         if deliveries:
             return Claimed(now_ms, -1, deliveries)
         if idle:
@@ -149,6 +155,7 @@ class MemoryBroker(Broker, Admin):
                 self._end(entry, State.FAILED, LOST_TTL_S, pack(record))
             else:
                 self._queues[entry.job.queue].counts["redelivered"] += crashed
+        self._relay()
         self._give_back(list(member.held.values()))
         for name in set().union(*self._idle.values()):
             self._wake(name)  # it may have taken a notice with it
@@ -175,6 +182,7 @@ class MemoryBroker(Broker, Admin):
         entry.cancel_asked = True
         if holder is None or (entry.family and not entry.family.over):
             self._end(entry, State.CANCELLED, CANCELLED_TTL_S)
+            self._relay()
         if holder:
             holder.notice(job_id)
         return state
@@ -211,10 +219,10 @@ class MemoryBroker(Broker, Admin):
     async def replay(self, ids: Sequence[str]) -> list[bool]:
         self._forget_expired()
         for job_id in ids:
-            job = self._dead.get(job_id)
-            if job and not self._refusal(job):
+            entry = self._dead.get(job_id)
+            if entry and not self._refusal(entry.job):
                 self._forget(job_id)
-                self._take(msgspec.structs.replace(job, delay_s=0.0, at_s=0.0))
+                self._take(msgspec.structs.replace(entry.job, delay_s=0.0, at_s=0.0), entry.links)
         return [job_id in self._jobs for job_id in ids]
 
     async def purge(self, ids: Sequence[str]) -> None:
@@ -245,8 +253,8 @@ class MemoryBroker(Broker, Admin):
 
     # ── the life of a job ──
 
-    def _take(self, job: Job) -> Receipt | Twin:
-        """Take one job in: a parent into its feeder's hands, any other to wait."""
+    def _take(self, job: Job, links: _Links | None = None) -> Receipt | Twin | Missing:
+        """Take one job in: a parent into its feeder's hands, any other to wait; *links*: what a dead letter waited for."""
         if job.id in self._jobs or self._ended(job.id):
             return Receipt.KNOWN
         family, feeder = self._family(job.id), self._epochs.get(job.hold)
@@ -254,6 +262,10 @@ class MemoryBroker(Broker, Admin):
             return Receipt.CLOSED
         if not (family or feeder) and (why := self._refusal(job)):
             return why
+        if links is None and job.after:
+            if unknown := [former for former in job.after if former not in self._jobs and not self._ended(former)]:
+                return Missing(unknown[0])
+            links = _Links({former: place for place, former in enumerate(job.after)}, len(job.after))
         if key := job.options.get("unique"):
             self._twins[key] = job.id
         now_ms = self._now_ms()
@@ -265,9 +277,61 @@ class MemoryBroker(Broker, Admin):
         if feeder:
             entry.family = _Family()
             self._hand(entry, feeder, now_ms)
+            return Receipt.ACCEPTED
+        due_ms = max(now_ms + round(job.delay_s * 1000), round(job.at_s * 1000))
+        if links:
+            self._hold_back(entry, links, due_ms)
         else:
-            self._later(entry, max(now_ms + round(job.delay_s * 1000), round(job.at_s * 1000)), now_ms)
+            self._later(entry, due_ms, now_ms)
         return Receipt.ACCEPTED
+
+    def _hold_back(self, entry: _Entry, links: _Links, due_ms: int) -> None:
+        """Let a job wait for those of its formers that are not over; one asked for again has lost those who succeeded."""
+        entry.links, entry.state = links, State.BLOCKED
+        links.due_ms, links.failed, links.over = due_ms, 0, False
+        entry.started_ms = self._now_ms()
+        over: list[Found] = []
+        for former in links.awaited:
+            if before := self._jobs.get(former):
+                before.followers.append(entry)
+            else:
+                over.append(self._ended(former) or Found(former, State.EXPIRED))
+        if not links.awaited:
+            self._set_free(entry, links)
+        for found in over:
+            self._hear(entry, found)
+            self._relay()
+
+    def _hear(self, entry: _Entry, found: Found) -> None:
+        """Tell a job how one ended that it waits for: the last lets it go, one that failed ends it unless it allows that."""
+        links = entry.links
+        if links is None or self._jobs.get(entry.job.id) is not entry or found.id not in links.awaited:
+            return
+        options = entry.job.options
+        if found.state is not State.SUCCEEDED:
+            links.failed += 1
+            if not options.get("allow_failure"):
+                record = Record(reason=Reason.DEPENDENCY, error_text=_blame(found))
+                self._end(entry, State.FAILED, LOST_TTL_S, pack(record))
+                return
+        name = f"{entry.job.id}.{links.awaited.pop(found.id)}"
+        if "input" in options or "inputs" in options:
+            links.kept[name] = found
+        links.done += 1
+        if not links.awaited:
+            self._set_free(entry, links)
+
+    def _set_free(self, entry: _Entry, links: _Links) -> None:
+        """Let a job come that waits for nobody any more."""
+        links.over, entry.started_ms = True, 0
+        self._later(entry, links.due_ms, self._now_ms())
+
+    def _relay(self) -> None:
+        """Tell the jobs that wait for those that ended, and so on."""
+        while self._ending:
+            found, followers = self._ending.popleft()
+            for follower in followers:
+                self._hear(follower, found)
 
     def _refusal(self, job: Job) -> Receipt | Twin | None:
         """Return why a job that comes from outside cannot be taken in now."""
@@ -275,7 +339,7 @@ class MemoryBroker(Broker, Admin):
             return Twin(twin)
         queue = self._queues[job.queue]
         waiting = queue.queued + len(queue.delayed) + self._gates.waiting[job.queue]
-        return Receipt.FULL if queue.most is not None and waiting >= queue.most else None
+        return Receipt.FULL if queue.most is not None and waiting >= queue.most and not job.after else None
 
     def _settle(self, entry: _Entry, one: Settled, released: list[_Entry]) -> None:
         """Apply one settlement; what goes back to the head of its queue is added to *released*."""
@@ -431,6 +495,8 @@ class MemoryBroker(Broker, Admin):
         self._queues[entry.job.queue].counts[state] += 1
         if entry.told:
             entry.told.set_result(Ended(state, record))
+        if entry.followers:
+            self._ending.append((found, entry.followers))
         return found
 
     def _end(self, entry: _Entry, state: State, number: int, record: bytes = b"") -> None:
@@ -449,7 +515,7 @@ class MemoryBroker(Broker, Admin):
         else:
             self._forget_expired()
             if state is State.FAILED and number > 0 and not entry.family:
-                self._dead[found.id] = entry.job
+                self._dead[found.id] = entry
                 found = msgspec.structs.replace(found, payload=entry.job.payload)
                 if len(self._dead) > MOST_DEAD:
                     del self._dead[next(iter(self._dead))]
@@ -476,8 +542,10 @@ class MemoryBroker(Broker, Admin):
 
     def _ended(self, job_id: str) -> Found | None:
         self._forget_expired()
-        family = self._family(job_id)
-        return family.kept.get(job_id) if family else self._over.get(job_id)
+        parent = self._jobs.get(parent_of(job_id) or "")
+        if parent and (kin := parent.family or parent.links):
+            return kin.kept.get(job_id)
+        return self._over.get(job_id)
 
     def _forget_expired(self) -> None:
         now = self._clock.monotonic()
@@ -524,6 +592,8 @@ class _Entry:
     state: State = State.QUEUED
     holder: _Epoch | None = None
     family: _Family | None = None
+    links: _Links | None = None
+    followers: list[_Entry] = field(default_factory=list)
     told: asyncio.Future[Ended | None] | None = None
     started_ms: int = 0
     due_ms: int = 0
@@ -547,6 +617,8 @@ class _Entry:
             payload=b"" if end else self.job.payload,
             record=record,
             children=self.family.progress() if self.family else None,
+            after=self.links.progress() if self.links and not end else None,
+            waits_for=tuple(itertools.islice(self.links.awaited, SHOWN)) if self.links and not end else (),
         )
 
     def delivery(self) -> Delivery:
@@ -560,7 +632,7 @@ class _Entry:
             deliveries=self.deliveries,
             put_back=self.put_back,
             enqueued_ms=self.born_ms,
-            plain=not (self.family or parent_of(self.job.id)),
+            plain=not (self.family or self.links or parent_of(self.job.id)),
         )
 
 
@@ -589,6 +661,37 @@ class _Family:
 
     def progress(self) -> Progress:
         return Progress(self.total, self.done, self.failed, self.units, self.sealed, self.over)
+
+
+@dataclass(slots=True, eq=False)
+class _Links:
+    """What a job was to wait for: those not over (or failed) by their places, and how the others ended."""
+
+    awaited: dict[str, int]
+    total: int
+    kept: dict[str, Found] = field(default_factory=dict)
+    done: int = 0
+    failed: int = 0
+    due_ms: int = 0
+    over: bool = False
+
+    def progress(self) -> Progress:
+        return Progress(self.total, self.done, self.failed, 0, sealed=True, over=self.over)
+
+
+def _blame(found: Found) -> str:
+    """Return why a job is not to run: the first that failed, however many have failed since because of it."""
+    record = _record(found.record)
+    if record.reason == Reason.DEPENDENCY:
+        return record.error_text
+    return f"job {found.id} {HOW[found.state]}"
+
+
+def _record(data: bytes) -> Record:
+    try:
+        return unpack_record(data)
+    except DecodeError:
+        return Record()
 
 
 class _Queue:

@@ -7,7 +7,9 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
   e               hash   id -> body, of every job that is not over. Whoever removes the body ends the job
   x               hash   id -> note, only of jobs that need one
   r:<queue>:<p>   list   ids that are ready, of one priority; ids without a body are passed over
-  d:<queue>       zset   <p><id> -> when it is due, ms; ~<gate> -> when that gate is to be looked at
+  d:<queue>       zset   <p><id> -> when it is due, ms; ~<gate> -> when that gate is to be looked at; or what is to go on
+                         at once: ><id> more of the jobs that wait for it are to hear; <<id><place> it waits for more
+                         jobs, from that place on
   o:<bucket>      hash   results: id less its last character -> that character -> record; as old as its youngest
   f:<id>          string how a job ended that did not succeed: state letter, record; its own TTL
   z               zset   dead letters: id -> until when, ms; jobs that failed and may be asked for again
@@ -15,10 +17,15 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
   j:<parent>      hash   a job with children: state (open: being cut, in its holder's hands; wait: for its children;
                          over: released), holder, total, done, failed, units, sealed, started. Goes with the parent
   o:<parent>      hash   its children: part -> state letter, record; part:number -> 's', a chunk. Goes with the parent
+  h:<id>          zset   the jobs that this one waits for -> their places among those it was enqueued with; those left
+                         of one that failed because one of them did. It has a j: (state wait, then over; due), too,
+                         and, where it wants to know how they ended, an o: (place -> state letter, record).
+                         All three go with the job; those of a dead letter with that
+  n:<id>          list   the jobs that wait for this one; at last, once it is over, its state letter and record
   u               hash   unique key -> id of the job that has it; counts while that job has a body
   i:<queue>       set    idle epochs, each to be woken once
   c               hash   <queue>:<letter> -> count: n enqueued, s f c e ended, r retried, d redelivered,
-                         g gone (cancelled, while its id still lies in a list), w wait at gates, t gates in d:<queue>
+                         g gone (cancelled, while its id still lies in a list), w wait at gates, t what lies in d:<queue> and is no job
   w:<lane>        string a producer's last call: "seq:what was refused"; TTL
   m               hash   <queue>:p -> 1, it is paused; <queue>:b -> how many jobs may wait there; and what spares
                          steps from looking: <queue>:l -> the levels whose lists may hold something,
@@ -34,27 +41,33 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
   in:<name>       channel of an epoch or a client: 'w' look for work; 'c<id>' stop this job, or this parent's
                          children; 'v<state><id> <record>' this job is over; 'o<id>' it is over, fetch its record
 
-  body = '1', flags (1 has options, 2 is a parent, 4 counts from its enqueue, 8 is unique, 128 has gates), priority, length of the queue's name, that name,
-         [length of the options in two bytes, options as MessagePack map,] payload
+  body = '1', flags (1 has options, 2 is a parent, 4 counts from its enqueue, 8 is unique, 16 waits for others, 128 has gates),
+         priority, length of the queue's name, that name, [length of the options in two bytes, options as MessagePack map,] payload
   note = MessagePack map: a attempts spent, d deliveries, p put back, c cancel asked, w inboxes of who waits, e error,
-         b when it was enqueued, ms
+         b when it was enqueued, ms, n jobs wait for it
 
 A call that came before is answered, not applied again: a step's seq must follow the epoch's last one, a producer's
 its lane's. ARGV's first is always the time: 0 (ask the server's clock) or, in tests, ms. ]]
 
 local SLICE = 1000 -- values that are unpacked at once: Lua's stack ends at some thousands
 local PROMOTED = 200 -- due jobs that one step moves in each queue
+local TOLD = 200 -- jobs that one call tells how one ended that they wait for
+local LINKED = 1000 -- jobs that one call lets others wait for
 local POPS = 1000 -- looks into lists in one step: who cancelled a hundred thousand jobs must not stall the others
+local SHOWN = 10 -- of the jobs that one waits for, so many are told
 local INLINE = 4096 -- bytes of a record that is published; larger ones are fetched
 local LANE_TTL = 3600
 local CANCELLED_TTL = 3600
 local FAILED_TTL = 604800
 local MOST_DEAD = 10000
-local PARENT, TIMED, UNIQUE, LIMITED = 2, 4, 8, 128 -- flags of a body
+local PARENT, TIMED, UNIQUE, AFTER, LIMITED = 2, 4, 8, 16, 128 -- flags of a body
 local CALLED = -1 -- rank of a job that waited at a gate and may come
 local LOWEST_FIRST = 16 -- one call in so many goes to the lowest priority that waits
 local LATE_MS = 1000 -- how late a job must be to pass without a permit: its worker must come to the same end
 local ID = 26 -- characters; a child's id goes on with a dot and its part
+
+local HOW = { f = 'failed', c = 'was cancelled', e = 'has expired' }
+local AWAITED = '\129\161n\1' -- a note that says that jobs wait for this one, and nothing else
 
 local FENCED = -1
 local REPEATED = -2
@@ -66,6 +79,7 @@ local call
 local tag, beats, bodies, notes, counts, parked, locks, switches, dead, limits
 local now
 local called, moved -- while jobs are claimed: who has been called up meanwhile; whether a list or a date changed
+local ended, told, linked -- in this call: jobs that others wait for, how many of these have heard of it, or wait newly
 
 local function begin(keys)
   call = redis.call
@@ -80,6 +94,9 @@ local function begin(keys)
   dead = tag .. 'z'
   limits = tag .. 'l'
   called = nil
+  ended = {}
+  told = 0
+  linked = 0
 end
 
 local function read_clock(time)
@@ -439,14 +456,18 @@ local function give_back(id, body)
   ready('LPUSH', id, body)
 end
 
--- Tell those who wait for a job, and forget its note.
-local function tell(id, note, state, record)
+-- Tell those who wait for a job, and forget its note. Other jobs that do hear of it by `relay`.
+local function tell(id, queue, note, state, record)
   local news = 'o' .. id
   if #record <= INLINE then
     news = 'v' .. state .. id .. ' ' .. record
   end
   for _, inbox in ipairs(note.w or {}) do
     call('PUBLISH', tag .. 'in:' .. inbox, news)
+  end
+  if note.n then
+    call('RPUSH', tag .. 'n:' .. id, state .. record)
+    ended[#ended + 1] = { id = id, queue = queue }
   end
   call('HDEL', notes, id)
 end
@@ -481,6 +502,10 @@ local function record_of(id)
   end
   local record = call('HGET', bucket_of(id))
   return record and 's' .. record or call('GET', tag .. 'f:' .. id)
+end
+
+local function is_known(id)
+  return call('HEXISTS', bodies, id) == 1 or record_of(id)
 end
 
 -- A parent takes children, and its children are worth running, until it is released or over.
@@ -518,11 +543,19 @@ local function come_home(parent, part, state, record, units)
   release_if_over(parent)
 end
 
+-- What else lies there of a parent, or of a job that waits or waited for others.
+local function kin_of(id)
+  return { tag .. 'j:' .. id, tag .. 'o:' .. id, tag .. 'h:' .. id }
+end
+
 -- Keep what it takes to run a job that failed once more. Over the bound, who would be forgotten next goes.
 local function bury(id, body, note, ttl)
   local grave = tag .. 'z:' .. id
   call('HSET', grave, 'b', body, 'd', note.d or 0)
   call('EXPIRE', grave, ttl)
+  for _, key in ipairs(has(body, AFTER) and kin_of(id) or {}) do
+    call('EXPIRE', key, ttl)
+  end
   call('ZREMRANGEBYSCORE', dead, '-inf', now)
   call('ZADD', dead, now + ttl * 1000, id)
   if call('ZCARD', dead) > MOST_DEAD then
@@ -550,10 +583,10 @@ local function finish(id, body, state, record, number)
   if key then
     call('HDEL', locks, key)
   end
-  if has(body, PARENT) then
-    call('UNLINK', tag .. 'j:' .. id, tag .. 'o:' .. id)
+  if has(body, PARENT + AFTER) and call('EXISTS', tag .. 'z:' .. id) == 0 then
+    call('UNLINK', unpack(kin_of(id)))
   end
-  tell(id, note, state, record)
+  tell(id, queue_of(body), note, state, record)
 end
 
 -- Do something with one job so that its failure stays its own.
@@ -565,11 +598,164 @@ local function guarded(act, id, ...)
   return fine and why
 end
 
------------------------------------------------------------------------------------------------- enqueue
-
-local function is_known(id)
-  return call('HEXISTS', bodies, id) == 1 or record_of(id)
+-- How the script writes a `Record` of queue/job.py: an array of nine.
+local function failure_record(body, attempt, reason, text)
+  local start = options_of(body)
+  local task = ''
+  if body:byte(start) == 147 then
+    local _
+    _, task = cmsgpack.unpack_one(body, start)
+  end
+  return '\153' .. cmsgpack.pack(task, attempt, 0, now / 1000, nil, reason, '', text, nil)
 end
+
+------------------------------------------------------------------------------------------------ jobs that wait for jobs
+
+-- Why a job is not to run: the first one that failed, however many have failed since because of it.
+local function blame(former, outcome)
+  local fine, record = pcall(cmsgpack.unpack, outcome:sub(2))
+  if fine and type(record) == 'table' and record[6] == 'dependency' then
+    return record[8]
+  end
+  return 'job ' .. former .. ' ' .. HOW[outcome:sub(1, 1)]
+end
+
+-- Let a job come that waits for nobody any more.
+local function set_free(id, body)
+  local family = tag .. 'j:' .. id
+  call('HSET', family, 'state', 'over')
+  local due = tonumber(call('HGET', family, 'due'))
+  if due > now then
+    later(id, body, due)
+  else
+    ready('RPUSH', id, body)
+  end
+end
+
+-- A job hears how one ended that it waits for: the last lets it go; one that failed ends it, unless it allows that.
+local function hear(id, former, outcome)
+  local body = call('HGET', bodies, id)
+  local awaited = tag .. 'h:' .. id
+  local place = body and call('ZSCORE', awaited, former)
+  if not place then
+    return
+  end
+  local family = tag .. 'j:' .. id
+  local options = read_options(body)
+  if outcome:sub(1, 1) ~= 's' then
+    call('HINCRBY', family, 'failed', 1)
+    if not options.allow_failure then
+      finish(id, body, 'f', failure_record(body, 0, 'dependency', blame(former, outcome)), FAILED_TTL)
+      return
+    end
+  end
+  if options.input or options.inputs then
+    call('HSET', tag .. 'o:' .. id, place, outcome)
+  end
+  call('HINCRBY', family, 'done', 1)
+  call('ZREM', awaited, former)
+  if call('EXISTS', awaited) == 0 then
+    set_free(id, body)
+  end
+end
+
+-- What one call may not do at a stroke goes on when somebody claims from that queue, and that is at once.
+local function at_once(queue, member)
+  call('HINCRBY', counts, queue .. ':t', delay(queue, member, now))
+end
+
+-- Tell the jobs that wait for those that ended, and so on. Who has more of them than one call may tell is due at once.
+local function relay()
+  while #ended > 0 do
+    local one = table.remove(ended, 1)
+    local id, queue = one.id, one.queue
+    local list = tag .. 'n:' .. id
+    local outcome = call('LINDEX', list, -1)
+    local waiting = call('LLEN', list) - 1
+    local count = math.min(waiting, TOLD - told)
+    for _, follower in ipairs(count > 0 and call('LPOP', list, count) or {}) do
+      told = told + 1
+      guarded(hear, follower, id, outcome)
+    end
+    if count < waiting then
+      at_once(queue, '>' .. id)
+    else
+      call('UNLINK', list)
+    end
+  end
+end
+
+-- The first of these jobs that nobody knows.
+local function unknown_among(ids)
+  for _, id in ipairs(ids) do
+    if not is_known(id) then
+      return id
+    end
+  end
+end
+
+-- Let a job wait for those of its formers that are not over, from a place on.
+local function await(id, from)
+  local awaited = tag .. 'h:' .. id
+  local formers = call('ZRANGEBYSCORE', awaited, from, '+inf', 'LIMIT', 0, LINKED - linked)
+  linked = linked + #formers
+  if linked == LINKED then
+    from = #formers > 0 and call('ZSCORE', awaited, formers[#formers]) + 1 or from
+    at_once(queue_of(call('HGET', bodies, id)), '<' .. id .. from)
+  end
+  local over = {}
+  for _, former in ipairs(formers) do
+    if call('HEXISTS', bodies, former) == 0 then
+      over[#over + 1] = former
+    else
+      if call('HSETNX', notes, former, AWAITED) == 0 then
+        local note = note_of(former)
+        if not note.n then
+          note.n = 1
+          save(former, note)
+        end
+      end
+      call('RPUSH', tag .. 'n:' .. former, id)
+    end
+  end
+  for _, former in ipairs(over) do
+    hear(id, former, record_of(former) or 'e')
+  end
+end
+
+local function await_more(more)
+  local id = more:sub(1, ID)
+  if call('HEXISTS', bodies, id) == 1 then
+    await(id, more:sub(ID + 1))
+  end
+end
+
+-- Hold a new job back until its formers are over, or one that is asked for again until those are that are left.
+local function hold_back(id, body, due, formers)
+  local family = tag .. 'j:' .. id
+  if formers then
+    local places = {}
+    for k, former in ipairs(formers) do
+      places[2 * k - 1] = k - 1
+      places[2 * k] = former
+    end
+    bulk('ZADD', tag .. 'h:' .. id, places)
+    call('HSET', family, 'state', 'wait', 'started', now, 'due', due,
+      'total', #formers, 'done', 0, 'failed', 0, 'units', 0, 'sealed', 1)
+  else
+    for _, key in ipairs(kin_of(id)) do
+      call('PERSIST', key)
+    end
+    call('HSET', family, 'state', 'wait', 'started', now, 'due', due, 'failed', 0)
+  end
+  if formers or call('EXISTS', tag .. 'h:' .. id) == 1 then
+    await(id, 0)
+  else
+    set_free(id, body)
+  end
+end
+
+------------------------------------------------------------------------------------------------ enqueue
 
 -- Which of these ids, none of them a child's, are known. Mostly none is, and three commands say so.
 local function known_among(ids)
@@ -626,14 +812,15 @@ local function take_run(queue, level, args, first, count, refuse)
   end
 end
 
--- Why a job that comes from outside cannot be taken in now: another has its key, or its queue is full.
+-- Why a job that comes from outside cannot be taken in now: another has its key, or its queue is full; who waits for
+-- others comes into its queue when they have left theirs.
 local function refusal(queue, body)
   local key = key_of(body)
   local twin = key and call('HGET', locks, key)
   if twin and call('HEXISTS', bodies, twin) == 1 then
     return 'u' .. twin
   end
-  if room_in(queue) < 1 then
+  if not has(body, AFTER) and room_in(queue) < 1 then
     return 'f'
   end
 end
@@ -654,7 +841,7 @@ local function take_plain(queue, level, id, body)
 end
 
 -- Take in one job that is a child, a parent, delayed or otherwise special; returns why not.
-local function take_one(queue, id, body, delay, at, holder)
+local function take_one(queue, id, body, delay, at, holder, formers)
   if is_known(id) then
     return 'k'
   end
@@ -668,6 +855,10 @@ local function take_one(queue, id, body, delay, at, holder)
   local why = not parent and holder == '' and refusal(queue, body)
   if why then
     return why
+  end
+  local unknown = formers and unknown_among(formers)
+  if unknown then
+    return 'm' .. unknown
   end
   local key = key_of(body)
   if key then
@@ -686,6 +877,8 @@ local function take_one(queue, id, body, delay, at, holder)
     call('HSET', tag .. 'a:' .. holder, id, now)
     call('HSET', tag .. 'j:' .. id, 'state', 'open', 'holder', holder, 'started', now,
       'total', 0, 'done', 0, 'failed', 0, 'units', 0, 'sealed', 0)
+  elseif has(body, AFTER) then
+    hold_back(id, body, due, formers)
   elseif due > now then
     later(id, body, due)
   else
@@ -693,10 +886,12 @@ local function take_one(queue, id, body, delay, at, holder)
   end
 end
 
--- ENQUEUE  ARGV now lane seq  (queue priority n (id body)*n | queue priority 0 id body delay_ms at_ms holder)*
+-- ENQUEUE  ARGV now lane seq
+--   (queue priority n (id body)*n | queue priority 0 id body delay_ms at_ms holder [n former*n])*
 --   -> {1, refused}   {-4} late copy
 --      refused: "<number><why>,..."; k known, c its parent or holder is over, f its queue is full,
---      u<id> that job has its unique key
+--      u<id> that job has its unique key, m<id> nobody knows that job, after which it is to run
+--   formers: of a body that waits for others alone
 -- Has no allow-oom: refused by a full server before it did anything.
 local function enqueue(args)
   local lane = tag .. 'w:' .. args[2]
@@ -727,8 +922,17 @@ local function enqueue(args)
         why = take_plain(queue, level, args[i], args[i + 1])
         i = i + 2
       else
-        why = take_one(queue, args[i], args[i + 1], tonumber(args[i + 2]), tonumber(args[i + 3]), args[i + 4])
+        local id, body, delay, at, holder = unpack(args, i, i + 4)
         i = i + 5
+        local formers
+        if has(body, AFTER) then
+          formers = {}
+          for k = 1, tonumber(args[i]) do
+            formers[k] = args[i + k]
+          end
+          i = i + 1 + #formers
+        end
+        why = take_one(queue, id, body, tonumber(delay), tonumber(at), holder, formers)
       end
       if why then
         refuse(0, why)
@@ -753,8 +957,8 @@ local function notes_of(ids)
   return pick(notes, ids)
 end
 
-local function tell_success(id, note, record)
-  tell(id, cmsgpack.unpack(note), 's', record)
+local function tell_success(id, queue, note, record)
+  tell(id, queue, cmsgpack.unpack(note), 's', record)
 end
 
 -- Successes of one queue and one TTL without a command of their own; args from first on are id, record, ...
@@ -779,7 +983,7 @@ local function settle_run(mine, queue, ttl, args, first, count)
   end
   for k, note in pairs(notes_of(ids)) do
     if note then
-      guarded(tell_success, ids[k], note, records[k])
+      guarded(tell_success, ids[k], queue, note, records[k])
     end
   end
 end
@@ -865,16 +1069,24 @@ local function promote(queue)
     levels[level] = levels[level] or {}
     table.insert(levels[level], member:sub(2))
   end
-  local bells = levels['~'] or {}
-  levels['~'] = nil
-  for level, ids in pairs(levels) do
-    push('RPUSH', queue, level, ids)
-  end
   bulk('ZREM', delayed, due)
-  for _, gate in ipairs(bells) do
-    call('HINCRBY', counts, queue .. ':t', -1)
+  for level, ids in pairs(levels) do
+    if tonumber(level) then
+      push('RPUSH', queue, level, ids)
+    else
+      call('HINCRBY', counts, queue .. ':t', -#ids)
+    end
+  end
+  for _, gate in ipairs(levels['~'] or {}) do
     guarded(stir, gate)
   end
+  for _, id in ipairs(levels['>'] or {}) do
+    ended[#ended + 1] = { id = id, queue = queue }
+  end
+  for _, more in ipairs(levels['<'] or {}) do
+    guarded(await_more, more)
+  end
+  relay()
   local following = call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
   if following then
     call('HSET', switches, queue .. ':d', following)
@@ -888,7 +1100,7 @@ local function drop(id, body)
   local note = note_of(id)
   call('HINCRBY', counts, queue_of(body) .. ':c', 1)
   call('HDEL', bodies, id)
-  tell(id, note, 'c', '')
+  tell(id, queue_of(body), note, 'c', '')
 end
 
 -- Add to what is claimed those of these ids that are worth running.
@@ -993,6 +1205,7 @@ local function step(args)
     at = at + 2
   end
   settle(mine, args, at)
+  relay()
   if ahead > 1 then
     return held(mine, TAIL_LOST)
   end
@@ -1096,18 +1309,6 @@ local function beat(args)
   return { 1 }
 end
 
--- How the script writes a `Record` of queue/job.py: an array of nine.
-local function lost_record(body, note)
-  local start = options_of(body)
-  local task = ''
-  if body:byte(start) == 147 then
-    local _
-    _, task = cmsgpack.unpack_one(body, start)
-  end
-  local text = note.d .. ' workers died with this job in hand'
-  return '\153' .. cmsgpack.pack(task, (note.a or 0) + 1, 0, now / 1000, nil, 'worker_lost', '', text, nil)
-end
-
 -- Deliveries after which a job is given up: its own option, if it can be read, goes before the worker's.
 local function most_deliveries(body, most)
   local _, text = options_of(body)
@@ -1134,7 +1335,8 @@ local function take_back(id, mine, crashed, most)
     note.d = (note.d or 0) + 1
     save(id, note)
     if note.d >= most_deliveries(body, most) then
-      finish(id, body, 'f', lost_record(body, note), FAILED_TTL)
+      local text = note.d .. ' workers died with this job in hand'
+      finish(id, body, 'f', failure_record(body, (note.a or 0) + 1, 'worker_lost', text), FAILED_TTL)
       return
     end
     call('HINCRBY', counts, queue_of(body) .. ':d', 1)
@@ -1266,7 +1468,8 @@ local function look(args)
 end
 
 -- FIND  ARGV now id* -> of each: {} unknown   {letter, record, body and deliveries of a dead letter} over
---   {state, body, note or false, since or due, error of a parked one or false, children}: not over
+--   {state, body, note or false, since or due, error of a parked one or false, children}: not over; one that waits or
+--   waited for others: those take the place of children, and the first of those that it waits for follow
 local function find(args)
   local found = {}
   for k = 2, #args do
@@ -1276,7 +1479,8 @@ local function find(args)
     if body then
       local state, _, at = place_of(id, body)
       local children = call('HMGET', tag .. 'j:' .. id, 'total', 'done', 'failed', 'units', 'sealed', 'state')
-      found[k - 1] = { state, body, call('HGET', notes, id), at, call('HGET', parked, id), children }
+      local awaited = has(body, AFTER) and call('ZRANGE', tag .. 'h:' .. id, 0, SHOWN - 1)
+      found[k - 1] = { state, body, call('HGET', notes, id), at, call('HGET', parked, id), children, awaited or nil }
     elseif record then
       local kept = call('HMGET', tag .. 'z:' .. id, 'b', 'd')
       found[k - 1] = { record:sub(1, 1), record:sub(2), kept[1], kept[2] }
@@ -1373,6 +1577,7 @@ local function purge(args)
   for k = 2, #args do
     if call('ZSCORE', dead, args[k]) then
       forget(args[k])
+      call('UNLINK', unpack(kin_of(args[k])))
     end
   end
 end
@@ -1383,7 +1588,9 @@ local function register(name, verb, ...)
     if name ~= 'beat' then
       read_clock(args[1])
     end
-    return verb(args)
+    local answer = verb(args)
+    relay()
+    return answer
   end
   redis.register_function({ function_name = LIBRARY .. '_' .. name, callback = callback, flags = { ... } })
 end

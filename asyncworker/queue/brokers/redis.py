@@ -23,7 +23,7 @@ from asyncworker.queue.address import address_of
 from asyncworker.queue.brokers.broker import Notice
 from asyncworker.queue.codec import pack
 from asyncworker.queue.durability import DISK, LEVELS, REPLICA, Assurance
-from asyncworker.queue.job import Claimed, Depth, Ended, Found, Job, Receipt, Settled, State, Twin, WorkerCard
+from asyncworker.queue.job import Claimed, Depth, Ended, Found, Job, Missing, Receipt, Settled, State, Twin, WorkerCard
 from asyncworker.queue.lane import Lane
 from asyncworker.queue.script import ANSWER_S, Script, facts
 from asyncworker.queue.wire import Inbox
@@ -54,9 +54,9 @@ class _Sender:
         self._wire = script.wire()
         self._name = secrets.token_hex(8)
         self._sent = 0
-        self.lane: Lane[parcel.Parcel, Receipt | Twin] = Lane(self._send, parcel.MOST_JOBS)
+        self.lane: Lane[parcel.Parcel, Receipt | Twin | Missing] = Lane(self._send, parcel.MOST_JOBS)
 
-    async def _send(self, batch: list[parcel.Parcel]) -> list[Receipt | Twin]:
+    async def _send(self, batch: list[parcel.Parcel]) -> list[Receipt | Twin | Missing]:
         self._sent += 1
         words, order = parcel.runs(batch)
         call = (self._name, self._sent, *words)
@@ -111,7 +111,7 @@ class RedisBroker:
             raise
         return epoch
 
-    async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt | Twin]:
+    async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt | Twin | Missing]:
         batches = parcel.batches(jobs)
         asked = {job.durable for job in jobs}
         level = max(asked, key=LEVELS.index, default=LEVELS[0])
