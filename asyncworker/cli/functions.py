@@ -12,18 +12,30 @@ import msgspec
 from asyncworker.cli.command import Call, command
 from asyncworker.cli.table import show_table
 from asyncworker.cli.target import engine_for
+from asyncworker.errors import BadParameters
+from asyncworker.mapreduce.catalogue import Catalogue
 from asyncworker.mapreduce.functions.function import Function
 
+SHOWN = 7
+"""An object of as many properties or more is called one, without their names."""
 
-def body(call: Call, name: str | None) -> None:
-    """List the processing functions, or explain one: its parameters, and an example.
 
-    With --app your own are listed, too: "mapper+" and "+reducer", of which any pair is a function as well.
+def body(call: Call, words: tuple[str, ...]) -> None:
+    """List the processing functions, or show one: its parameters, and an example.
+
+    The document of "show NAME --json" has the JSON Schema of its parameters. With --app your own are listed, too: "mapper+" and "+reducer", of which any pair is a function as well.
     """
     catalogue = engine_for(call, broker="memory://").functions
-    if name is not None:
-        explain(call, catalogue.find(name))
-        return
+    match words:
+        case () | ("ls",):
+            listing(call, catalogue)
+        case ("show", name) | (name,):
+            explain(call, catalogue.find(name))
+        case _:
+            raise BadParameters(f"one function at a time, not {' '.join(words)!r}")
+
+
+def listing(call: Call, catalogue: Catalogue) -> None:
     known = [catalogue.find(each) for each in catalogue.names()]
     if call.settings.json:
         call.document([{"name": function.name, "summary": function.summary} for function in known])
@@ -53,6 +65,7 @@ def parameters(schema: Mapping[str, Any], path: str = "") -> Iterator[tuple[str,
         told = of.get("description", "")
         told += f" (default {msgspec.json.encode(of['default']).decode()})" if "default" in of else ""
         yield where, kind(of), told
+        yield from parameters(of.get("items", {}), f"{where}[]")
 
 
 def kind(schema: Mapping[str, Any]) -> str:
@@ -66,7 +79,7 @@ def kind(schema: Mapping[str, Any]) -> str:
     values = schema.get("additionalProperties")
     if isinstance(values, Mapping):
         return f"object of ({inner})" if " " in (inner := kind(values)) else f"object of {inner}"
-    if "properties" in schema:
+    if len(schema.get("properties", ())) in range(1, SHOWN):
         return "{" + ", ".join(schema["properties"]) + "}"
     return str(schema.get("type", "any"))
 
@@ -74,10 +87,10 @@ def kind(schema: Mapping[str, Any]) -> str:
 COMMAND = command(
     "functions",
     body,
-    click.Argument(["name"], required=False),
+    click.Argument(["words"], nargs=-1, metavar="[[show] NAME]"),
     flags=("app", "json"),
     examples="""
   asyncworker functions
-  asyncworker functions data_validation
+  asyncworker functions show data_validation
   asyncworker functions --app shop:engine --json""",
 )

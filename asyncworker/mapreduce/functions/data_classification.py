@@ -59,7 +59,10 @@ _SCHEMA = {
                         "type": "object",
                         "additionalProperties": False,
                         "required": ["class", "when"],
-                        "properties": {"class": _CLASS, "when": CONDITION},
+                        "properties": {
+                            "class": {**_CLASS, "description": "the class it gives"},
+                            "when": {**CONDITION, "description": "what must hold: an expression, or tests by field"},
+                        },
                     },
                     "description": "rules in order: the first that holds decides",
                 },

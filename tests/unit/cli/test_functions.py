@@ -32,8 +32,9 @@ def test_functions_are_listed_with_what_they_do(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", function_names())
 def test_the_example_of_a_function_fits_its_parameters(name: str, tmp_path: Path) -> None:
-    code, out, _ = call("functions", name, cwd=tmp_path)
+    code, out, _ = call("functions", "show", name, cwd=tmp_path)
     assert code == 0
+    assert call("functions", name, cwd=tmp_path)[1] == out
     example = shlex.split(out.partition("Example:\n")[2].splitlines()[0])
     assert example[:5] == ["asyncworker", "run", "data.csv", "--function", name]
     find_function(name).prepare(json.loads(example[-1]))
@@ -57,6 +58,24 @@ def test_a_type_is_told_in_few_words(schema: dict[str, Any], words: str) -> None
     assert kind(schema) == words
 
 
+@pytest.mark.parametrize("name", function_names())
+def test_each_parameter_is_described(name: str) -> None:
+    rows = list(parameters(find_function(name).schema))
+    assert rows
+    assert [where for where, _, told in rows if len(told.partition("(default")[0].strip()) < 8] == []
+
+
+def test_one_function_at_a_time(tmp_path: Path) -> None:
+    assert call("functions", "ls", cwd=tmp_path)[1] == call("functions", cwd=tmp_path)[1]
+    code, _, err = call("functions", "show", "word_count", "more", cwd=tmp_path)
+    assert (code, "one function at a time" in err) == (2, True)
+
+
 def test_nested_parameters_are_told_by_their_path() -> None:
     inner = {"type": "object", "properties": {"top": {"type": "integer", "default": 5, "description": "how many"}}}
     assert list(parameters({"properties": {"config": inner}})) == [("config.top", "integer", "how many (default 5)")]
+    listed = {"type": "array", "items": inner, "description": "some"}
+    assert list(parameters({"properties": {"all": listed}})) == [
+        ("all", "list of {top}", "some"),
+        ("all[].top", "integer", "how many (default 5)"),
+    ]
