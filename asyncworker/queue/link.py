@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import hiredis
 from redis import exceptions
@@ -89,7 +90,10 @@ class Link(asyncio.Protocol):
             self._answer.set_exception(TimeoutError())
 
 
-async def connect(to: AbstractConnection, deadline: float) -> Link:
+L = TypeVar("L", bound=Link)
+
+
+async def connect(to: AbstractConnection, deadline: float, kind: Callable[[], L]) -> L:
     """Return an open link to where *to*, which stays closed, would go, as the user that it names.
 
     Raises:
@@ -98,12 +102,12 @@ async def connect(to: AbstractConnection, deadline: float) -> Link:
     loop = asyncio.get_running_loop()
     if isinstance(to, Connection):
         secure = to.ssl_context.get() if isinstance(to, SSLConnection) else None
-        transport, link = await loop.create_connection(Link, to.host, to.port, ssl=secure)
+        transport, link = await loop.create_connection(kind, to.host, to.port, ssl=secure)
         if to.socket_keepalive:
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     else:
         assert isinstance(to, UnixDomainSocketConnection)
-        _, link = await loop.create_unix_connection(Link, to.path)
+        _, link = await loop.create_unix_connection(kind, to.path)
     commands: list[tuple[Any, ...]] = []
     if to.username or to.password:
         commands.append(("AUTH", to.username or "default", to.password or ""))

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import hiredis
 from redis import exceptions
-from redis.asyncio.connection import AbstractConnection
 
 from asyncworker.errors import AsyncWorkerError, BrokerDown, BrokerError, QueueFull, SettingsError
 from asyncworker.queue.address import Address
@@ -122,7 +120,7 @@ class Wire:
         if self._link is None:
             self._stale = False
             place = await self._address.here(deadline - asyncio.get_running_loop().time())
-            link = await connect(place.connection(), deadline)
+            link = await connect(place.connection(), deadline, Link)
             if self._closed:
                 link.close()
                 raise exceptions.ConnectionError("closed")
@@ -137,120 +135,3 @@ class Wire:
 
 _AT_ONCE = contextlib.nullcontext()
 """Nothing to wait for but the answer, and a link knows itself when that is overdue."""
-
-
-class Inbox:
-    """One subscription to any number of channels; lost connections are replaced until it is closed.
-
-    A connection that is silent for *patience* seconds is asked for an answer, and given up after as many more.
-    *heard* is called with channel and message; *resumed* whenever all channels are subscribed to anew: messages
-    were missed, so what they said must be looked up.
-    """
-
-    def __init__(
-        self,
-        address: Address,
-        heard: Callable[[str, bytes], None],
-        resumed: Callable[[], Awaitable[None]],
-        patience: float,
-    ) -> None:
-        self._address = address
-        self._patience = patience
-        self._heard = heard
-        self._resumed = resumed
-        self._channels: dict[str, asyncio.Future[None]] = {}
-        self._connection: AbstractConnection | None = None
-        self._reader: asyncio.Task[None] | None = None
-
-    async def listen(self, channel: str) -> None:
-        """Return once *channel* is subscribed to; waits out outages.
-
-        Raises:
-            SettingsError: the server refuses us.
-        """
-        subscribed = self._channels.get(channel)
-        if subscribed is None:
-            subscribed = self._channels[channel] = asyncio.get_running_loop().create_future()
-            if self._reader is None:
-                self._reader = asyncio.create_task(self._read(), name="asyncworker inbox")
-            await self._say("SUBSCRIBE", channel)
-        await asyncio.shield(subscribed)
-
-    async def leave(self, channel: str) -> None:
-        if self._channels.pop(channel, None):
-            await self._say("UNSUBSCRIBE", channel)
-
-    async def close(self) -> None:
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.wait([self._reader])
-        self._give_up(BrokerDown("the broker was closed"))
-
-    async def _say(self, *command: Any) -> None:
-        """Send, if connected; what is lost does no harm, for the reader subscribes to all channels anew."""
-        if self._connection is not None:
-            with contextlib.suppress(*ERRORS):
-                await self._connection.send_packed_command(hiredis.pack_command(command), check_health=False)
-
-    async def _read(self) -> None:
-        pause, again = FIRST_PAUSE_S, False
-        while True:
-            connection = None
-            try:
-                async with asyncio.timeout(self._patience):
-                    connection = (await self._address.here(self._patience)).connection()
-                    await connection.connect()
-                self._connection = connection
-                pause = FIRST_PAUSE_S
-                await self._hear(connection, again)
-            except (*ERRORS, AsyncWorkerError) as exc:
-                again = True
-                error = exc if isinstance(exc, AsyncWorkerError) else mapped(exc, self._address)
-                if isinstance(error, SettingsError):
-                    self._give_up(error)
-                if not self._channels:
-                    self._reader = None
-                    return
-            finally:
-                self._connection = None
-                if connection is not None:
-                    await connection.disconnect(nowait=True)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_S)
-
-    async def _hear(self, connection: AbstractConnection, again: bool) -> None:
-        """Read until the connection fails, or is silent although it was asked to answer."""
-        missing = set(self._channels) if again else set()
-        if self._channels:
-            await self._say("SUBSCRIBE", *self._channels)
-        asked = False
-        while True:
-            said = await connection.read_response(timeout=self._patience, disconnect_on_error=False)
-            if said is None:
-                if asked:
-                    raise exceptions.TimeoutError("the subscription is silent")
-                asked = True
-                await self._say("PING")
-                continue
-            asked = False
-            if not isinstance(said, list):  # a PONG where no channel is listened to: no array, unlike all others
-                continue
-            kind, channel = said[0], said[1].decode()
-            if kind == b"message":
-                self._heard(channel, said[2])
-            elif kind == b"subscribe":
-                subscribed = self._channels.get(channel)
-                if subscribed and not subscribed.done():
-                    subscribed.set_result(None)
-                if missing:
-                    missing.discard(channel)
-                    if not missing:
-                        await self._resumed()
-
-    def _give_up(self, error: AsyncWorkerError) -> None:
-        """Tell who waits for a subscription that there will be none."""
-        for channel, subscribed in list(self._channels.items()):
-            if not subscribed.done():
-                del self._channels[channel]
-                subscribed.set_exception(error)
-                subscribed.exception()  # who waited may be gone

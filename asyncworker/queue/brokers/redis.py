@@ -23,10 +23,10 @@ from asyncworker.queue.address import address_of
 from asyncworker.queue.brokers.broker import Notice
 from asyncworker.queue.codec import pack
 from asyncworker.queue.durability import DISK, LEVELS, REPLICA, Assurance
+from asyncworker.queue.inbox import Inbox
 from asyncworker.queue.job import Claimed, Depth, Ended, Found, Job, Missing, Receipt, Settled, State, Twin, WorkerCard
 from asyncworker.queue.lane import Lane
 from asyncworker.queue.script import ANSWER_S, Script, facts
-from asyncworker.queue.wire import Inbox
 
 TEXT = files(__package__).joinpath("redis.lua").read_text("utf-8")
 MOST_LOOKS = 200

@@ -43,7 +43,7 @@ async def peer(answer: Answer) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def linked(url: str) -> AsyncIterator[Link]:
-    link = await connect(Address(url).connection(), soon())
+    link = await connect(Address(url).connection(), soon(), Link)
     try:
         yield link
     finally:
@@ -67,7 +67,7 @@ async def test_the_user_the_name_and_the_database_of_the_url(redis_url: str):
                 who = (await other.ask(hiredis.pack_command(("CLIENT", "INFO")), soon())).decode()
                 assert {"user=link", "db=3", "name=known"} <= set(who.split())
             with pytest.raises(exceptions.ResponseError, match="WRONGPASS"):
-                await connect(Address(f"unix://link:wrong@{path}").connection(), soon())
+                await connect(Address(f"unix://link:wrong@{path}").connection(), soon(), Link)
         finally:
             await link.ask(hiredis.pack_command(("ACL", "DELUSER", "link")), soon())
 

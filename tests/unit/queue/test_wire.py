@@ -10,7 +10,8 @@ from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocket
 
 from asyncworker.errors import BrokerDown, BrokerError, QueueFull, SettingsError
 from asyncworker.queue.address import Address
-from asyncworker.queue.wire import Inbox, Wire, is_unloaded, mapped
+from asyncworker.queue.inbox import Inbox
+from asyncworker.queue.wire import Wire, is_unloaded, mapped
 
 ADDRESS = Address("redis://localhost")
 
