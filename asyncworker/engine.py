@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import starmap
@@ -40,6 +40,7 @@ from asyncworker.queue.entrance import enter
 from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.job import DEFAULT_PRIORITY, Job
 from asyncworker.queue.keeps.keep import Keep
+from asyncworker.queue.outboxes.outbox import kept
 from asyncworker.queue.recent import Recent
 from asyncworker.queue.task import TaskOptions, Tasks, options_of
 from asyncworker.queue.worker.scheduler import Schedule
@@ -72,6 +73,7 @@ class Engine:
         lease: seconds of silence after which a worker is dead and its jobs are given back.
         grace_period: seconds that a drain waits for running jobs.
         database: a PostgreSQL DSN for datasets given by id and for result rows.
+        outbox: a PostgreSQL DSN; this engine's workers enqueue what is written into the outbox there.
         keep: where what workers decide and learn is kept for the next start: a URL, or a file's path; None: with the
             jobs (on ``memory://``: nowhere).
         lifespan: makes an async context manager that each worker enters before it claims and leaves when it stops;
@@ -92,6 +94,7 @@ class Engine:
         lease: float = 10.0,
         grace_period: float = 30.0,
         database: str | None = None,
+        outbox: str | None = None,
         keep: str | None = None,
         lifespan: Lifespan | None = None,
         clock: Clock = SYSTEM,
@@ -106,6 +109,7 @@ class Engine:
         self.lease = lease
         self.grace_period = grace_period
         self.database = database
+        self.outbox = outbox
         self.keep_at = keep
         self.hooks = Hooks()
         self.on_start, self.on_stop = self.hooks.on_start, self.hooks.on_stop
@@ -169,6 +173,11 @@ class Engine:
         """The last thousand failures and successes of this process' workers; kept once asked for."""
         return Recent(self.bus)
 
+    @property
+    def schedules(self) -> Sequence[Schedule]:
+        """What this engine's workers enqueue by the calendar."""
+        return tuple(self._schedules)
+
     def _room(self) -> ModuleType:
         """Check what was given, and return what opens the broker."""
         scheme = urlsplit(self.url).scheme
@@ -178,6 +187,8 @@ class Engine:
             )
         if self.lease <= 0 or self.grace_period < 0:
             raise SettingsError("lease must be more than 0 seconds, grace_period 0 or more")
+        if self.outbox is not None:
+            find("outbox", urlsplit(self.outbox).scheme)
         return find("broker", scheme)
 
     def _works_alone(self) -> bool:
@@ -259,12 +270,33 @@ class Engine:
             options = {**options, "due_s": at_s or self.clock.now() + delay}
         if known := self.tasks.get(name):
             calls = starmap(known.check, calls)
+        gates = known.gates if known and known.gated else None
         jobs = [
-            Job(ids(), how.queue, pack_call(name, *call), how.priority, options, delay, at_s, "", how.durable)
+            Job(
+                ids(),
+                how.queue,
+                pack_call(name, *call),
+                how.priority,
+                options if gates is None else options | gates(*call),
+                delay,
+                at_s,
+                "",
+                how.durable,
+            )
             for call in calls
         ]
+        if how.outbox is not None or how.durable == "outbox":
+            return await self._write(jobs, known.options if known else TaskOptions(), how)
         entered = await enter(self.broker, jobs, on_conflict=how.on_conflict, when_full=how.when_full)
         return [JobHandle(self.broker, job_id, how.queue) for job_id in entered]
+
+    async def _write(self, jobs: list[Job], task: TaskOptions, how: Call) -> list[JobHandle[Any]]:
+        """Put jobs into the outbox of the caller's transaction."""
+        if how.outbox is None:
+            raise BadParameters("durable='outbox' needs a transaction: .with_options(outbox=connection).enqueue(…)")
+        written = [kept(job, task) for job in jobs]
+        await find("outbox", urlsplit(self.outbox or "postgresql:").scheme).write(how.outbox, self.namespace, written)
+        return [JobHandle(self.broker, job.id, written=True) for job in jobs]
 
     def job(self, job_id: str) -> JobHandle[Any]:
         """Return a handle by id; nothing is asked yet."""
@@ -365,10 +397,24 @@ class Engine:
         )
         self._workers.add(worker)
         try:
-            async with self._archive:
+            async with self._archive, self._relaying():
                 await worker.run()
         finally:
             self._workers.discard(worker)
+
+    @asynccontextmanager
+    async def _relaying(self) -> AsyncIterator[None]:
+        """Relay the outbox, if this engine has one, while the block runs."""
+        if self.outbox is None:
+            yield
+            return
+        room = find("outbox", urlsplit(self.outbox).scheme)
+        relay = asyncio.create_task(room.open(self.outbox, namespace=self.namespace, broker=self.broker).run())
+        try:
+            yield
+        finally:
+            relay.cancel()
+            await asyncio.wait([relay])
 
     async def drain(self) -> Drained:
         """Return when nothing of this engine's queues waits, is due or runs; what is delayed stays. For tests, mostly.

@@ -28,6 +28,7 @@ from asyncworker.queue.job import Ended, Found, Reason, Record, State
 R = TypeVar("R")
 log = logging.getLogger(__name__)
 
+RELAY_S = 0.05
 NOBODY_S = 2.0
 """After this long without a result, somebody looks whether any worker reads the queue at all."""
 
@@ -62,14 +63,18 @@ class JobHandle(Generic[R]):
     Args:
         queue: where the job went, if known: then a wait warns once when no live worker reads it.
         parent: it is known to be a map/reduce job.
+        written: it lies in an outbox, so that the broker may come to know it later; `result` waits for that, too.
     """
 
-    __slots__ = ("_broker", "_parent", "_queue", "id")
+    __slots__ = ("_broker", "_parent", "_queue", "_written", "id")
 
     _warned: set[int] = set()  # noqa: RUF012 - brokers whose users were told, for the life of the process
 
-    def __init__(self, broker: Broker, id: str, queue: str = "", *, parent: bool = False) -> None:
+    def __init__(
+        self, broker: Broker, id: str, queue: str = "", *, parent: bool = False, written: bool = False
+    ) -> None:
         self.id = id
+        self._written = written
         self._parent = parent
         self._broker = broker
         self._queue = queue
@@ -87,7 +92,7 @@ class JobHandle(Generic[R]):
 
         Cost: one round trip where it is over already, else two; no polling.
         """
-        ended = await self._ended(timeout)
+        ended = await (self._relayed(timeout) if self._written else self._ended(timeout))
         if ended is None:
             raise TimeoutError(f"job {self.id} is not over after {timeout:g} s; it goes on")
         record = unpack_record(ended.record)
@@ -111,6 +116,19 @@ class JobHandle(Generic[R]):
             if not self._queue:
                 raise
             raise ResultExpired(f"job {self.id} is over and its result is no longer kept") from None
+
+    async def _relayed(self, timeout: float | None) -> Ended | None:
+        """Wait until the job has come out of its outbox, and then for its end."""
+        loop = asyncio.get_running_loop()
+        end, pause_s = None if timeout is None else loop.time() + timeout, RELAY_S
+        while True:
+            try:
+                return await self._ended(timeout)
+            except JobNotFound:
+                if end is not None and (timeout := end - loop.time()) <= 0:
+                    return None
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, NOBODY_S)
 
     async def _warn(self) -> None:
         if id(self._broker) in self._warned:

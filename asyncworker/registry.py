@@ -18,6 +18,7 @@ from asyncworker.errors import UnknownName
 ROOMS = {
     "broker": "asyncworker.queue.brokers",
     "keep": "asyncworker.queue.keeps",
+    "outbox": "asyncworker.queue.outboxes",
     "source": "asyncworker.mapreduce.sources",
     "function": "asyncworker.mapreduce.functions",
     "lookup": "asyncworker.mapreduce.lookups",
@@ -28,6 +29,7 @@ ROOMS = {
 ALIASES = {
     "broker": {"rediss": "redis", "unix": "redis", "redis+sentinel": "redis", "redis+cluster": "redis"},
     "keep": {"rediss": "redis", "unix": "redis", "redis+sentinel": "redis", "redis+cluster": "redis"},
+    "outbox": {"postgres": "postgresql"},
     "source": {"postgres": "postgresql"},
     "lookup": {"https": "http", "postgres": "postgresql"},
     "driver": {"postgres": "postgresql", "rediss": "redis", "unix": "redis"},

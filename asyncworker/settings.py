@@ -82,6 +82,16 @@ def auto_or(kind: Kind) -> Kind:
     )
 
 
+def percent() -> Kind:
+    def parse(value: str) -> float:
+        found = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)\s*%?", value)
+        if not found or not 0 < float(found[1]) <= 100:
+            raise ValueError
+        return float(found[1])
+
+    return Kind("PERCENT", "a share above 0 % and at most 100 %, such as 80 or 80%", parse)
+
+
 def boolean() -> Kind:
     def parse(value: str) -> bool:
         if value.lower() not in _BOOLEANS:
@@ -164,7 +174,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     queues: Annotated[tuple[str, ...], Setting(names(), "Queues to work on, first ones first; else all known.")] = ()
     concurrency: Annotated[int | Auto, Setting(auto_or(number(1, 10_000)), "Jobs in flight in one worker.")] = "auto"
     workers: Annotated[
-        int | Auto | None, Setting(auto_or(number(0, 1024)), "Worker processes to start here, for this run.")
+        int | Auto | None, Setting(auto_or(number(0, 1000)), "Worker processes to start here, supervised.")
+    ] = None
+    min_workers: Annotated[int | None, Setting(number(0, 1000), "Worker processes that are always there; else 1.")] = (
+        None
+    )
+    max_workers: Annotated[
+        int | Auto, Setting(auto_or(number(1, 1000)), "Worker processes at most; auto is one a usable processor.")
+    ] = "auto"
+    cpu_threshold: Annotated[
+        float, Setting(percent(), "Share of the processors in use above which no worker is added.")
+    ] = 95.0
+    memory_threshold: Annotated[
+        float, Setting(percent(), "Share of the memory in use above which no worker is added.")
+    ] = 85.0
+    queue_threshold: Annotated[
+        int | None, Setting(number(1), "So many jobs waiting in one queue force one more worker.")
+    ] = None
+    recycle_jobs: Annotated[
+        int | None, Setting(number(1), "Replace a worker that has done so many jobs by a new one.")
+    ] = None
+    recycle_memory: Annotated[
+        int | None, Setting(number(1), "Replace a worker that takes so many MiB of memory by a new one.")
+    ] = None
+    supervisor: Annotated[
+        str | None, Setting(text("PLACE:NAME"), "Where this worker tells how it is; set by its supervisor.")
     ] = None
     lease: Annotated[
         float, Setting(seconds(0.2, 3600), "Silence after which a worker counts as dead and its jobs go to others.")
@@ -193,6 +227,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database: Annotated[
         str | None,
         Setting(url("postgresql", "postgres", example="postgresql://user@host/name"), "PostgreSQL for results."),
+    ] = None
+    outbox: Annotated[
+        str | None,
+        Setting(
+            url("postgresql", "postgres", example="postgresql://user@host/name"),
+            "PostgreSQL whose outbox this worker enqueues from.",
+        ),
     ] = None
     db_host: Annotated[str | None, Setting(text(), "Host of the database, where no URL of it is given.")] = None
     db_name: Annotated[str | None, Setting(text(), "Name of the database, where no URL of it is given.")] = None

@@ -31,6 +31,7 @@ class Call(msgspec.Struct, frozen=True):
     on_conflict: str = DEFAULTS.on_conflict
     when_full: str = DEFAULTS.when_full
     durable: str = DEFAULTS.durable
+    outbox: Any = None
     options: dict[str, Any] = {}
 
     @classmethod
@@ -67,7 +68,7 @@ class Call(msgspec.Struct, frozen=True):
         return 0.0 if self.at is None else self.at.astimezone(UTC).timestamp()
 
 
-CALL_FIELDS = ("queue", "priority", "delay", "at", "on_conflict", "when_full", "durable")
+CALL_FIELDS = ("queue", "priority", "delay", "at", "on_conflict", "when_full", "durable", "outbox")
 
 
 class Sender(Protocol):
@@ -107,7 +108,8 @@ class Task(Generic[P, R]):
 
         ``delay`` (s) or ``at`` (datetime), ``queue``, ``priority``; ``timeout``, ``max_attempts``, ``retry_*``,
         ``result_ttl``, ``failure_ttl``, ``max_deliveries``; ``expires`` (s), ``deadline`` (s, or a datetime);
-        ``unique`` (a key), ``on_conflict`` ("return" or "raise"); ``when_full`` ("block" or "reject"); ``durable`` ("memory", "replica" or "disk").
+        ``unique`` (a key), ``on_conflict`` ("return" or "raise"); ``when_full`` ("block" or "reject"); ``durable`` ("memory", "replica", "disk").
+        ``outbox``: a connection to PostgreSQL; the jobs are rows of its transaction, and relayed from there.
 
         Raises:
             UnknownName: no such option. BadParameters: a value that does not fit.

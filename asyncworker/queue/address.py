@@ -167,7 +167,9 @@ class Cluster(_Asked):
                 error = exc
                 continue
             # An empty host is the one that was asked.
-            owners = {range(first, last + 1): (owner[0].decode() or place[0], owner[1]) for first, last, owner, *_ in said}
+            owners = {
+                range(first, last + 1): (owner[0].decode() or place[0], owner[1]) for first, last, owner, *_ in said
+            }
             known = list(owners.values())
             self._places = [*known, *(other for other in self._places if other not in known)]
             for slots, owner in owners.items():

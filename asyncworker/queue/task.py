@@ -32,7 +32,7 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     no attempt begins, and none goes on. ``unique``: a key that one job of the namespace at a time may have, until it
     is over; ``on_conflict`` says whether enqueueing another gives the handle of the one that is there or raises.
     ``when_full``: enqueueing into a queue that is full waits until there is room, or raises. ``durable``: where a job
-    must be when enqueueing it returns: with the server, on a replica as well, or on disk. ``limit``, ``rate``: how
+    must be when enqueueing it returns: with the server, on a replica as well, on disk, or in an outbox. ``limit``, ``rate``: how
     many run at once, and how often one starts, in the whole fleet.
     """
 
@@ -54,7 +54,7 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     unique: str | None = None
     on_conflict: Literal["return", "raise"] = "return"
     when_full: Literal["block", "reject"] = "block"
-    durable: Literal["memory", "replica", "disk"] = "memory"
+    durable: Literal["memory", "replica", "disk", "outbox"] = "memory"
     limit: Limit | None = None
     rate: Rate | None = None
     executor: str = ""  # "": inline for coroutine functions, thread for plain ones; or process
@@ -72,7 +72,7 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 raise BadParameters(f"{name} must be seconds, 0 or more, not {value!r}")
         if self.unique is not None and (type(self.unique) is not str or not 0 < len(self.unique) <= LONGEST_KEY):
             raise BadParameters(f"unique must be a text of 1..{LONGEST_KEY} characters, not {self.unique!r}")
-        for name, kind in (("limit", Limit), ("rate", Rate)):
+        for name, kind in LIMITS.items():
             if not isinstance(getattr(self, name), kind | None):
                 raise BadParameters(f"{name} must be a {kind.__name__}(…), not {getattr(self, name)!r}")
         for name, words in WORDS.items():
@@ -82,7 +82,8 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 SECONDS = ("timeout", "retry_backoff", "retry_backoff_max", "result_ttl", "failure_ttl", "expires", "deadline")
 LONGEST_KEY = 1000
-WORDS = {"on_conflict": ("return", "raise"), "when_full": ("block", "reject"), "durable": LEVELS}
+LIMITS = {"limit": Limit, "rate": Rate}
+WORDS = {"on_conflict": ("return", "raise"), "when_full": ("block", "reject"), "durable": (*LEVELS, "outbox")}
 SENT = ("expires", "deadline", "unique", "max_deliveries")
 """Task options that go with each job where they are not the default, for the broker has a part in them."""
 
@@ -122,6 +123,7 @@ class Definition(msgspec.Struct, frozen=True):
     call: Callable[..., Awaitable[Any]]
     options: TaskOptions
     signature: Signature
+    gated: frozenset[str] = frozenset()  # options that name its gates
 
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of one call, if the function takes them.
@@ -149,11 +151,6 @@ class Definition(msgspec.Struct, frozen=True):
         """Return the options of one job; names that may not travel are ignored."""
         changed = {name: value for name, value in given.items() if name in PORTABLE}
         return msgspec.structs.replace(self.options, **changed) if changed else self.options
-
-    @property
-    def limited(self) -> bool:
-        """Whether its jobs must pass gates before they start."""
-        return self.options.limit is not None or self.options.rate is not None
 
     def gates(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return what travels with one job so that the broker knows its gates; see `limit.gates_of`.
@@ -217,7 +214,9 @@ class Tasks(Mapping[str, Definition]):
         if not coroutine and executor == "inline":
             raise SettingsError(f"task {name!r} is no coroutine function: executor='inline' would block the event loop")
         call = self._executors[executor].bind(function)
-        definition = Definition(name, call, _named(name, options), Signature(function, Context))
+        options = _named(name, options)
+        gated = frozenset(field for field in LIMITS if getattr(options, field) is not None)
+        definition = Definition(name, call, options, Signature(function, Context), gated)
         self._check_limits(definition)
         if executor == "process" and definition.signature.given_name:
             raise SettingsError(f"task {name!r} runs in a process of its own, where there is no Context to be had")
@@ -237,17 +236,6 @@ class Tasks(Mapping[str, Definition]):
                 if ours and theirs and ours.name == theirs.name and ours.numbers != theirs.numbers:
                     raise SettingsError(f"two limits are named {ours.name!r}: {theirs} and {ours}")
 
-    @property
-    def limits(self) -> dict[str, list[float]]:
-        """The numbers of all limits and rates, as `Broker.regulate` takes them."""
-        all_of_them: dict[str, list[float]] = {}
-        for task in self._known.values():
-            if limit := task.options.limit:
-                all_of_them[AT_ONCE + limit.name] = [*limit.numbers]
-            if rate := task.options.rate:
-                all_of_them[OFTEN + rate.name] = rate.numbers
-        return all_of_them
-
     def remove(self, name: str) -> None:
         """Forget a task; its jobs are put back from then on."""
         del self._known[name]
@@ -258,9 +246,20 @@ class Tasks(Mapping[str, Definition]):
             executor.close()
 
 
+def limits_of(tasks: Mapping[str, Definition]) -> dict[str, list[float]]:
+    """Return the numbers of all limits and rates, as `Broker.regulate` takes them."""
+    numbers: dict[str, list[float]] = {}
+    for task in tasks.values():
+        if limit := task.options.limit:
+            numbers[AT_ONCE + limit.name] = [*limit.numbers]
+        if rate := task.options.rate:
+            numbers[OFTEN + rate.name] = rate.numbers
+    return numbers
+
+
 def _named(task: str, options: TaskOptions) -> TaskOptions:
     """Return options whose limits have a name: the task's, where none was given."""
-    for field in ("limit", "rate"):
+    for field in LIMITS:
         given = getattr(options, field)
         if given is not None and not given.name:
             options = msgspec.structs.replace(options, **{field: msgspec.structs.replace(given, name=task)})

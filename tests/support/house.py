@@ -42,7 +42,7 @@ BY_NAME = {
 
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "aiohttp": ("daemon.*", "mapreduce.lookups.http"),
-    "asyncpg": ("mapreduce.database", "tune.drivers.postgresql"),
+    "asyncpg": ("queue.outboxes.postgresql", "mapreduce.database", "tune.drivers.postgresql"),
     "click": ("cli", "cli.*"),
     "cronsim": ("queue.worker.scheduler",),
     "hiredis": ("queue.link", "queue.wire"),
