@@ -25,6 +25,7 @@ _WHERE = {
     "DecodeError": "errors",
     "Discard": "errors",
     "DistributedProcessor": "mapreduce.processor",
+    "DynamicWorkerManager": "fleet.manager",
     "EmptyDataset": "errors",
     "Engine": "engine",
     "HighPerformanceIPC": "share.channel",
@@ -36,6 +37,7 @@ _WHERE = {
     "JobStatus": "job",
     "JobTooBig": "errors",
     "LeaseLost": "errors",
+    "Limit": "queue.limit",
     "MemoryOptimizer": "tune.sensors.memory",
     "Message": "share.queue",
     "MessageType": "share.queue",
@@ -50,6 +52,7 @@ _WHERE = {
     "ProcessingPartition": "mapreduce.job",
     "Progress": "mapreduce.progress",
     "QueueFull": "errors",
+    "Rate": "queue.limit",
     "ResourcePool": "tune.actuators.pool",
     "ResultExpired": "errors",
     "Retry": "errors",
@@ -101,6 +104,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which see no table; a tes
     from asyncworker.errors import TaskFailed as TaskFailed
     from asyncworker.errors import TaskTimeout as TaskTimeout
     from asyncworker.errors import UnknownName as UnknownName
+    from asyncworker.fleet.manager import DynamicWorkerManager as DynamicWorkerManager
     from asyncworker.job import JobHandle as JobHandle
     from asyncworker.job import JobStatus as JobStatus
     from asyncworker.mapreduce.job import ProcessingJob as ProcessingJob
@@ -110,6 +114,8 @@ if TYPE_CHECKING:  # the same names for type checkers, which see no table; a tes
     from asyncworker.optimizer import AsyncWorkerOptimizer as AsyncWorkerOptimizer
     from asyncworker.queue.context import Context as Context
     from asyncworker.queue.job import State as State
+    from asyncworker.queue.limit import Limit as Limit
+    from asyncworker.queue.limit import Rate as Rate
     from asyncworker.share.channel import HighPerformanceIPC as HighPerformanceIPC
     from asyncworker.share.memory import SharedMemoryManager as SharedMemoryManager
     from asyncworker.share.queue import Message as Message

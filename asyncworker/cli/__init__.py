@@ -33,6 +33,7 @@ COMMANDS = {
     "run": "Process a dataset, here and now.",
     "submit": "Leave a dataset with the workers and return at once.",
     "worker": "Run jobs until told to stop.",
+    "daemon": "Keep as many workers as there is work for.",
     "enqueue": "Call a task once, by name.",
     "jobs": "Count what waits and runs, and who works.",
     "status": "Show what is known about a job.",

@@ -16,10 +16,12 @@ from asyncworker.cli.command import Call, command
 from asyncworker.cli.line import duration
 from asyncworker.cli.log import log, start_logging, tell
 from asyncworker.cli.reload import reloading
+from asyncworker.cli.supervise import FLAGS, reporting, supervise
 from asyncworker.cli.target import engine_for
 from asyncworker.daemon.instruments import Instruments
 from asyncworker.daemon.metrics import MetricsServer, WorkerMetrics
 from asyncworker.engine import Engine
+from asyncworker.errors import SettingsError
 from asyncworker.secret import mask_url
 from asyncworker.tune.sensors.jobs import JobsSensor
 from asyncworker.work.executors.thread import THREAD_NAMES
@@ -35,6 +37,8 @@ async def body(call: Call) -> int:
     TARGET is your engine as module:name (a function without arguments may make it). Without one, the worker
     serves the built-in map/reduce functions.
 
+    With --workers there are so many worker processes, or (auto) as many as there is work for; see 'asyncworker daemon'.
+
     The first signal stops claiming and waits for running jobs, for the grace period; the second hands them
     back at once. Keep the grace period shorter than what your supervisor allows (Kubernetes: 30 s).
     """
@@ -43,6 +47,10 @@ async def body(call: Call) -> int:
     if settings.reload:
         return await reloading(settings.app)
     engine = engine_for(call)
+    if settings.workers:
+        if settings.burst:
+            raise SettingsError("--burst is for one worker: workers that end would be started again")
+        return await supervise(call, engine, None if settings.workers == "auto" else settings.workers)
     tell(engine.bus)
     async with AsyncExitStack() as opened:
         try:
@@ -56,6 +64,7 @@ async def body(call: Call) -> int:
                 notes.append(server.url)
             log.info("%s", banner(engine, notes))
             opened.enter_context(stopping(engine))
+            await opened.enter_async_context(reporting(settings, engine))
             async with nullcontext() if settings.no_profile else Instruments(engine):
                 await engine.run(burst=settings.burst)
         finally:
@@ -129,24 +138,16 @@ COMMAND = command(
     body,
     click.Argument(["app"], required=False, metavar="[TARGET]"),
     flags=(
-        "broker",
-        "namespace",
-        "queues",
-        "concurrency",
-        "lease",
-        "grace_period",
+        *FLAGS,
+        "workers",
+        "supervisor",
         "burst",
         "reload",
-        "metrics_port",
-        "no_profile",
-        "database",
-        "keep",
-        "log_level",
-        "log_format",
     ),
     examples="""
   asyncworker worker shop:engine
   asyncworker worker shop:engine --queues mail --concurrency 20 --metrics-port 9191
+  asyncworker worker shop:engine --workers 4               four processes, supervised
   asyncworker worker shop:engine --reload                  while you write it
   asyncworker worker --broker redis://localhost:6379/0     the built-in functions alone
   ASYNCWORKER_APP=shop:engine asyncworker worker --burst""",

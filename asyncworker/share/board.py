@@ -25,15 +25,16 @@ class Gauges(msgspec.Struct, frozen=True):
 
     Attributes:
         beats: grows with each heartbeat. stage: 0 starting, 1 working, 2 leaving.
-        running: jobs in hand. ended: jobs that ended, since it started. busy_us: microseconds in which it had no room
-        for more work, since it started.
+        running: jobs in hand. ended: jobs that ended, since it started.
+        idle_us, up_us: microseconds in which it waited for work, and of its life.
     """
 
     beats: int = 0
     stage: int = 0
     running: int = 0
     ended: int = 0
-    busy_us: int = 0
+    idle_us: int = 0
+    up_us: int = 0
 
 
 class Board:

@@ -38,6 +38,7 @@ class HighPerformanceIPC:
         process_id: its name, which no other that is connected has.
         place: the ``place`` of the owner's; without one this is the owner.
         heartbeat_interval: seconds between heartbeats, which are sent by themselves while the event loop turns.
+        measure: returns what this process tells with a heartbeat; ``beats`` is filled in.
         on_lost: called in the event loop: of the owner with the name of a process whose connection ended without a
             word; of others, with "", when the owner is gone.
 
@@ -50,6 +51,7 @@ class HighPerformanceIPC:
         *,
         place: str | Path | None = None,
         heartbeat_interval: float = 1.0,
+        measure: Callable[[], Gauges] = Gauges,
         on_lost: Callable[[str], None] | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
@@ -58,7 +60,8 @@ class HighPerformanceIPC:
         self.process_id, self.heartbeat_interval = process_id, heartbeat_interval
         self.shared_memories: dict[str, SharedMemoryManager] = {}
         self.last_heartbeat = 0.0
-        self.gauges = Gauges()
+        self._beats = 0
+        self._measure = measure
         self._clock = clock
         self._on_lost = on_lost or (lambda _: None)
         self._theirs = Path(place) if place is not None else None
@@ -254,11 +257,11 @@ class HighPerformanceIPC:
     # --- liveness -------------------------------------------------------------------------------------------
 
     def send_heartbeat(self) -> None:
-        """Say that this process lives, and tell its gauges. Done by itself each ``heartbeat_interval``."""
+        """Say that this process lives, and how it is. Done by itself each ``heartbeat_interval``."""
         if self._board is None:
             raise ChannelClosed
-        self.gauges = msgspec.structs.replace(self.gauges, beats=self.gauges.beats + 1)
-        self._board.write(self._slot, self.gauges)
+        self._beats += 1
+        self._board.write(self._slot, msgspec.structs.replace(self._measure(), beats=self._beats))
         self.last_heartbeat = self._clock.now()
 
     async def _beat(self) -> None:

@@ -1,0 +1,202 @@
+"""Crew: the worker processes there are; makes them as many as are wanted, and replaces who has died.
+
+Each has a name. A name is taken again by the process that replaces one which died, so there are never more names than
+places. Who is too much is asked to drain, and who is to be renewed goes when its successor works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from asyncworker.clock import Clock
+from asyncworker.events import Bus, ProcessEnded
+from asyncworker.fleet.crashes import Crashes
+from asyncworker.fleet.process import WorkerProcess
+from asyncworker.share.board import Gauges
+from asyncworker.share.channel import HighPerformanceIPC
+
+log = logging.getLogger(__name__)
+
+OVERTIME_S = 10.0
+"""How long after its grace period a worker may live: it has handed its jobs back by then, so it hangs, and is killed."""
+LOOK_S = 0.05
+SUPERVISOR = "ASYNCWORKER_SUPERVISOR"
+
+
+class Crew:
+    """Processes that run *command*; *grace_s* is how long they may drain. `open` it before anything else."""
+
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], grace_s: float, bus: Bus, clock: Clock
+    ) -> None:
+        self._command, self._environment, self._grace_s = command, environment, grace_s
+        self._bus, self._clock = bus, clock
+        self.crashes = Crashes()
+        self.workers: dict[str, WorkerProcess] = {}
+        self.due: dict[str, float] = {}
+        self._making: set[str] = set()
+        self._outgoing: deque[str] = deque()
+        self._changing = asyncio.Lock()
+        self._ipc: HighPerformanceIPC | None = None
+
+    async def open(self) -> None:
+        """Be there for workers to report to. Harmless when repeated."""
+        if self._ipc is None:
+            self._ipc = HighPerformanceIPC("supervisor", clock=self._clock)
+            await self._ipc.start()
+
+    async def drain(self) -> None:
+        """Let all who are there drain, and return when the last has ended."""
+        self.due.clear()
+        self._outgoing.clear()
+        async with self._changing:
+            workers = list(self.workers.values())
+        await self.leave(*workers)
+
+    async def close(self) -> None:
+        """Be there for nobody any more. Harmless when repeated."""
+        if self._ipc is not None:
+            await self._ipc.cleanup()
+            self._ipc = None
+
+    @property
+    def size(self) -> int:
+        """How many there are that are to stay, with those that will be started again."""
+        return sum(worker.stays for worker in self.workers.values()) + len(self.due) + len(self._making)
+
+    @property
+    def names(self) -> set[str]:
+        """The names that are taken."""
+        return {*self.workers, *self.due, *self._making}
+
+    @property
+    def idlest(self) -> list[WorkerProcess]:
+        """Who may be stopped, the one that costs least first: not yet at work, with least to do, the youngest."""
+        stay = [worker for worker in self.workers.values() if worker.stays]
+        return sorted(stay, key=lambda worker: (worker.works, worker.gauges.running, -worker.born))
+
+    def read(self) -> None:
+        """Look what they tell."""
+        if self._ipc is None:
+            return
+        now = self._clock.monotonic()
+        for worker in self.workers.values():
+            if (gauges := self._ipc.read_gauges(worker.name)).beats:
+                worker.gauges = gauges
+            self.crashes.lives(worker.name, now - worker.born)
+
+    async def adjust(self, wanted: Callable[[], int]) -> None:
+        """Bury the dead, let successors take over, and start or stop as many as it takes for *wanted*."""
+        async with self._changing:
+            self.read()
+            now = self._clock.monotonic()
+            self._bury(now)
+            self._hand_over(now)
+            self._kill_the_hanging(now)
+            for name in [name for name, at in self.due.items() if at <= now]:
+                if self.due.pop(name, None) is not None:
+                    await self._start(name)
+            while self.size < wanted():
+                await self._start(self.new_name())
+            while self.size > wanted():
+                if self.due:
+                    self.due.popitem()
+                else:
+                    self.idlest[0].leave(now)
+
+    async def start(self, name: str) -> None:
+        """Start one more."""
+        async with self._changing:
+            await self._start(name)
+
+    async def leave(self, *workers: WorkerProcess) -> None:
+        """Let them drain, and return when they have ended; kill those that hang."""
+        now = self._clock.monotonic()
+        for worker in workers:
+            worker.leave(now)
+        while any(worker.running for worker in workers):
+            self._kill_the_hanging(self._clock.monotonic())
+            await asyncio.sleep(LOOK_S)
+        for worker in workers:
+            if self.workers.get(worker.name) is worker:
+                del self.workers[worker.name]
+
+    def hurry(self) -> None:
+        """Make those that drain hand back at once what they run."""
+        for worker in self.workers.values():
+            worker.hurry()
+
+    def renew(self, names: Iterable[str]) -> None:
+        """Replace these, one after another."""
+        for name in names:
+            if name not in self._outgoing and self.workers[name].stays:
+                self._outgoing.append(name)
+
+    def new_name(self) -> str:
+        number = 1
+        while (name := f"worker-{number}") in self.names:
+            number += 1
+        return name
+
+    async def _start(self, name: str) -> None:
+        assert self._ipc is not None, "opened before"
+        own = {**self._environment, SUPERVISOR: f"{self._ipc.place}:{name}"}
+        now = self._clock.monotonic()
+        self._making.add(name)
+        making = asyncio.ensure_future(asyncio.to_thread(WorkerProcess, name, self._command, own, now))
+        try:
+            await asyncio.wait([making])
+        finally:  # who is cancelled meanwhile leaves no process that nobody knows
+            worker = self.workers[name] = await making
+            self._making.discard(name)
+        for other in self.workers.values():
+            if other.outgoing and other.successor is None:
+                other.successor = worker
+
+    def _bury(self, now: float) -> None:
+        for name, worker in [(name, worker) for name, worker in self.workers.items() if not worker.running]:
+            del self.workers[name]
+            if worker.leaving_since is not None:
+                self.crashes.forget(name)
+                continue
+            again = self.crashes.died(name, now - worker.born)
+            if worker.stays:
+                self.due[name] = now + again
+            level = logging.ERROR if name in self.crashes.looping else logging.WARNING
+            log.log(level, "%s (process %d) ended: %s; again in %g s", name, worker.pid, worker.fate(), again)
+            self._bus.emit(ProcessEnded(name=name, pid=worker.pid, because=worker.fate(), again_s=again))
+
+    def _hand_over(self, now: float) -> None:
+        """Let the one that is outgoing go as soon as its successor works; then the next is."""
+        going = [worker for worker in self.workers.values() if worker.outgoing and worker.leaving_since is None]
+        for worker in going:
+            if worker.successor is None or worker.successor.stage == "starting":
+                continue
+            if worker.successor.works:
+                worker.leave(now)
+            else:
+                worker.outgoing, worker.successor = False, None
+                self._outgoing.clear()
+                self.due.pop(next(reversed(self.due), ""), None)  # the place is taken again
+                log.error("%s stays, and so do the others: its successor did not come to work", worker.name)
+        if not going and self._outgoing:
+            following = self.workers.get(self._outgoing.popleft())
+            if following is not None and following.stays:
+                following.outgoing = True
+
+    def _kill_the_hanging(self, now: float) -> None:
+        for worker in self.workers.values():
+            if worker.leaving_since is not None and now - worker.leaving_since > self._grace_s + OVERTIME_S:
+                log.warning("%s (process %d) hangs and is killed", worker.name, worker.pid)
+                worker.child.send(signal.SIGKILL)
+
+
+def busy(workers: Iterable[WorkerProcess], before: Mapping[str, Gauges]) -> float:
+    """Return the share of their time since *before* in which workers had no room for more work."""
+    told = [worker.busy(before.get(worker.name, Gauges())) for worker in workers]
+    up = sum(of for _, of in told)
+    return sum(of for of, _ in told) / up if up else 0.0
