@@ -24,6 +24,11 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
     epoch: int
 
 
+def effective_count(samples: Iterable[Sample], inflight: float, epoch: int) -> float:
+    """Return how many completions, of now and at about this concurrency, the samples are worth."""
+    return sum(sample.count * _kept(sample, epoch) * _near(sample, inflight) for sample in samples)
+
+
 def points(
     samples: Iterable[Sample], epoch: int, centre: float, variance: float
 ) -> Iterator[tuple[float, float, float]]:
@@ -33,7 +38,7 @@ def points(
         epoch: the present one. variance: of call times, squared coefficient of variation.
     """
     for sample in samples:
-        near = math.exp(-((math.log(sample.inflight / centre) / NEIGHBOURHOOD) ** 2))
+        near = _near(sample, centre)
         exact = sample.count * (sample.rate / sample.inflight) ** 2 / max(0.05, variance)
         yield sample.inflight, sample.inflight / sample.rate, exact * near * _kept(sample, epoch)
 
@@ -47,3 +52,7 @@ def usual_rate(samples: Iterable[Sample], inflight: float, epoch: int) -> tuple[
 
 def _kept(sample: Sample, epoch: int) -> float:
     return float(0.5 ** ((epoch - sample.epoch) / HALF_LIFE))
+
+
+def _near(sample: Sample, centre: float) -> float:
+    return math.exp(-((math.log(sample.inflight / centre) / NEIGHBOURHOOD) ** 2))

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import msgspec
 
 from asyncworker.errors import BadParameters
-from asyncworker.tune.history import Sample, points, usual_rate
+from asyncworker.tune.history import Sample, effective_count, points, usual_rate
 from asyncworker.tune.policies.policy import check_bounds, load
 from asyncworker.tune.probes import PLACES, probe
 from asyncworker.tune.scalability import Curve, fit
@@ -37,11 +37,17 @@ STEP = 1.6
 PLAIN = 1.05
 """What a step up must promise where the caller itself is the limit."""
 HISTORY = 64
-START_WINDOW = 0.02
-"""Start-up asks for plain differences, so its epochs may be shorter."""
+START_WINDOW, BRIEF_S = 0.02, 0.1
+"""Start-up asks for plain differences, so its epochs may be shorter; one so brief does not end it."""
 PATIENCE_S = 0.5
 """Start-up waits so long for `FEW` calls to end; then it grows without knowing, as waiting is cheap, up to `GUESS`."""
 FEW, GUESS = 16, 100
+PLAIN_AFTER_S = 0.25
+"""After so long start-up looks whether throughput grows, or does not, plainly."""
+TURNOVER = 1.5
+"""A turnover lasts at most so many times what calls took before."""
+MUCH_LOWER = 1.7
+"""Below a limit that was so many times as high, turnover is over when no more calls are under way than may be."""
 MODEL_ERROR = 0.03
 """What the law itself may be wrong by, as a share; beside the noise of counting."""
 DRIFT_ERROR = 0.02
@@ -75,6 +81,8 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
     bracket: list[Sample] = []
     faster: bool = False  # the way in which the bracket began
     best_rate: float = 0.0  # of the start-up
+    doubted: bool = False  # whether its last epoch brought nothing
+    noise: float = MODEL_ERROR**2  # variance of ln X between epochs, beyond that of counting
     surprises: int = 0  # epochs in a row far from the curve
     above: float = 0.0  # sums of small surprises, CUSUM
     below: float = 0.0
@@ -113,7 +121,7 @@ class UslPolicy:
         min_samples: int = 50,
         min_window: float = 0.05,
         dither: float = 0.2,
-        knee_tolerance: float = 0.0075,
+        knee_tolerance: float = 0.01,
         slo: float = math.inf,
     ) -> None:
         check_bounds(low, high)
@@ -129,6 +137,7 @@ class UslPolicy:
         initial = min(max(initial, low), high)
         self._state = _State(initial, float(initial))
         self.limit = initial
+        self._before, self._usual = initial, math.inf  # the limit before this one, and how long calls took then
         self._begin(-math.inf, settled=False)
 
     @property
@@ -166,7 +175,7 @@ class UslPolicy:
             return self.limit
         if not self._settled:
             self._count += calls
-            if t - rtt >= self._since and self._count >= min(self.limit, inflight):
+            if self._turned(t, rtt, inflight):
                 self._begin(t, settled=True)
             return self.limit
         self._count += calls
@@ -179,7 +188,9 @@ class UslPolicy:
             self._squares += rtt * rtt * calls
         elapsed = self._last - self._since
         if elapsed >= self._window and elapsed > 0 and self._enough(elapsed):
-            before = self.limit
+            before = self._before = self.limit
+            if self._good:
+                self._usual = self._sum / self._good
             self._close(elapsed)
             self._begin(t, settled=self.limit == before)
         return self.limit
@@ -199,14 +210,21 @@ class UslPolicy:
             self._begin(t, settled=False)
         return self.limit
 
+    def _turned(self, t: float, rtt: float, inflight: int) -> bool:
+        """Return whether what ends now no longer tells of the limit before."""
+        if self.limit * MUCH_LOWER < self._before:  # what is too much needs long to end
+            return inflight <= self.limit
+        turned = self._count >= min(self.limit, inflight) or t - self._since >= TURNOVER * self._usual
+        return turned and t - rtt >= self._since
+
     def _enough(self, elapsed: float) -> bool:
         state, count = self._state, self._count
         if count >= max(self._min_samples, self.limit):
             return True
-        if state.phase == "start" and elapsed > 1.0:  # slow calls: do not wait for fifty where the answer is plain
+        if state.phase == "start" and elapsed > PLAIN_AFTER_S:  # do not wait for fifty slow calls to see what is plain
             noise = math.sqrt(state.variance * (1 / count + 1 / self._min_samples))
-            plain = state.best_rate * GROWTH * (1 + 3 * noise)
-            return count >= max(FEW, self.limit) and self._good / elapsed > plain
+            off = math.log(max(1, self._good) / elapsed / max(1e-9, state.best_rate * GROWTH))
+            return count >= max(8, self.limit / 2) and not -3 * noise < off < 2 * noise
         if state.curve is None or count < 15:
             return False
         # An epoch that takes twice as long as it should is judged at once.
@@ -241,8 +259,11 @@ class UslPolicy:
             state.best_rate = sample.rate
             self._set(self.limit * 2, f"start-up: {sample.rate:.4g}/s at {sample.inflight:.0f}, still growing")
             state.centre = self.limit
-            return
-        self._settle(state.history, sample)
+            state.doubted = False
+        elif sample.count < BRIEF_S * sample.rate and not state.doubted:  # a moment's noise: look once more
+            state.doubted = True
+        else:
+            self._settle(state.history, sample)
 
     def _bracket(self, sample: Sample) -> None:
         state = self._state
@@ -254,7 +275,8 @@ class UslPolicy:
             least, most = min(tried), max(tried)
             first = len(state.bracket) == 1
             grows = not self.saturated or sample.rate > GROWTH * max((s.rate for s in state.bracket[:-1]), default=0.0)
-            if best == most and most < 0.95 * self.high and (state.faster or not first) and grows:
+            upwards = state.faster or not first or least <= max(1.5, self.low)
+            if best == most and most < 0.95 * self.high and upwards and grows:
                 return self._set(most * STEP, "the best is still above")
             if best == least and least > max(1.5, self.low) and not (first and state.faster):
                 return self._set(least / STEP, "the best is still below")
@@ -307,10 +329,14 @@ class UslPolicy:
         if state.curve is None:
             return 0.0
         off = math.log(sample.rate / state.curve.rate(sample.inflight))
-        noise = state.variance / sample.count
-        score = off / math.sqrt(noise + MODEL_ERROR**2)
+        known = effective_count(state.history, sample.inflight, state.epoch)
+        noise = state.variance * (1 / sample.count + 2 / max(1.0, known))
+        score = off / math.sqrt(noise + state.noise)
         state.surprises = state.surprises + 1 if abs(score) > 4 else 0
-        drift = off / math.sqrt(noise + DRIFT_ERROR**2)
+        drift = off / math.sqrt(noise + max(state.noise / 2, DRIFT_ERROR**2))
+        # On a machine that others use, too, all figures vary: what is seen again and again is no change.
+        state.noise += 0.1 * (min(max(0.0, off * off - noise), 9 * state.noise) - state.noise)
+        state.noise = max(state.noise, MODEL_ERROR**2)
         state.above, state.below = max(0.0, state.above + drift - 0.5), max(0.0, state.below - drift - 0.5)
         if state.surprises >= 2:
             return score
@@ -324,7 +350,7 @@ class UslPolicy:
         if state.fell or good is None:
             return None
         rate, weight = usual_rate(state.history, good, state.epoch)
-        noise = math.sqrt(state.variance / sample.count + state.variance / weight)
+        noise = math.sqrt(state.variance / sample.count + state.variance / weight + state.noise - MODEL_ERROR**2)
         return good if math.log(sample.rate / rate) < -max(0.15, 4 * noise) else None
 
     def _mark(self, ceiling: float) -> None:
