@@ -39,8 +39,8 @@ from asyncworker.queue.worker.keeper import BEATS_A_LEASE, Keeper
 from asyncworker.secret import mask_text
 
 A_ROUND_TRIP = 1000
-FLUSH_S = 0.05
-"""How long a partition that has been cut waits for others to travel with; many a source is cut in less."""
+WINDOW, WINDOW_BYTES = 128, 2**16
+"""Partitions that are shipped as one: so many small ones at most, and no more bytes than a large one has."""
 FULL_PAUSE_S = 0.5
 PATIENCE_S = 2.0
 """How long a feeder that failed tries to say so; after that its lease does."""
@@ -72,7 +72,8 @@ async def submit(
         source: a URL, a path, an iterable, or a dataset id of *database*.
         max_failures: None, a count of items (int) or a share of them (float, 0..1).
         to: where rows go. database: a PostgreSQL DSN for datasets by id, and for the result row.
-        ahead: how many partitions may be shipped and not yet over, where they carry their data.
+        ahead: how many windows of partitions may be shipped and not yet over, where they carry their data. A window
+            is one large partition, or some small ones.
         in_flight: how many partitions may not yet be over, whatever the source; None: no bound.
 
     Returns:
@@ -99,8 +100,10 @@ async def submit(
         first = await anext(partitions, None)  # what cannot be read at all is said before there is a job
         _check_columns(opened, fields)
         parent = Job(Ids()(), queue, pack_call(REDUCE_TASK, (plan,), {}), priority, OPTIONS)
-        most = in_flight if in_flight or opened.portable else ahead
-        feeder = Feeder(broker, parent, most, lease_s, clock)
+        most, window = in_flight, 1 if in_flight else A_ROUND_TRIP
+        if not (in_flight or opened.portable):
+            most, window = ahead, WINDOW
+        feeder = Feeder(broker, parent, most, lease_s, clock, window=window)
         await feeder.begin()
     except BaseException:
         await opened.close()
@@ -114,16 +117,20 @@ class Feeder:
     """Hold one job, ship its partitions, and let it go.
 
     Args:
-        most: how many partitions may not yet be over; None: no bound.
+        most: how many windows may not yet be over; None: no bound. window: how many partitions may be shipped as one.
     """
 
-    def __init__(self, broker: Broker, parent: Job, most: int | None, lease_s: float, clock: Clock) -> None:
+    def __init__(
+        self, broker: Broker, parent: Job, most: int | None, lease_s: float, clock: Clock, *, window: int = 1
+    ) -> None:
         self._broker = broker
         self._parent = parent
         self._most = most
         self._lease_s = lease_s
         self._clock = clock
+        self._window = window
         self._waits: set[asyncio.Task[None]] = set()
+        self._cut: list[Job] = []
 
     async def begin(self) -> None:
         """Join, and enqueue the job into one's own hands.
@@ -165,34 +172,53 @@ class Feeder:
             await source.close()
 
     async def _ship(self, first: Partition | None, rest: AsyncIterator[Partition]) -> bool:
-        """Enqueue partitions as they are cut; returns False when the job is over before all were."""
-        batch: list[Job] = []
-        partition, flushed = first, self._clock.monotonic()
-        while partition is not None:
-            name = child_id(self._parent.id, partition.index)
-            call = pack_call(MAP_TASK, (partition,), {})
-            batch.append(Job(name, self._parent.queue, call, self._parent.priority, OPTIONS))
-            now = self._clock.monotonic()
-            if self._most or partition.data or len(batch) >= A_ROUND_TRIP or now - flushed >= FLUSH_S:
-                if not await self._enqueue(batch):
-                    return False
-                batch, flushed = [], self._clock.monotonic()
-            partition = await anext(rest, None)
-        return not batch or await self._enqueue(batch)
+        """Enqueue partitions as they are cut; returns False when the job is over before all were.
 
-    async def _enqueue(self, jobs: Sequence[Job]) -> bool:
-        while self._most and len(self._waits) >= self._most:
-            _, self._waits = await asyncio.wait(self._waits, return_when=asyncio.FIRST_COMPLETED)
+        What is cut while a window is on its way goes with the next; a lone partition waits for nobody.
+        """
+        sending: asyncio.Task[bool] | None = None
+        partition, size = first, 0
+        try:
+            while partition is not None:
+                name = child_id(self._parent.id, partition.index)
+                call = pack_call(MAP_TASK, (partition,), {})
+                if not self._cut:
+                    size = 0
+                size += len(call)
+                self._cut.append(Job(name, self._parent.queue, call, self._parent.priority, OPTIONS))
+                if sending is None or sending.done():
+                    if sending is not None and not sending.result():
+                        return False
+                    sending = asyncio.create_task(self._send(), name=f"shipper of {self._parent.id}")
+                if (len(self._cut) >= self._window or size >= WINDOW_BYTES) and not await sending:
+                    return False
+                partition = await anext(rest, None)
+            return sending is None or await sending
+        finally:
+            if sending is not None:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+
+    async def _send(self) -> bool:
+        while self._cut:
+            while self._most and len(self._waits) >= self._most:
+                _, self._waits = await asyncio.wait(self._waits, return_when=asyncio.FIRST_COMPLETED)
+            window, self._cut = self._cut, []
+            if not await self._enqueue(window):
+                return False
+        return True
+
+    async def _enqueue(self, window: Sequence[Job]) -> bool:
         while True:
             try:
-                receipts = await self._broker.enqueue(jobs)
+                receipts = await self._broker.enqueue(window)
                 break
             except BrokerDown:
                 await self._broker.step(self._epoch, (), {}, 0)  # waits until the outage is over
             except QueueFull:
                 await asyncio.sleep(FULL_PAUSE_S)
         if self._most:
-            self._waits |= {asyncio.create_task(self._over(job.id)) for job in jobs}
+            self._waits.add(asyncio.create_task(self._over(window[-1].id)))
         return Receipt.CLOSED not in receipts
 
     async def _over(self, child: str) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from asyncworker.errors import BadParameters, BrokerDown, QueueFull, SourceError, UnknownName
+from asyncworker.mapreduce import feeder
 from asyncworker.queue.brokers.memory import MemoryBroker
 from asyncworker.queue.codec import is_id
-from asyncworker.queue.job import Depth, State, child_id
+from asyncworker.queue.job import Depth, Job, State, child_id
 from tests.support.mapreduce import PATIENCE, Fleet
 
 
@@ -97,7 +98,8 @@ async def test_a_file_is_read_where_it_lies(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [{"ahead": 3}, {"in_flight": 3}, {"ahead": 9, "in_flight": 3}])
-async def test_no_more_is_read_ahead_than_wanted(limit: dict[str, int]) -> None:
+async def test_no_more_is_read_ahead_than_wanted(limit: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeder, "WINDOW", 1)
     fleet = Fleet()
     pulled = 0
 
@@ -116,6 +118,72 @@ async def test_no_more_is_read_ahead_than_wanted(limit: dict[str, int]) -> None:
     await feeding
     assert state is State.SUCCEEDED
     assert record.value["total_processed"] == 20
+
+
+async def test_small_partitions_are_shipped_and_bounded_by_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting(MemoryBroker):
+        calls = 0
+
+        async def enqueue(self, jobs: Sequence[Job]) -> Any:
+            self.calls += 1
+            return await super().enqueue(jobs)
+
+    monkeypatch.setattr(feeder, "WINDOW", 4)
+    fleet = Fleet(broker := Counting())
+    pulled = 0
+
+    def items() -> Iterator[int]:
+        nonlocal pulled
+        for pulled in range(1, 41):  # noqa: UP028 - counts as it goes
+            yield pulled
+
+    job_id, feeding = await fleet.submit(items(), partition_size=1, ahead=2)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert pulled == 12  # two windows shipped, one in hand
+    assert (await broker.depth(["default"])).queues["default"].queued == 8
+    async with fleet.working():
+        state, record = await fleet.end(job_id)
+    await feeding
+    assert (state, record.value["total_processed"]) == (State.SUCCEEDED, 40)
+    assert broker.calls <= 1 + 11
+
+
+async def test_large_partitions_are_windows_of_their_own() -> None:
+    fleet = Fleet()
+    pulled = 0
+
+    def items() -> Iterator[str]:
+        nonlocal pulled
+        for pulled in range(1, 11):  # noqa: B007 - counts as it goes
+            yield "x" * feeder.WINDOW_BYTES
+
+    job_id, feeding = await fleet.submit(items(), partition_size=1, ahead=2)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert pulled == 3
+    async with fleet.working():
+        assert (await fleet.end(job_id))[0] is State.SUCCEEDED
+    await feeding
+
+
+async def test_a_lone_partition_waits_for_nobody() -> None:
+    fleet = Fleet()
+    go_on = asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        for number in range(3):
+            yield number
+            await go_on.wait()
+
+    async with fleet.working():
+        job_id, feeding = await fleet.submit(items(), partition_size=1)
+        async with asyncio.timeout(PATIENCE):
+            while fleet.collect.mapped < 1:
+                await asyncio.sleep(0)
+        go_on.set()
+        await feeding
+        assert (await fleet.end(job_id))[0] is State.SUCCEEDED
 
 
 async def test_in_flight_bounds_files_too(tmp_path: Path) -> None:
