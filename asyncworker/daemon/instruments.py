@@ -37,6 +37,8 @@ WATCH_S = 10.0
 """How long a snapshot, and the wish to see them, are kept."""
 SNAPSHOTS, WATCHES = "top", "watches"
 PATIENCE_S = 1.0
+SETTLED_S = 5.0
+"""When memory is first looked at: a count of all objects is no way to begin a short burst."""
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -65,10 +67,11 @@ class Instruments:
         self._source = f"{socket.gethostname()}:{os.getpid()}"
         self._publishing: asyncio.Task[None] | None = None
         self._away = False
+        self._later: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         self.loop.start()
-        self.memory.start()
+        self._later = asyncio.get_running_loop().call_later(SETTLED_S, self.memory.start)
         self.profiler.start_profiling()
         self._engine.profiler = self.profiler
         if (keep := self._engine.keep) is not None:
@@ -90,6 +93,8 @@ class Instruments:
         self.tasks.close()
         self.profiler.close()
         self.loop.close()
+        if self._later is not None:
+            self._later.cancel()
         await self.memory.stop()
 
     def look(self, *, watched: bool) -> Look:

@@ -20,11 +20,39 @@ AHEAD = 50
 class Beat:
     """Call *on_beat* with the lag in seconds of each beat, in the loop's thread, until stopped.
 
-    Attributes: ``last``, when the last beat came (`time.perf_counter`), which other threads may read.
+    All beats of a loop are one, whoever listens. Attributes: ``last``, when the last beat came (`time.perf_counter`),
+    which other threads may read.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_beat: Callable[[float], None]) -> None:
-        self._loop, self._on_beat = loop, on_beat
+        heart = _HEARTS.get(loop)
+        if heart is None:
+            for ended in [other for other in _HEARTS if other.is_closed()]:
+                del _HEARTS[ended]
+            heart = _HEARTS[loop] = _Heart(loop)
+        self._heart, self._on_beat = heart, on_beat
+        heart.listeners = (*heart.listeners, on_beat)
+
+    @property
+    def last(self) -> float:
+        return self._heart.last
+
+    def stop(self) -> None:
+        heart = self._heart
+        left = list(heart.listeners)
+        if self._on_beat in left:
+            left.remove(self._on_beat)
+        heart.listeners = tuple(left)
+        if not left:
+            heart.stop()
+
+
+class _Heart:
+    """What beats in one loop, for its listeners."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.listeners: tuple[Callable[[float], None], ...] = ()
         self.last = perf_counter()
         self._timers = deque[asyncio.TimerHandle]()
         self._stopped = False
@@ -33,6 +61,8 @@ class Beat:
 
     def stop(self) -> None:
         self._stopped = True
+        if _HEARTS.get(self._loop) is self:
+            del _HEARTS[self._loop]
         for timer in self._timers:
             timer.cancel()
 
@@ -49,4 +79,9 @@ class Beat:
             return
         self.last = now = perf_counter()
         self._send(due + AHEAD * EVERY_S)
-        self._on_beat(max(0.0, now - due))
+        lag = max(0.0, now - due)
+        for on_beat in self.listeners:
+            on_beat(lag)
+
+
+_HEARTS: dict[asyncio.AbstractEventLoop, _Heart] = {}

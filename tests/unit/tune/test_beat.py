@@ -29,6 +29,9 @@ class Loop:
         self.ready: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._number = itertools.count()
 
+    def is_closed(self) -> bool:
+        return False
+
     def call_later(self, delay: float, call: Callable[..., None], *args: Any) -> Timer:
         timer = Timer(self.now + delay, call, args)
         heapq.heappush(self.timers, (timer.due, next(self._number), timer))
@@ -123,3 +126,43 @@ async def test_it_beats_in_a_real_loop_and_leaves_nothing() -> None:
     await asyncio.wait_for(beats.wait(), 20)
     beat.stop()
     assert min(lags) >= 0
+
+
+def test_all_who_listen_in_a_loop_share_its_beats(loop: Loop) -> None:
+    one: list[float] = []
+    other: list[float] = []
+    first = Beat(loop, one.append)  # type: ignore[arg-type]
+    second = Beat(loop, other.append)  # type: ignore[arg-type]
+    assert len(loop.timers) == AHEAD
+    loop.idle(0.105)
+    first.stop()
+    first.stop()
+    loop.idle(0.1)
+    assert (len(one), len(other)) == (10, 20)
+    second.stop()
+    loop.idle(1)
+    assert not loop.timers
+    Beat(loop, one.append)  # type: ignore[arg-type]
+    loop.idle(0.055)
+    assert (len(one), len(other)) == (15, 20)
+
+
+async def test_loops_are_apart() -> None:
+    beats = asyncio.Event()
+    beat = Beat(asyncio.get_running_loop(), lambda _: beats.set())
+
+    async def elsewhere() -> None:
+        there = asyncio.Event()
+        own = Beat(asyncio.get_running_loop(), lambda _: there.set())
+        await asyncio.wait_for(there.wait(), 20)
+        own.stop()
+
+    async def abandoned() -> None:
+        Beat(asyncio.get_running_loop(), lambda _: None)
+
+    await asyncio.to_thread(asyncio.run, abandoned())
+    await asyncio.to_thread(asyncio.run, elsewhere())
+    assert list(module._HEARTS) == [asyncio.get_running_loop()]
+    beats.clear()
+    await asyncio.wait_for(beats.wait(), 20)
+    beat.stop()
