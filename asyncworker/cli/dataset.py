@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -13,6 +14,7 @@ from asyncworker.engine import Engine
 from asyncworker.errors import BadParameters, SettingsError
 from asyncworker.job import JobHandle
 from asyncworker.mapreduce.job import Summary
+from asyncworker.mapreduce.sources.several import several
 
 FLAGS = (
     "function",
@@ -49,7 +51,7 @@ class Request(msgspec.Struct, frozen=True):
         )
 
 
-def request(call: Call, engine: Engine, source: str) -> Request:
+def request(call: Call, engine: Engine, sources: Sequence[str]) -> Request:
     """Return what was asked for.
 
     Raises:
@@ -61,8 +63,9 @@ def request(call: Call, engine: Engine, source: str) -> Request:
     params = json_object(settings.params, "--params")
     engine.functions.find(settings.function).prepare(params)
     if settings.missing is not None:
-        source += ("&" if "?" in source else "?") + urlencode({"missing": settings.missing})
-    return Request(source, settings.function, params)
+        missing = urlencode({"missing": settings.missing})
+        sources = [f"{source}{'&' if '?' in source else '?'}{missing}" for source in sources]
+    return Request(sources[0] if len(sources) == 1 else several(*sources), settings.function, params)
 
 
 def json_object(given: str | None, what: str) -> dict[str, Any]:

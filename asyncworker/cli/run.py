@@ -26,18 +26,19 @@ from asyncworker.secret import mask_url
 MEMORY, EMBEDDED = "memory://", "embedded://"
 
 
-async def body(call: Call, source: str) -> None:
+async def body(call: Call, sources: tuple[str, ...]) -> None:
     """Process a dataset, here and now: map its items, reduce what comes out, print the summary.
 
-    SOURCE is a file (.csv, .jsonl, also .gz), a URL (postgresql://…?dataset=NAME), a dataset's id in
-    --database, or - for standard input: JSON Lines; for CSV write -- '-?format=csv' after the flags.
+    SOURCE is a file (.csv, .jsonl, also .gz; .parquet), a folder, a URL (postgresql://…?dataset=NAME), a dataset's
+    id in --database, or - for standard input: JSON Lines; for CSV write -- '-?format=csv' after the flags.
+    Several are processed in one job, one after another.
 
     Without --broker it starts a server of its own and --workers processes (auto: one a processor), which all
     end with it. With --broker the job is left to the workers there, and Ctrl-C leaves it with them.
     Exit code 1: the job failed; the summary tells what did succeed.
     """
     async with running_engine(call) as engine:
-        asked = request(call, engine, source)
+        asked = request(call, engine, sources)
         async with running(call, engine) as run:
             await show_outcome(call, run(asked))
 
@@ -112,7 +113,7 @@ async def workers(call: Call, engine: Engine) -> AsyncIterator[None]:
 COMMAND = command(
     "run",
     body,
-    click.Argument(["source"]),
+    click.Argument(["sources"], nargs=-1, required=True, metavar="SOURCE..."),
     flags=(*FLAGS, "workers", "grace_period"),
     examples="""
   asyncworker run flights.csv --function data_validation --params rules.json

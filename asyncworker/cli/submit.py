@@ -13,14 +13,14 @@ from asyncworker.cli.target import client_for
 from asyncworker.cli.watch import leave, resume, watch
 
 
-async def body(call: Call, source: str) -> None:
+async def body(call: Call, sources: tuple[str, ...]) -> None:
     """Leave a dataset with the workers of a broker, print the job's id, and return.
 
     It returns when the job has all its partitions: at once for files and tables that the workers can open
     themselves, else when the last of the items that must be shipped from here is on its way.
     """
     async with client_for(call) as engine:
-        asked = request(call, engine, source)
+        asked = request(call, engine, sources)
         handle = await asked.submit(call, engine)
         try:
             await watch(call, handle, "shipping", shipping=True)
@@ -39,7 +39,7 @@ async def body(call: Call, source: str) -> None:
 COMMAND = command(
     "submit",
     body,
-    click.Argument(["source"]),
+    click.Argument(["sources"], nargs=-1, required=True, metavar="SOURCE..."),
     flags=FLAGS,
     examples="""
   asyncworker submit rows.jsonl -f word_count -p '{"field": "text"}' --broker redis://localhost:6379/0

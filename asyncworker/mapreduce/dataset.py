@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import AsyncIterable, Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, cast
 from urllib.parse import parse_qs, urlencode
@@ -15,6 +16,7 @@ from asyncworker.mapreduce.job import Summary
 from asyncworker.mapreduce.sources.source import Sink, Source
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(?://|$)", re.IGNORECASE)
+_PATTERN = re.compile(r"\*|\[.*\]")
 _SUFFIX = re.compile(r"\.([a-z0-9_]+)(?:\.gz)?(?:\?[^?]*)?$", re.IGNORECASE)
 
 
@@ -24,8 +26,9 @@ def open_source(
     """Open what items come from; nothing is touched yet.
 
     Args:
-        thing: items, a URL (``postgresql://…``), a path (``data.csv``, ``data.csv.gz``), ``-`` for standard input
-            (``-?format=csv``; JSON Lines if nothing is said), else a dataset's id in *database*.
+        thing: items, a URL (``postgresql://…``), a path (``data.csv``, ``data.csv.gz``), a folder or a pattern of paths
+            (``data/*.csv``), ``-`` for standard input (``-?format=csv``; JSON Lines if nothing is said), else a
+            dataset's id in *database*.
         database: DSN of the PostgreSQL that dataset ids are looked up in.
 
     Raises:
@@ -35,7 +38,10 @@ def open_source(
         thing = os.fspath(thing)
     if not isinstance(thing, str):
         return cast("Source", registry.find("source", "memory").open(thing))
-    if (module := _module(thing)) is not None:
+    module = _module(thing)
+    if (module is not None or database is None) and _are_many(thing):  # an id may look like a pattern
+        module = registry.find("source", "several")
+    if module is not None:
         return cast("Source", module.open(thing))
     if database is not None:
         joint = "&" if "?" in database else "?"
@@ -66,6 +72,11 @@ def open_sink(thing: str | os.PathLike[str] | list[Any], job_id: str = "") -> Si
     return cast("Sink", module.writer(thing, job_id=job_id))
 
 
+def is_known(name: str) -> bool:
+    """Return whether some source reads files of this name."""
+    return _module(name) is not None
+
+
 class Results(Protocol):
     """Where a job's summary goes as a row."""
 
@@ -90,6 +101,14 @@ def open_results(database: str) -> Results:
         SourceError: this is no DSN.
     """
     return cast("Results", registry.find("source", "postgresql").results(database))
+
+
+def _are_many(text: str) -> bool:
+    """Return whether this is a folder, or a pattern of paths."""
+    path = text.partition("?")[0]
+    return "://" not in text and (
+        Path(path).is_dir() or (_PATTERN.search(path) is not None and not Path(path).exists())
+    )
 
 
 def _module(text: str) -> ModuleType | None:

@@ -17,12 +17,14 @@ from asyncworker.mapreduce.textfile import STDIN, Place
 
 
 class FileSink:
-    """A file that rows go to, as *encode* writes them; packed where its name ends in ``.gz``.
+    """A file that rows go to, as *encode* writes them and *end* ends them; packed where its name ends in ``.gz``.
 
     What was at the path stays until `commit` and is replaced then. Without rows the file is empty.
     """
 
-    def __init__(self, place: Place, encode: Callable[[Sequence[Any]], bytes]) -> None:
+    def __init__(
+        self, place: Place, encode: Callable[[Sequence[Any]], bytes], end: Callable[[], bytes] = bytes
+    ) -> None:
         if place.path == STDIN:
             raise SourceError("rows cannot be written to -: name a file")
         self.label = place.label
@@ -30,6 +32,7 @@ class FileSink:
         self._beside = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
         self._gzip = place.packed
         self._encode = encode
+        self._end = end
         self._file: io.BufferedWriter | None = None
         self._out: io.BufferedIOBase | None = None
 
@@ -48,8 +51,10 @@ class FileSink:
             self._opened()[1].write(text)
 
     def _commit(self) -> None:
+        last = self._end()
         with self._told():
             file, out = self._opened()
+            out.write(last)
             if out is not file:
                 out.close()
             file.flush()

@@ -185,9 +185,8 @@ class TextSource:
             return
         path, label = Path(self._place.path), self.label
         try:
-            if path.exists() and not path.is_file():  # a pipe would hang, a directory has no lines
-                kind = "a directory: name one file in it" if path.is_dir() else "no plain file: pipe it in, as -"
-                raise SourceError(f"{label} is {kind}")
+            if path.exists() and not path.is_file():  # a pipe would hang
+                raise SourceError(f"{label} is no plain file: pipe it in, as -")
             with gzip.open(path) if self._place.packed else path.open("rb") as file:
                 yield file
         except (EOFError, gzip.BadGzipFile, zlib.error) as exc:

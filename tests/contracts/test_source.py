@@ -113,7 +113,7 @@ async def test_partitions_are_read_side_by_side(sample: Take):
     await source.close()
 
 
-SINKS = ["memory", "jsonl", "jsonl.gz", "csv", "csv.gz", "dataset", "table"]
+SINKS = ["memory", "jsonl", "jsonl.gz", "csv", "csv.gz", "parquet", "dataset", "table"]
 
 
 class Target:

@@ -14,6 +14,8 @@ from urllib.parse import urlencode
 
 import asyncpg
 import msgspec
+import pyarrow as pa
+from pyarrow import parquet
 
 from asyncworker.mapreduce.dataset import open_sink, open_source
 from asyncworker.mapreduce.sources.source import Partition, Source
@@ -105,6 +107,20 @@ def file(name: str, text: Callable[[int], tuple[bytes, Pairs]]) -> Make:
     return make
 
 
+async def parquet_file(folder: Path, count: int, dsn: str) -> Sample:
+    rows = values(count)
+    table = pa.Table.from_pylist(rows, pa.schema([("name", pa.string()), ("text", pa.string())]))
+    parquet.write_table(table, folder / "data.parquet", row_group_size=1)
+    return Sample(str(folder / "data.parquet"), list(enumerate(rows)))
+
+
+async def several(folder: Path, count: int, dsn: str) -> Sample:
+    content, pairs = jsonl(count)
+    for name, text in (("a.jsonl", b""), ("b.jsonl", content), ("c.txt", b"no source reads this")):
+        (folder / name).write_bytes(text)
+    return Sample(str(folder / "*"), [(f"{folder / 'b.jsonl'}:{line}", row) for line, row in pairs])
+
+
 async def dataset(folder: Path, count: int, dsn: str) -> Sample:
     name = unique("dataset")
     await fill(dsn, name, values(count))
@@ -152,6 +168,8 @@ KINDS: dict[str, Make] = {
     "jsonl-gz": file("data.jsonl.gz", jsonl),
     "csv-plain": file("data.csv", csv_text),
     "csv-gz": file("data.csv.gz", csv_text),
+    "parquet": parquet_file,
+    "several": several,
     "postgresql-dataset": dataset,
     "postgresql-table": table,
 }

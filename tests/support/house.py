@@ -49,6 +49,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "jinja2": ("daemon.*",),
     "msgspec": ("*",),
     "prometheus_client": ("daemon.*",),
+    "pyarrow": ("mapreduce.sources.parquet",),
     "pytest": ("testing",),
     "psutil": ("tune.sensors.*",),
     "re2": ("mapreduce.pattern",),

@@ -38,9 +38,9 @@ async def test_a_missing_file_is_told_when_it_is_cut_and_not_when_opened(tmp_pat
         await all_partitions(source, 10)
 
 
-async def test_a_directory_is_refused(tmp_path: Path):
+async def test_an_empty_directory_is_told_whatever_its_name(tmp_path: Path):
     (tmp_path / "data.csv").mkdir()
-    await refused(tmp_path / "data.csv", "is a directory: name one file in it")
+    await refused(tmp_path / "data.csv", "there is no file that some source reads")
 
 
 async def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path):
