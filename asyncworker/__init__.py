@@ -68,6 +68,7 @@ _WHERE = {
     "TaskFailed": "errors",
     "TaskTimeout": "errors",
     "UnknownName": "errors",
+    "several": "mapreduce.sources.several",
 }
 
 __all__ = [*sorted(_WHERE), "__version__"]  # noqa: PLE0604 - names from the table above
@@ -111,6 +112,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which see no table; a tes
     from asyncworker.mapreduce.job import ProcessingPartition as ProcessingPartition
     from asyncworker.mapreduce.processor import DistributedProcessor as DistributedProcessor
     from asyncworker.mapreduce.progress import Progress as Progress
+    from asyncworker.mapreduce.sources.several import several as several
     from asyncworker.optimizer import AsyncWorkerOptimizer as AsyncWorkerOptimizer
     from asyncworker.queue.context import Context as Context
     from asyncworker.queue.job import State as State
