@@ -385,6 +385,7 @@ class Engine:
             lease_s=self.lease,
             grace_s=self.grace_period,
             burst=burst,
+            brisk=() if isinstance(self.queues, Mapping) else (PARTITION_QUEUE,),
             schedules=self._schedules,
             version=__version__,
             bus=self.bus,

@@ -14,6 +14,7 @@ from asyncworker.clock import SYSTEM, Clock
 from asyncworker.events import Bus, JobsClaimed, JobsEnded, WorkerIdled
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.job import Claimed, Settled
+from asyncworker.queue.worker.brisk import Brisk
 from asyncworker.queue.worker.runner import Runner
 from asyncworker.queue.worker.slots import Slots
 
@@ -41,6 +42,7 @@ class Fetcher:
         slots: Slots,
         bus: Bus,
         burst: bool = False,
+        brisk: Brisk | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self._broker = broker
@@ -50,6 +52,7 @@ class Fetcher:
         self._slots = slots
         self._bus = bus
         self._burst = burst
+        self._brisk = brisk
         self._clock = clock
         self._draining = False
         self._widest = 0
@@ -65,11 +68,13 @@ class Fetcher:
         Raises:
             LeaseLost: the epoch was reaped.
         """
-        runner, wake, slots = self._runner, self._wake, self._slots
+        runner, wake, slots, brisk = self._runner, self._wake, self._slots, self._brisk
         while True:
             wake.clear()
             settled = runner.take(MOST)
             room, want = ({}, 0) if self._draining else slots.ask(runner.running, runner.live, MOST)
+            if brisk is not None:
+                room, want = brisk.widen(room, want, MOST, runner.running)
             if not settled and not want:
                 if self._draining and not runner.live:
                     return
@@ -82,6 +87,8 @@ class Fetcher:
             before = runner.running.copy()
             runner.start(fresh, claimed.now_ms)
             slots.took(room, want, before, runner.running)
+            if brisk is not None:
+                brisk.took(runner.running)
             if claimed.deliveries or runner.settling:
                 await asyncio.sleep(0)
             elif want and claimed.held is None:

@@ -16,7 +16,7 @@ import os
 import random
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -27,6 +27,7 @@ from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.job import WorkerCard
 from asyncworker.queue.task import Definition
+from asyncworker.queue.worker.brisk import Brisk
 from asyncworker.queue.worker.fetcher import MOST, Fetcher
 from asyncworker.queue.worker.keeper import Keeper
 from asyncworker.queue.worker.runner import Runner
@@ -52,7 +53,7 @@ class Worker:
     Args:
         queues: name -> how many of its jobs may run here at once; None: how many is sought. concurrency: how many jobs
             in all. lease_s: how long silence is forgiven.
-        grace_s: how long a drain waits for what runs. burst: return when the queues are empty. lifespan: makes the
+        grace_s: how long a drain waits for what runs. burst: return when the queues are empty. brisk: queues whose claims may grow while their jobs are short. lifespan: makes the
         context in which this worker lives; its value is the jobs' ``ctx.resources``. seek: where the policies come from
         that seek how many. decisions: where these are noted. profiler: measures some of the jobs.
     """
@@ -67,6 +68,7 @@ class Worker:
         lease_s: float = 10.0,
         grace_s: float = 30.0,
         burst: bool = False,
+        brisk: Collection[str] = (),
         schedules: Sequence[Schedule] = (),
         version: str = "",
         bus: Bus | None = None,
@@ -83,6 +85,7 @@ class Worker:
         self._lease_s = lease_s
         self._grace_s = grace_s
         self._burst = burst
+        self._brisk = brisk
         self._schedules = tuple(schedules)
         self._version = version
         self._bus = bus or Bus()
@@ -196,6 +199,7 @@ class Worker:
             slots=self._slots,
             bus=self._bus,
             burst=self._burst,
+            brisk=Brisk(self._brisk, self._clock) if self._brisk else None,
             clock=self._clock,
         )
         sweeper = Sweeper(self._broker, epoch, bus=self._bus, clock=self._clock)
