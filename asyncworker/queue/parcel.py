@@ -42,6 +42,7 @@ Parcel = tuple[tuple[str, int], bool, tuple[Any, ...]]
 _RECEIPTS = {"k": Receipt.KNOWN, "c": Receipt.CLOSED, "f": Receipt.FULL}
 _OTHERS: dict[str, type[Twin | Missing]] = {"u": Twin, "m": Missing}
 _refusals = re.compile(r"(\d+)([a-z])([\w.]*)").findall
+_GIVEN_BACK = frozenset({Op.RELEASE, Op.GATE})
 _TEXTS = frozenset({Op.RETRY, Op.SNOOZE, Op.PUT_BACK})
 _read_card = msgspec.msgpack.Decoder(WorkerCard).decode
 
@@ -128,13 +129,13 @@ def settlements(settled: Sequence[Settled]) -> list[Any]:
             if (run := plain.get(where)) is None:
                 run = plain[where] = []
             run += one.id, one.value
-        elif one.op is Op.RELEASE:
+        elif one.op in _GIVEN_BACK:
             released.append(one)
         else:
             value = one.value.decode(errors="replace") if one.op in _TEXTS else one.value
             others += one.id, one.op.value, one.number, value
     for one in reversed(released):  # each goes before the one before
-        others += one.id, one.op.value, 0, b""
+        others += one.id, one.op.value, 0, one.value
     args: list[Any] = [len(plain)]
     for (queue, ttl_s), run in plain.items():
         args += queue, ttl_s, len(run) // 2

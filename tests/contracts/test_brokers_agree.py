@@ -17,17 +17,21 @@ from asyncworker.errors import JobNotFound
 from asyncworker.queue.admin import Admin
 from asyncworker.queue.brokers import memory, redis
 from asyncworker.queue.job import Op, child_id, parent_of
+from asyncworker.queue.limit import Limit
 from tests.support.brokers import TTL, Member, World
 from tests.support.clock import FrozenClock
 
 FAR_MS = 60_000
 ENDS = (Op.SUCCEEDED, Op.FAILED, Op.CANCELLED, Op.EXPIRED)
+TWO = Limit(2, key="key", per_key=1, name="two")
 OPS = (*ENDS, Op.SUCCEEDED, Op.SUCCEEDED, Op.RETRY, Op.SNOOZE, Op.PUT_BACK, Op.RELEASE, Op.CHUNK, Op.SEAL)
 
 number = st.integers(0, 40)
 actions = st.one_of(
     st.tuples(st.just("put"), st.integers(0, 9), st.sampled_from([0, 0, 0, 60])),
     st.tuples(st.just("unique"), st.sampled_from("kl"), st.sampled_from([0, 0, 60])),
+    st.tuples(st.just("limited"), st.sampled_from("ab"), st.integers(4, 5), st.sampled_from([0, 0, 60])),
+    st.tuples(st.just("limited"), st.sampled_from("ab"), st.integers(4, 5), st.sampled_from([0, 0, 60])),
     st.tuples(st.just("parent"), number),
     st.tuples(st.just("child"), number, number),
     st.tuples(st.just("again"), number),
@@ -95,6 +99,9 @@ class Pair:
             await self.put(self.worlds[0].new_id(), priority=about[0], delay_s=about[1])
         elif kind == "unique":
             await self.put(self.worlds[0].new_id(), options={"unique": about[0]}, delay_s=about[1])
+        elif kind == "limited":
+            options = {"limit": [TWO.name, *TWO.numbers, about[0]]}
+            await self.put(self.worlds[0].new_id(), options=options, priority=about[1], delay_s=about[2])
         elif kind == "parent":
             await self.put(self.worlds[0].new_id(), hold=about[0] % 3)
         elif kind == "child":
@@ -195,8 +202,8 @@ class Pair:
             depth = await world.broker.depth(["q"])
             counts = depth.queues["q"]
             ended = counts.succeeded + counts.failed + counts.cancelled + counts.expired
-            assert counts.enqueued == ended + counts.queued + counts.scheduled + depth.running
-            return counts.enqueued, counts.queued, counts.scheduled, counts.retried, counts.redelivered
+            assert counts.enqueued == ended + counts.queued + counts.scheduled + counts.blocked + depth.running
+            return counts.enqueued, counts.queued, counts.scheduled, counts.retried, counts.redelivered, counts.blocked
 
         await self.both(count)
 

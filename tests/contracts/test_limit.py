@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from asyncworker.queue.admin import Admin
+from asyncworker.queue.codec import pack
 from asyncworker.queue.job import Op, Receipt, State
 from asyncworker.queue.limit import Limit, Rate
 from tests.support.brokers import Member, World, makes
@@ -275,6 +276,15 @@ class TestLimit:
         assert await world.state(first) is State.BLOCKED
         (delivery,) = await worker.claim(9, world.done(second))
         assert (delivery.id, delivery.attempt) == (first, 2)
+
+    async def test_a_job_may_be_given_its_limit_by_its_worker(self, world: World, worker: Member):
+        first, second = await world.put(count=2, options={"timeout": 7})
+        await worker.claim(2)
+        told = [world.done(job_id, Op.GATE, 0, pack({"timeout": 7, **ONE})) for job_id in (first, second)]
+        (delivery,) = await worker.claim(9, *told)
+        assert (delivery.id, delivery.attempt, delivery.options) == (first, 1, {"timeout": 7, **ONE})
+        assert await world.state(second) is State.BLOCKED
+        assert await ids(worker, 9, world.done(first)) == [second]
 
     async def test_a_long_backlog_is_looked_at_in_bounded_steps(self, world: World, worker: Member):
         await world.put(count=2500, options=ONE)

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from asyncworker.queue.body import pack_body
 from asyncworker.queue.limit import Limit, Rate
 from tests.support.redis_scenarios import SCENARIOS, scenario
 from tests.support.redis_script import Ear, Script
@@ -395,6 +396,26 @@ def a_malformed_limit_keeps_its_job_to_itself(s: Script) -> None:
     other, short = s.put(count=2)
     s.redis("HSET", "e", other, b"2\xff", short, b"1")
     assert s.claim("e1", 9) == [other, short], "a worker that reads it, or fails it, is to come"
+
+
+@scenario
+def a_job_may_be_given_its_gates_later(s: Script) -> None:
+    s.join()
+    jobs = [s.job(options=some) for some in ({}, {"timeout": 1, "expires": 5}, {"note": "n" * 300})]
+    s.put(*jobs)
+    assert s.claim("e1", 9) == [job.id for job in jobs]
+    for job in jobs[:2]:
+        options = {**job.options, **ONE}
+        s.step("e1", 0, (job.id, "g", 0, msgspec.msgpack.encode(options)))
+        assert s.list()[0] == job.id
+        assert s.hash("e")[job.id] == pack_body(s.job(job.id, options=options))
+    third = {**jobs[2].options, **ONE}
+    assert s.claim("e1", 9, (jobs[2].id, "g", 0, msgspec.msgpack.encode(third))) == [jobs[2].id]
+    assert s.hash("e")[jobs[2].id] == pack_body(s.job(jobs[2].id, options=third))
+    assert permits(s, "lt") == {jobs[2].id}
+    s.cancel(jobs[2].id)
+    assert s.claim("e1", 9, (jobs[2].id, "g", 0, msgspec.msgpack.encode(third))) == [jobs[0].id]
+    assert s.state(jobs[2].id) == "c"
 
 
 @scenario

@@ -27,7 +27,7 @@ from asyncworker.errors import BrokerDown, DecodeError, JobNotFound, JobTooBig, 
 from asyncworker.events import Bus
 from asyncworker.queue.admin import Admin
 from asyncworker.queue.brokers.broker import Broker, Notice
-from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, pack, unpack_record
+from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, pack, unpack, unpack_record
 from asyncworker.queue.gate import Gates, is_late, is_limited
 from asyncworker.queue.job import (
     PRIORITIES,
@@ -358,7 +358,9 @@ class MemoryBroker(Broker, Admin):
                 self._end(entry, ENDS[one.op], one.number, one.value)
             case _ if entry.cancel_asked:
                 self._end(entry, State.CANCELLED, CANCELLED_TTL_S)
-            case Op.RELEASE:
+            case Op.RELEASE | Op.GATE:
+                if one.op is Op.GATE:
+                    entry.job = msgspec.structs.replace(entry.job, options=unpack(one.value))
                 released.append(entry)
             case _:
                 self._let_go(entry)

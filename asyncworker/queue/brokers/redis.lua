@@ -1015,6 +1015,13 @@ local function keep_chunk(id, number, chunk)
   end
 end
 
+-- A body with other options, among them limits.
+local function gated(body, options)
+  local head = '1' .. string.char(bit.bor(body:byte(2), 1, LIMITED)) .. body:sub(3, 4 + body:byte(4))
+  local size = string.char(math.floor(#options / 256), #options % 256)
+  return head .. size .. options .. body:sub((options_of(body)))
+end
+
 -- Settle one job by its op (`Op` in queue/job.py says what number and value are).
 local function settle_one(id, mine, op, number, value)
   if op == 'v' then
@@ -1039,6 +1046,10 @@ local function settle_one(id, mine, op, number, value)
   elseif note.c then
     finish(id, body, 'c', '', CANCELLED_TTL)
   elseif op == 'u' then
+    give_back(id, body)
+  elseif op == 'g' then
+    body = gated(body, value)
+    call('HSET', bodies, id, body)
     give_back(id, body)
   else
     postpone(id, body, note, op, number, value)

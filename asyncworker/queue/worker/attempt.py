@@ -177,6 +177,14 @@ class Attempt:
             return self.failed(error, reason)
         return self.later(Op.PUT_BACK, "unknown", delay, error)
 
+    def gated(self, definition: Definition, args: list[Any], kwargs: dict[str, Any]) -> Settled:
+        """Hand a job back that was enqueued without the limits of its task, so that it waits for its turn."""
+        try:
+            options = self.delivery.options | definition.gates(args, kwargs)
+        except BadParameters as exc:
+            return self.failed(exc, Reason.BAD_PAYLOAD)
+        return Settled(self.delivery.id, Op.GATE, self.delivery.queue, 0, pack(options))
+
     def released(self) -> Settled:
         self.error = TaskCancelled("handed back: its worker stops")
         return Settled(self.delivery.id, Op.RELEASE, self.delivery.queue)

@@ -256,6 +256,8 @@ class Runner:
         attempt.options = options
         if late := attempt.late():
             return attempt.expired(late)
+        if definition.gated and not definition.gated <= delivery.options.keys():
+            return attempt.gated(definition, args, kwargs)
         attempt.deadline = attempt.until
         if options.timeout is not None:
             attempt.deadline = min(attempt.since + options.timeout, attempt.until)

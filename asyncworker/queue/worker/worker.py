@@ -26,7 +26,7 @@ from asyncworker.events import Bus, JobsEnded, LeaseEnded, WorkerStarted, Worker
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.job import WorkerCard
-from asyncworker.queue.task import Definition
+from asyncworker.queue.task import Definition, limits_of
 from asyncworker.queue.worker.brisk import Brisk
 from asyncworker.queue.worker.fetcher import MOST, Fetcher
 from asyncworker.queue.worker.keeper import Keeper
@@ -80,6 +80,7 @@ class Worker:
         profiler: PerformanceProfiler | None = None,
     ) -> None:
         self._broker = broker
+        self._tasks = tasks
         self._queues = dict(queues)
         self._concurrency = concurrency
         self._lease_s = lease_s
@@ -153,6 +154,8 @@ class Worker:
                 await self._hooks.tell(self._hooks.stop)
 
     async def _work(self) -> None:
+        if numbers := limits_of(self._tasks):
+            await self._broker.regulate(numbers)
         epoch = await self._join()
         while epoch:
             try:
