@@ -60,6 +60,7 @@ class Catalogue:
     def __init__(self) -> None:
         self._mappers: dict[str, Mapper] = {}
         self._reducers: dict[str, type[Any]] = {}
+        self._made: dict[str, Function] = {}  # each partition asks; to check callables takes as long as a small one
 
     def add_mapper(self, name: str, mapper: Mapper) -> None:
         """Register a mapper.
@@ -110,10 +111,12 @@ class Catalogue:
             if name not in function_names():
                 raise UnknownName("function", name, self.names())
             return find_function(name)
-        mapper, _, reducer = name.partition("+")
-        _known(self._mappers, "mapper", mapper or None)
-        _known(self._reducers, "reducer", reducer or None)
-        return from_callables(self._mappers.get(mapper), self._reducers.get(reducer), name)
+        if name not in self._made:
+            mapper, _, reducer = name.partition("+")
+            _known(self._mappers, "mapper", mapper or None)
+            _known(self._reducers, "reducer", reducer or None)
+            self._made[name] = from_callables(self._mappers.get(mapper), self._reducers.get(reducer), name)
+        return self._made[name]
 
 
 def from_callables(mapper: Mapper | None = None, reducer: type[Any] | None = None, name: str = "") -> Function:
