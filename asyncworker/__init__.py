@@ -28,6 +28,7 @@ _WHERE = {
     "DynamicWorkerManager": "fleet.manager",
     "EmptyDataset": "errors",
     "Engine": "engine",
+    "Flow": "flow",
     "HighPerformanceIPC": "share.channel",
     "JobCancelled": "errors",
     "JobExists": "errors",
@@ -68,6 +69,8 @@ _WHERE = {
     "TaskFailed": "errors",
     "TaskTimeout": "errors",
     "UnknownName": "errors",
+    "chain": "flow",
+    "group": "flow",
     "several": "mapreduce.sources.several",
 }
 
@@ -106,6 +109,9 @@ if TYPE_CHECKING:  # the same names for type checkers, which see no table; a tes
     from asyncworker.errors import TaskTimeout as TaskTimeout
     from asyncworker.errors import UnknownName as UnknownName
     from asyncworker.fleet.manager import DynamicWorkerManager as DynamicWorkerManager
+    from asyncworker.flow import Flow as Flow
+    from asyncworker.flow import chain as chain
+    from asyncworker.flow import group as group
     from asyncworker.job import JobHandle as JobHandle
     from asyncworker.job import JobStatus as JobStatus
     from asyncworker.mapreduce.job import ProcessingJob as ProcessingJob

@@ -24,7 +24,7 @@ from asyncworker.auto import PARTITION_QUEUE, PARTITION_SIZE, PARTITIONS_AT_ONCE
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, JobFailed, SettingsError
 from asyncworker.events import Bus, WorkerStarted
-from asyncworker.job import JobHandle
+from asyncworker.job import FlowHandle, JobHandle
 from asyncworker.mapreduce.catalogue import Catalogue
 from asyncworker.mapreduce.feeder import submit
 from asyncworker.mapreduce.job import MAP_TASK, REDUCE_TASK, Summary
@@ -38,11 +38,12 @@ from asyncworker.queue.codec import Ids, pack_call
 from asyncworker.queue.drain import Drained, drained
 from asyncworker.queue.entrance import enter
 from asyncworker.queue.hooks import Hooks
+from asyncworker.queue.inputs import GATHER_TASK, gather
 from asyncworker.queue.job import DEFAULT_PRIORITY, Job
 from asyncworker.queue.keeps.keep import Keep
 from asyncworker.queue.outboxes.outbox import kept
 from asyncworker.queue.recent import Recent
-from asyncworker.queue.task import TaskOptions, Tasks, options_of
+from asyncworker.queue.task import DEFAULTS, TaskOptions, Tasks, options_of
 from asyncworker.queue.worker.scheduler import Schedule
 from asyncworker.queue.worker.sought import HIGHEST
 from asyncworker.queue.worker.worker import Lifespan, Worker
@@ -134,6 +135,7 @@ class Engine:
         reduce = msgspec.structs.replace(once, max_attempts=5)
         self.tasks.add(MAP_TASK, Mapper(broker, self.functions.find), once)
         self.tasks.add(REDUCE_TASK, Reducer(broker, self.functions.find), reduce)
+        self.tasks.add(GATHER_TASK, gather, TaskOptions(timeout=None))
         return broker
 
     @property
@@ -265,13 +267,29 @@ class Engine:
         self, name: str, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], how: Call
     ) -> list[JobHandle[Any]]:
         """Enqueue calls of one task; see `Task.enqueue_many`."""
+        broker = self.broker
+        jobs = self.jobs(name, calls, how)
+        if how.outbox is not None or how.durable == "outbox":
+            return await self._write(jobs, self._options(name), how)
+        entered = await enter(broker, jobs, on_conflict=how.on_conflict, when_full=how.when_full)
+        return [JobHandle(broker, job_id, how.queue) for job_id in entered]
+
+    async def start(self, jobs: list[Job], *, on_conflict: str, when_full: str) -> FlowHandle[Any]:
+        """Enqueue the jobs of a flow, in order."""
+        entered = await enter(self.broker, jobs, on_conflict=on_conflict, when_full=when_full)
+        return FlowHandle(self.broker, [(job_id, job.queue) for job_id, job in zip(entered, jobs, strict=True)])
+
+    def jobs(
+        self, name: str, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], how: Call, *, fed: bool = False
+    ) -> list[Job]:
+        """Return calls of one task as jobs; *fed*: another job gives each its first argument."""
         ids, delay, at_s, options = self._ids, how.delay, how.at_s, how.options
         if delay or at_s:
             options = {**options, "due_s": at_s or self.clock.now() + delay}
         if known := self.tasks.get(name):
-            calls = starmap(known.check, calls)
-        gates = known.gates if known and known.gated else None
-        jobs = [
+            calls = starmap(known.check_rest if fed else known.check, calls)
+        gates = known.gates if known and known.gated and not fed else None  # where one is fed, its worker names them
+        return [
             Job(
                 ids(),
                 how.queue,
@@ -282,18 +300,25 @@ class Engine:
                 at_s,
                 "",
                 how.durable,
+                how.after,
             )
             for call in calls
         ]
-        if how.outbox is not None or how.durable == "outbox":
-            return await self._write(jobs, known.options if known else TaskOptions(), how)
-        entered = await enter(self.broker, jobs, on_conflict=how.on_conflict, when_full=how.when_full)
-        return [JobHandle(self.broker, job_id, how.queue) for job_id in entered]
+
+    def result_ttl(self, name: str) -> float | None:
+        """Return for how many seconds results of a task are kept, None for ever."""
+        return self._options(name).result_ttl
+
+    def _options(self, name: str) -> TaskOptions:
+        known = self.tasks.get(name)
+        return known.options if known else DEFAULTS
 
     async def _write(self, jobs: list[Job], task: TaskOptions, how: Call) -> list[JobHandle[Any]]:
         """Put jobs into the outbox of the caller's transaction."""
         if how.outbox is None:
             raise BadParameters("durable='outbox' needs a transaction: .with_options(outbox=connection).enqueue(…)")
+        if how.after:
+            raise BadParameters("a job that waits for others cannot be written into an outbox")
         written = [kept(job, task) for job in jobs]
         await find("outbox", urlsplit(self.outbox or "postgresql:").scheme).write(how.outbox, self.namespace, written)
         return [JobHandle(self.broker, job.id, written=True) for job in jobs]
@@ -475,6 +500,7 @@ class Engine:
         if (broker := self.__dict__.pop("broker", None)) is not None:  # the next use opens another
             self.tasks.remove(MAP_TASK)
             self.tasks.remove(REDUCE_TASK)
+            self.tasks.remove(GATHER_TASK)
             await broker.close()
 
     async def lifespan(self, app: object) -> AsyncGenerator[None, None]:

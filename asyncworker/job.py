@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from typing import Any, Generic, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
-from asyncworker.errors import (
-    JobCancelled,
-    JobFailed,
-    JobNotFound,
-    ResultExpired,
-    TaskCancelled,
-    TaskExpired,
-    TaskFailed,
-    TaskTimeout,
-)
+from asyncworker.errors import JobNotFound, ResultExpired
 from asyncworker.mapreduce.job import REDUCE_TASK
 from asyncworker.mapreduce.progress import Progress, watch
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import born_ms, is_id, unpack_call, unpack_record
-from asyncworker.queue.job import Ended, Found, Reason, Record, State
+from asyncworker.queue.ending import error_of
+from asyncworker.queue.job import Ended, Found, State
 
+P = ParamSpec("P")
 R = TypeVar("R")
+S = TypeVar("S")
 log = logging.getLogger(__name__)
 
 RELAY_S = 0.05
@@ -37,7 +31,8 @@ class JobStatus(msgspec.Struct, frozen=True):
     """Where a job is. Dates in seconds since the epoch, None where it has not come to that.
 
     ``reason`` of a failed job: error, timeout, worker_lost, bad_payload, dependency, unknown_task. ``error`` is
-    the last attempt's, also of a job that will be tried again. ``deliveries``: workers that died with it in hand.
+    the last attempt's, also of a job that will be tried again. ``deliveries``: workers that died with it in hand. Of a
+    job that waits for others ``after_done`` of ``after_total`` are over; ``waits_for`` are the first few that are not.
     """
 
     id: str
@@ -55,6 +50,25 @@ class JobStatus(msgspec.Struct, frozen=True):
     ended_at: float | None
     partitions_done: int | None = None
     partitions_total: int | None = None
+    after_done: int | None = None
+    after_total: int | None = None
+    waits_for: tuple[str, ...] | None = None
+
+
+class Bound(Protocol[R]):
+    """A call that can be enqueued after a job."""
+
+    async def enqueue_after(self, job: JobHandle[Any]) -> JobHandle[R]:
+        """Enqueue it, to be given what *job* returns."""
+        ...
+
+
+class Follower(Protocol[P, R]):
+    """A task, as far as a handle must know."""
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Bound[R]:
+        """Return a call of it."""
+        ...
 
 
 class JobHandle(Generic[R]):
@@ -101,7 +115,7 @@ class JobHandle(Generic[R]):
                 raise ResultExpired(f"job {self.id} succeeded; its task keeps no results (result_ttl=0)")
             value: R = record.value
             return value
-        raise _error(self.id, ended.state, record, parent=self._parent or record.task == REDUCE_TASK)
+        raise error_of(self.id, ended.state, record, parent=self._parent or record.task == REDUCE_TASK)
 
     async def _ended(self, timeout: float | None) -> Ended | None:
         try:
@@ -162,11 +176,25 @@ class JobHandle(Generic[R]):
             raise JobNotFound(f"nobody knows a job {self.id!r}")
         return not state.terminal
 
-    async def progress(self, every: float = 1.0) -> AsyncIterator[Progress]:
-        """Yield how far a map/reduce job is: at once, then each *every* seconds, last of all when it is over.
+    async def then(self, task: Follower[Concatenate[R, P], S], *args: P.args, **kwargs: P.kwargs) -> JobHandle[S]:
+        """Enqueue a call of *task* that runs when this job has succeeded, and whose first argument is its result.
+
+        It is given the result also where that would have expired meanwhile. See `asyncworker.flow.Flow.then`.
 
         Raises:
-            JobNotFound: nobody knows the id, or it is no map/reduce job.
+            JobNotFound: nobody knows this job, or no longer. BadParameters, BrokerDown, QueueFull, JobTooBig.
+        """
+        call: Any = task.bind
+        bound: Bound[S] = call(*args, **kwargs)
+        return await bound.enqueue_after(self)
+
+    async def progress(self, every: float = 1.0) -> AsyncIterator[Progress]:
+        """Yield how far a map/reduce job or a group is: at once, then each *every* seconds, last of all when it is over.
+
+        Of a group, and of any job that waits for others, those are counted as its partitions.
+
+        Raises:
+            JobNotFound: nobody knows the id, or it is neither of these.
         """
         async for now in watch(self._broker, self.id, every):
             yield now
@@ -176,6 +204,32 @@ class JobHandle(Generic[R]):
         if found is None:
             raise JobNotFound(f"nobody knows a job {self.id!r}")
         return found
+
+
+class FlowHandle(JobHandle[R]):
+    """The last job of a flow, with all of them (*jobs*: their ids and queues).
+
+    Attributes: ``jobs``, in the order in which they were enqueued: each after those that it waits for.
+    """
+
+    __slots__ = ("jobs",)
+
+    def __init__(self, broker: Broker, jobs: Sequence[tuple[str, str]]) -> None:
+        self.jobs: list[JobHandle[Any]] = [JobHandle(broker, job_id, queue) for job_id, queue in jobs]
+        super().__init__(broker, *jobs[-1])
+
+    async def cancel(self) -> bool:
+        """Cancel all jobs of the flow that are not over, the last first. Returns False when all were.
+
+        Raises:
+            JobNotFound: nobody knows any of them.
+
+        Cost: one round trip a job.
+        """
+        states = [await self._broker.cancel(job.id) for job in reversed(self.jobs)]
+        if not any(states):
+            raise JobNotFound(f"nobody knows a job {self.id!r}")
+        return any(state is not None and not state.terminal for state in states)
 
 
 def _status(found: Found) -> JobStatus:
@@ -198,29 +252,10 @@ def _status(found: Found) -> JobStatus:
         ended_at=record.ended_s or None,
         partitions_done=children.done if children else None,
         partitions_total=children.total if children else None,
+        after_done=found.after.done if found.after else None,
+        after_total=found.after.total if found.after else None,
+        waits_for=found.waits_for or None,
     )
-
-
-def _error(job_id: str, state: State, record: Record, *, parent: bool) -> Exception:
-    """Return the error that tells how a job ended. Types are chosen here, never named by the record."""
-    text = f"{record.error_type}: {record.error_text}" if record.error_type else record.error_text
-    if state is State.CANCELLED:
-        why = f"job {job_id} was cancelled" + (f": {text}" if text else "")
-        return JobCancelled(why) if parent else TaskCancelled(why)
-    if state is State.EXPIRED:
-        return TaskExpired(f"job {job_id} has expired" + (f": {text}" if text else ""))
-    about = {
-        "job_id": job_id,
-        "reason": record.reason,
-        "error_type": record.error_type,
-        "error_text": record.error_text,
-    }
-    message = f"job {job_id} failed ({record.reason or Reason.ERROR}): {text}"
-    if parent:
-        detail: dict[str, Any] = record.detail if isinstance(record.detail, dict) else {}
-        failures = detail.get("failures") or ()
-        return JobFailed(message, partial=detail.get("partial"), failures=failures, **about)
-    return (TaskTimeout if record.reason == Reason.TIMEOUT else TaskFailed)(message, **about)
 
 
 async def gather(handles: list[JobHandle[R]], timeout: float | None = None) -> list[R]:

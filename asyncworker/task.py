@@ -9,8 +9,10 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
-from asyncworker.errors import BadParameters, UnknownName
+from asyncworker.errors import BadParameters, JobNotFound, UnknownName
+from asyncworker.flow import Flow, Starter
 from asyncworker.job import JobHandle
+from asyncworker.queue.codec import is_id
 from asyncworker.queue.task import DEFAULTS, PORTABLE, SENT, Definition, TaskOptions, options_of
 
 P = ParamSpec("P")
@@ -32,6 +34,7 @@ class Call(msgspec.Struct, frozen=True):
     when_full: str = DEFAULTS.when_full
     durable: str = DEFAULTS.durable
     outbox: Any = None
+    after: tuple[str, ...] = ()
     options: dict[str, Any] = {}
 
     @classmethod
@@ -41,9 +44,15 @@ class Call(msgspec.Struct, frozen=True):
         own = {name: getattr(task, name) for name in ("queue", "priority", "on_conflict", "when_full", "durable")}
         return cls(**own, options=sent)
 
+    def bare(self) -> Call:
+        """Return only where it goes, without what is special about this call."""
+        return Call(self.queue, self.priority, durable=self.durable)
+
     def changed(self, given: Mapping[str, Any]) -> Call:
         """Return this with what is *given* changed; an unknown name is an error that names the nearest."""
         own = {name: value for name, value in given.items() if name in CALL_FIELDS}
+        if "after" in own:
+            own["after"] = _ids_of(own["after"])
         rest = {name: value for name, value in given.items() if name not in CALL_FIELDS}
         for name in rest:
             if name not in PORTABLE:
@@ -68,10 +77,10 @@ class Call(msgspec.Struct, frozen=True):
         return 0.0 if self.at is None else self.at.astimezone(UTC).timestamp()
 
 
-CALL_FIELDS = ("queue", "priority", "delay", "at", "on_conflict", "when_full", "durable", "outbox")
+CALL_FIELDS = ("queue", "priority", "delay", "at", "on_conflict", "when_full", "durable", "outbox", "after")
 
 
-class Sender(Protocol):
+class Sender(Starter, Protocol):
     """What a task needs of its engine."""
 
     async def send(
@@ -108,6 +117,7 @@ class Task(Generic[P, R]):
 
         ``delay`` (s) or ``at`` (datetime), ``queue``, ``priority``; ``timeout``, ``max_attempts``, ``retry_*``,
         ``result_ttl``, ``failure_ttl``, ``max_deliveries``; ``expires`` (s), ``deadline`` (s, or a datetime);
+        ``after`` (a job or several, handles or ids: it is blocked until all of them are over), ``allow_failure``;
         ``unique`` (a key), ``on_conflict`` ("return" or "raise"); ``when_full`` ("block" or "reject"); ``durable`` ("memory", "replica", "disk").
         ``outbox``: a connection to PostgreSQL; the jobs are rows of its transaction, and relayed from there.
 
@@ -115,6 +125,10 @@ class Task(Generic[P, R]):
             UnknownName: no such option. BadParameters: a value that does not fit.
         """
         return Task(self.__wrapped__, self.definition, self._sender, self._how.changed(given))
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Flow[R]:
+        """Return a call that is not enqueued yet, for `chain`, `group` and `Flow.then`; its arguments are looked at then."""
+        return Flow(self._sender, self.name, args, kwargs, self._how)
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Enqueue one call. Calls made at the same time share round trips.
@@ -133,6 +147,20 @@ class Task(Generic[P, R]):
             BrokerDown, QueueFull, JobTooBig: the thousands before the one that was refused are enqueued.
         """
         return await self._sender.send(self.name, map(_split, calls), self._how)
+
+
+def _ids_of(jobs: Any) -> tuple[str, ...]:
+    """Return the ids of one or several jobs, given by handles or ids; each once."""
+    several = [jobs] if isinstance(jobs, str | JobHandle) else jobs
+    if not isinstance(several, Iterable):
+        raise BadParameters(f"after must be a job or several, handles or ids, not {jobs!r}")
+    ids = [job.id if isinstance(job, JobHandle) else job for job in several]
+    for job_id in ids:
+        if not isinstance(job_id, str):
+            raise BadParameters(f"after must be a job or several, handles or ids, not {job_id!r}")
+        if not is_id(job_id):
+            raise JobNotFound(f"nobody knows a job {job_id!r}")
+    return tuple(dict.fromkeys(ids))
 
 
 def _split(call: tuple[Any, ...] | Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -22,6 +22,7 @@ from asyncworker.mapreduce.job import (
 from asyncworker.mapreduce.sources.source import Partition
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import born_ms, is_id, unpack_record
+from asyncworker.queue.inputs import GATHER_TASK
 from asyncworker.queue.job import Found, Record, State, child_id
 
 __all__ = ["Progress", "describe", "watch"]
@@ -36,14 +37,19 @@ SLICE = 64
 async def watch(broker: Broker, job_id: str, every: float, *, clock: Clock = SYSTEM) -> AsyncIterator[Progress]:
     """Yield how far a job is: at once, then each *every* seconds, and last of all as soon as it is over.
 
+    Of a group, and of any job that waits for others, those are counted as its partitions.
+
     Raises:
-        JobNotFound: nobody knows the id (or no longer), or it is no map/reduce job.
+        JobNotFound: nobody knows the id (or no longer), or it is no such job.
 
     Cost: two round trips a look; no polling in between.
     """
     meter = Meter(job_id, clock)
+    waits = False
     while True:
-        now = meter.read(*await _look(broker, job_id))
+        found, first = await _look(broker, job_id, may_wait=True, waits=waits)
+        waits = waits or found.after is not None
+        now = meter.read(found, first)
         yield now
         if now.state.terminal:
             return
@@ -94,13 +100,15 @@ class Meter:
         began = clock.monotonic() - max(0.0, clock.now() - self._born_s)
         self._marks = deque([(began, 0, 0)])
         self._last = Progress(State.QUEUED)
+        self._waits = False
 
     def read(self, found: Found, first: Found | None) -> Progress:
         """Return the progress; *first* is its first partition, which tells whether anything has begun."""
         last = self._last
         if found.state.terminal:
             self._last = self._final(found)
-        elif children := found.children:
+        elif children := found.children or found.after:
+            self._waits = found.after is not None
             begun = first is not None and first.state not in {State.QUEUED, State.SCHEDULED}
             reducing = children.over and found.state is State.RUNNING
             per_s, items_per_s = self._rates(children.done, children.units)
@@ -135,7 +143,8 @@ class Meter:
         outcome = _outcome(found, record)
         processed, failed = outcome.get("partitions_processed", 0), outcome.get("partitions_failed", 0)
         total = outcome.get("processing_stats", {}).get("partitions_total", 0)
-        done = max(last.done, processed + failed, children.done if children else 0)
+        seen = last.total if self._waits and found.state is State.SUCCEEDED else last.done
+        done = max(seen, processed + failed, children.done if children else 0)
         items = max(last.items, outcome.get("total_processed", 0), children.units if children else 0)
         elapsed = record.ended_s - self._born_s
         return Progress(
@@ -150,12 +159,17 @@ class Meter:
         )
 
 
-async def _look(broker: Broker, job_id: str) -> tuple[Found, Found | None]:
+async def _look(
+    broker: Broker, job_id: str, *, may_wait: bool = False, waits: bool = False
+) -> tuple[Found, Found | None]:
     found, first = await broker.find([job_id, child_id(job_id, 0)]) if is_id(job_id) else (None, None)
     if found is None:
         raise JobNotFound(f"nobody knows a job {job_id!r}")
-    if found.children is None and not (found.state.terminal and unpack_record(found.record).task in {REDUCE_TASK, ""}):
-        raise JobNotFound(f"job {job_id} is no map/reduce job")
+    if found.children or waits or (may_wait and found.after):
+        return found, first
+    tasks = {REDUCE_TASK, "", GATHER_TASK if may_wait else ""}
+    if not found.state.terminal or unpack_record(found.record).task not in tasks:
+        raise JobNotFound(f"job {job_id} is no map/reduce job" + (", and waits for none" if may_wait else ""))
     return found, first
 
 
@@ -164,7 +178,7 @@ def _outcome(found: Found, record: Record) -> dict[str, Any]:
     value = record.value if found.state is State.SUCCEEDED else record.detail
     if found.state is State.FAILED and isinstance(value, dict):
         value = value.get("partial")
-    return value if isinstance(value, dict) else {}
+    return value if isinstance(value, dict) and record.task in {REDUCE_TASK, ""} else {}
 
 
 async def _partitions(broker: Broker, job_id: str, total: int) -> list[ProcessingPartition]:

@@ -33,7 +33,8 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     is over; ``on_conflict`` says whether enqueueing another gives the handle of the one that is there or raises.
     ``when_full``: enqueueing into a queue that is full waits until there is room, or raises. ``durable``: where a job
     must be when enqueueing it returns: with the server, on a replica as well, on disk, or in an outbox. ``limit``, ``rate``: how
-    many run at once, and how often one starts, in the whole fleet.
+    many run at once, and how often one starts, in the whole fleet. ``allow_failure``: a job runs whatever became of those
+    that it waits for; else one of them that did not succeed fails it, for reason ``dependency``.
     """
 
     queue: str = "default"
@@ -57,6 +58,7 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     durable: Literal["memory", "replica", "disk", "outbox"] = "memory"
     limit: Limit | None = None
     rate: Rate | None = None
+    allow_failure: bool = False
     executor: str = ""  # "": inline for coroutine functions, thread for plain ones; or process
 
     def __post_init__(self) -> None:
@@ -75,6 +77,8 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         for name, kind in LIMITS.items():
             if not isinstance(getattr(self, name), kind | None):
                 raise BadParameters(f"{name} must be a {kind.__name__}(…), not {getattr(self, name)!r}")
+        if type(self.allow_failure) is not bool:
+            raise BadParameters(f"allow_failure must be True or False, not {self.allow_failure!r}")
         for name, words in WORDS.items():
             if (word := getattr(self, name)) not in words:
                 raise BadParameters(f"{name} must be one of {', '.join(words)}, not {word!r}")
@@ -84,7 +88,7 @@ SECONDS = ("timeout", "retry_backoff", "retry_backoff_max", "result_ttl", "failu
 LONGEST_KEY = 1000
 LIMITS = {"limit": Limit, "rate": Rate}
 WORDS = {"on_conflict": ("return", "raise"), "when_full": ("block", "reject"), "durable": (*LEVELS, "outbox")}
-SENT = ("expires", "deadline", "unique", "max_deliveries")
+SENT = ("expires", "deadline", "unique", "max_deliveries", "allow_failure")
 """Task options that go with each job where they are not the default, for the broker has a part in them."""
 
 PORTABLE = frozenset(
@@ -124,6 +128,13 @@ class Definition(msgspec.Struct, frozen=True):
     options: TaskOptions
     signature: Signature
     gated: frozenset[str] = frozenset()  # options that name its gates
+
+    def check_rest(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of one call but the first, which another job gives; see `check`."""
+        try:
+            return self.signature.rest.check(args, kwargs)
+        except BadParameters as exc:
+            raise BadParameters(f"{self.name}: {exc}") from exc
 
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of one call, if the function takes them.

@@ -6,6 +6,7 @@ runs, so that an argument arrives as what its annotation says: MessagePack knows
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 import typing
@@ -21,6 +22,7 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 _AS_IT_IS = {Any, object, int, str, bool, None, dict, list}
 """Types whose values travel unchanged: nothing is to be converted where they arrive."""
+_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _GATHERS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -33,9 +35,11 @@ class Signature:
 
     Args:
         given_here: the type of a parameter that callers do not pass, as it is handed in where the function runs.
+        fed: callers do not pass the first one by place either.
     """
 
-    def __init__(self, function: Callable[..., Any], given_here: type | None = None) -> None:
+    def __init__(self, function: Callable[..., Any], given_here: type | None = None, *, fed: bool = False) -> None:
+        self._function, self._given_here = function, given_here
         self.given_name = ""
         self._given_at = 0
         self._gathers = set[Any]()
@@ -53,6 +57,10 @@ class Signature:
                 self._gathers.add(parameter.kind)
             else:
                 known.append(parameter)
+        if fed and known and known[0].kind in _BY_PLACE:
+            del known[0]
+        elif fed and inspect.Parameter.VAR_POSITIONAL not in self._gathers:
+            raise BadParameters("it has no parameter for what the job before it returns")
         kinds = [_convertible(hints.get(one.name, Any), one.default) for one in known]
         self._plain = all(kind in _AS_IT_IS for kind in kinds if isinstance(kind, typing.Hashable))
         self._names = [one.name for one in known]
@@ -82,6 +90,15 @@ class Signature:
         """
         self._read(args, kwargs)
         return args, kwargs
+
+    @functools.cached_property
+    def rest(self) -> Signature:
+        """The same function where what a job before it returned is given as the first argument.
+
+        Raises:
+            BadParameters: it takes none.
+        """
+        return Signature(self._function, self._given_here, fed=True)
 
     def has(self, name: str) -> bool:
         """Return whether callers can give a parameter of this name."""

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("front", ("__init__", "__main__", "cli", "daemon", "engine", "optimizer", "testing", "auto", "job", "task")),
+    ("front", ("__init__", "__main__", "cli", "daemon", "engine", "optimizer", "testing", "auto", "flow", "job", "task")),
     ("fleet", ("fleet",)),
     ("mapreduce", ("mapreduce",)),
     ("queue", ("queue",)),

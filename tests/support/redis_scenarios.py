@@ -1186,7 +1186,7 @@ def a_job_waits_for_others(s: Script) -> None:
     s.join()
     a, b = s.put(count=2)
     s.now += 3
-    last = s.after(a, b)
+    (last,) = s.put(s.job(after=(a, b)))
     assert s.list() == [a, b]
     assert s.counts() == {"n": 3}
     state, _, note, since, error, counts, waits = s.find(last)

@@ -164,7 +164,7 @@ end
 
 local function read_options(body)
   local _, text = options_of(body)
-  return cmsgpack.unpack(text)
+  return text and cmsgpack.unpack(text) or {}
 end
 
 -- The key that no other job may have while this one lives.

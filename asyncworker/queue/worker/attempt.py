@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -26,7 +26,7 @@ class Attempt:
     """One attempt: what is known of it, and each way in which it can end.
 
     ``runner`` is the asyncio task in which it runs, None before that; ``why`` says who stopped it: "timeout", "cancel"
-    or "release". ``deadline`` is by the monotonic clock, 0 where it has none.
+    or "release". ``inputs`` go before the job's own arguments. ``deadline`` is by the monotonic clock, 0 where it has none.
     """
 
     __slots__ = (
@@ -37,6 +37,7 @@ class Attempt:
         "deadline",
         "delivery",
         "error",
+        "inputs",
         "options",
         "runner",
         "since",
@@ -62,6 +63,7 @@ class Attempt:
         self.value: Any = None
         self.error: BaseException | None = None
         self.context: Context | None = None
+        self.inputs: Sequence[Any] = ()
         self.until = math.inf
         self._clock = clock
 

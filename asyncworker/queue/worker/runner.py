@@ -16,6 +16,7 @@ from asyncworker.events import JobEnd
 from asyncworker.queue.codec import unpack_call
 from asyncworker.queue.context import Context
 from asyncworker.queue.hooks import Hooks
+from asyncworker.queue.inputs import wants_inputs
 from asyncworker.queue.job import ID_LENGTH, Delivery, Op, Reason, Settled
 from asyncworker.queue.task import Definition
 from asyncworker.queue.worker.attempt import Attempt
@@ -49,8 +50,10 @@ class Runner:
         hooks: Hooks | None = None,
         sought: SoughtSlots | None = None,
         profiler: PerformanceProfiler | None = None,
+        inputs: Callable[[Delivery], Awaitable[list[Any]]] | None = None,
     ) -> None:
         self._tasks = tasks
+        self._inputs = inputs
         self._hooks = hooks or Hooks()
         self._sought = sought
         self._profiler = profiler
@@ -177,6 +180,8 @@ class Runner:
         attempt.begin()
         try:
             try:
+                if attempt.delivery.options and self._inputs is not None and wants_inputs(attempt.delivery.options):
+                    attempt.inputs = await self._inputs(attempt.delivery)
                 ready = self._prepared(attempt)
                 if isinstance(ready, Settled):
                     settled = ready
@@ -261,6 +266,8 @@ class Runner:
         attempt.deadline = attempt.until
         if options.timeout is not None:
             attempt.deadline = min(attempt.since + options.timeout, attempt.until)
+        if attempt.inputs:
+            args[:0] = attempt.inputs
         places, names = definition.arguments(args, kwargs)
         context_name = definition.signature.given_name
         if context_name or self._hooks.used:

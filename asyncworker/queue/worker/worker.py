@@ -18,6 +18,7 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from asyncworker.clock import SYSTEM, Clock
@@ -25,6 +26,7 @@ from asyncworker.errors import BrokerDown, LeaseLost, SettingsError
 from asyncworker.events import Bus, JobsEnded, LeaseEnded, WorkerStarted, WorkerStopped
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.hooks import Hooks
+from asyncworker.queue.inputs import inputs_of
 from asyncworker.queue.job import WorkerCard
 from asyncworker.queue.task import Definition, limits_of
 from asyncworker.queue.worker.brisk import Brisk
@@ -110,6 +112,7 @@ class Worker:
             hooks=self._hooks,
             sought=self._sought,
             profiler=profiler,
+            inputs=partial(inputs_of, broker),
         )
 
     def running(self) -> dict[str, int]:
