@@ -5,7 +5,9 @@ read by byte range by whoever sees its path. What cannot be sought (``.gz``, sta
 cuts it: each partition carries its lines, as a little file of its own with the header at its head.
 
 Only a line feed ends a line (CR LF therefore too), so keys are the line numbers of an editor: from 1, the header and
-blank lines counted. All work is done in threads, a step at a time, and never holds more than a block, a record and
+blank lines counted. With ``?cut=bytes`` a plain file is not read through to be cut: partitions are ranges of bytes of
+about the size asked for, each line belongs to the range that its first byte is in, and keys are the numbers of those
+bytes (``byte 4096``). A quoted field that holds a line feed is an error then, since a range may begin within it. All work is done in threads, a step at a time, and never holds more than a block, a record and
 the partition that is being shipped.
 """
 
@@ -82,12 +84,18 @@ def place(url: str, suffix: str, known: Sequence[str] = ()) -> Place:
     return Place(path if path == STDIN else str(Path.cwd() / path), path, query, options)
 
 
+CUTS = ("lines", "bytes")
+SAMPLE = 1000
+"""Records by whose length bytes are reckoned as items."""
+
+
 class TextSource:
     """A file of lines, or standard input.
 
     *parser* makes a `Parse` of the header (empty where there is none). Where *header* reads the names of columns from
     a first record, quotes may hold line feeds.
-    A partition's span is the number of its first line, its first byte, and the byte after its last.
+    A partition's span is the number of its first line, its first byte, and the byte after its last; where it was cut by
+    bytes, ``bytes``, these two, and the `_version` of the file.
     """
 
     def __init__(
@@ -106,6 +114,7 @@ class TextSource:
         self._headed = header is not None
         self._parser = parser
         self._over = False
+        self._by_bytes = _cut_by(place) == "bytes"
 
     async def partitions(self, size: int) -> AsyncIterator[Partition]:
         if self._over and self._place.path == STDIN:
@@ -134,6 +143,9 @@ class TextSource:
             if self._header:  # one that cannot be used is told of before any work
                 self.columns = self._header(head)
             index = 0
+            if self._by_bytes:
+                yield from self._ranges(file, lines, size)
+                return
             while True:
                 number, start, items = lines.number, lines.offset, 0
                 lines.kept = None if self.portable else [head] if self._headed else []
@@ -148,7 +160,50 @@ class TextSource:
                 yield Partition(index, items, (number, start, lines.offset), data)
                 index += 1
 
+    def _ranges(self, file: Reader, lines: Lines, size: int) -> Iterator[Partition]:
+        assert isinstance(file, io.BufferedReader), "only plain files are cut by bytes"
+        version = _version(file)
+        start = lines.offset
+        _, records = lines.records(SAMPLE)
+        step = max(size * (lines.offset - start) // max(len(records), 1), 1)
+        for index, first in enumerate(range(start, version[0], step) if records else ()):
+            yield Partition(index, 0, ("bytes", first, min(first + step, version[0]), *version))
+
+    def _ranged(self, partition: Partition) -> Iterator[list[tuple[Key, Any]]]:
+        _, start, end, *version = partition.span
+        with self._opened() as file:
+            assert isinstance(file, io.BufferedReader), "only plain files are cut by bytes"
+            if list(_version(file)) != version:
+                raise SourceError(f"{self.label} has changed since it was cut")
+            head = Lines(file, self.label, quotes=self._headed)
+            parse = self._parser(self._head(head) or b"")
+            first, beyond = (self._line_from(file, at) if at > head.offset else at for at in (start, end))
+            file.seek(first)
+            lines = Lines(_Range(file, beyond), self.label, quotes=False, offset=first)
+            while taken := lines.take(LIST_ITEMS):
+                at, keys = lines.offset - sum(map(len, taken)) - len(taken), list[Key]()
+                for line in taken:
+                    if self._headed and b'"' in line and _OPEN(line):
+                        raise SourceError(
+                            f"{self.label}: the field opened in byte {at} holds a line feed: leave out cut=bytes"
+                        )
+                    keys.append(f"byte {at}")
+                    at += len(line) + 1
+                kept = [(key, line) for key, line in zip(keys, taken, strict=True) if line.strip()]
+                yield list(zip([key for key, _ in kept], parse([line for _, line in kept]), strict=True))
+
+    def _line_from(self, file: io.BufferedReader, at: int) -> int:
+        """Return where the first line begins that does so at byte *at* or later."""
+        file.seek(at - 1)
+        rest = file.readline(RECORD_BYTES + 1)
+        if len(rest) > RECORD_BYTES:
+            raise SourceError(f"{self.label}: the line of byte {at} is longer than {RECORD_BYTES:,} bytes")
+        return at - 1 + len(rest)
+
     def _lists(self, partition: Partition) -> Iterator[list[tuple[Key, Any]]]:
+        if partition.span[0] == "bytes":
+            yield from self._ranged(partition)
+            return
         number, start, end = partition.span
         if partition.data is not None:
             lines = Lines(io.BytesIO(partition.data), self.label, quotes=self._headed, offset=start)
@@ -197,6 +252,21 @@ class TextSource:
             raise SourceError(f"{label} may not be read by this user: see its permissions") from exc
         except OSError as exc:
             raise SourceError(f"{label} cannot be read: {exc.strerror or exc}") from exc
+
+
+def _cut_by(place: Place) -> str:
+    (by,) = place.options.get("cut", CUTS[:1])[:1]
+    if by not in CUTS:
+        raise UnknownName("cut", by, CUTS)
+    if by == "bytes" and (place.packed or place.path == STDIN):
+        raise SourceError(f"{place.label} cannot be read at any place, so not be cut by bytes")
+    return by
+
+
+def _version(file: io.BufferedReader) -> tuple[int, int]:
+    """Return what changes when a file does: its size in bytes, and when it was written."""
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns
 
 
 class Lines:

@@ -2,7 +2,8 @@
 
 An item is a dict of text, its key the number of its first line. A field that is missing is ``""``: where it is
 empty, and where it is one of the texts that ``?missing=NA,null`` names (also ``?missing=NA&missing=null``). A record
-with more or fewer fields than the header is a `BadItem`. Quotes may hold commas, line feeds, and quotes twice.
+with more or fewer fields than the header is a `BadItem`. Quotes may hold commas, line feeds, and quotes twice. With
+``?cut=bytes`` it is cut without being read first (`asyncworker.mapreduce.textfile`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def open(url: str = STDIN) -> TextSource:
     Raises:
         SourceError: the path is of no such file. UnknownName: an option that is not known.
     """
-    where = place(url, "csv", known=("missing",))
+    where = place(url, "csv", known=("missing", "cut"))
     missing = frozenset(text for texts in where.options.get("missing", ()) for text in texts.split(","))
     header = partial(names_in, where.label)
     return TextSource(where, parser=lambda first: parser(header(first), missing), header=header)

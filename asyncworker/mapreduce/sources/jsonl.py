@@ -1,6 +1,7 @@
 """JSON Lines: a JSON value a line, in UTF-8. ``data.jsonl``, ``data.jsonl.gz``, or ``-`` (standard input).
 
 An item is the line's value, its key the line's number. A line that is no JSON is a `BadItem`; blank lines are none.
+With ``?cut=bytes`` it is cut without being read first (`asyncworker.mapreduce.textfile`).
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ def open(url: str = STDIN) -> TextSource:
     """Open a path, or ``-``.
 
     Raises:
-        SourceError: the path is of no such file.
+        SourceError: the path is of no such file. UnknownName: an option that is not known.
     """
-    return TextSource(place(url, "jsonl"), parser=lambda _: parse)
+    return TextSource(place(url, "jsonl", known=("cut",)), parser=lambda _: parse)
 
 
 def writer(url: str, *, job_id: str = "") -> FileSink:  # noqa: ARG001 - the contract has it

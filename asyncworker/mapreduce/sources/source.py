@@ -29,7 +29,8 @@ class BadItem(msgspec.Struct, frozen=True):
 class Partition(msgspec.Struct, frozen=True):
     """A part of a source, small enough to travel.
 
-    ``index`` counts from 0. ``items`` is how many items the plan counted in it. ``span`` says where they lie,
+    ``index`` counts from 0. ``items`` is how many items the plan counted in it, 0 where
+    it counted none. ``span`` says where they lie,
     in the source's own terms (MessagePack values). Where workers cannot open the source, ``data`` carries the
     items themselves, in the source's own form.
     """
