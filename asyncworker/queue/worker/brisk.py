@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 
 from asyncworker.clock import SYSTEM, Clock
 
-EACH_S = 0.002
+EACH_S = 0.005
 WIDEST = 16
 
 

@@ -89,6 +89,8 @@ class Fetcher:
             slots.took(room, want, before, runner.running)
             if brisk is not None:
                 brisk.took(runner.running)
+            if len(claimed.deliveries) == MOST:
+                continue  # these run while the next step, for which there may be room, is under way
             if claimed.deliveries or runner.settling:
                 await asyncio.sleep(0)
             elif want and claimed.held is None:
