@@ -22,7 +22,7 @@ from asyncworker.tune.policies.policy import ScalerPolicy
 from asyncworker.tune.policies.usl import UslPolicy
 from asyncworker.work.balance import Balance, balance_score, distribute
 from asyncworker.work.pipeline import Pipeline, Stage
-from asyncworker.work.stream import Items, stream
+from asyncworker.work.stream import Items, gathered, stream
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -81,9 +81,13 @@ class AsyncWorkerOptimizer:
         """Go on from what was learned before, where nothing was learned here."""
         self._learned = {**learned, **self._learned}
 
-    def policy(self, name: str, /, *, initial: int = 4, high: int = MOST, min_window: float = 0.05) -> UslPolicy:
-        """Return a policy that goes on from what was learned under this name, and whose learning is kept under it."""
-        policy = UslPolicy(initial=initial, high=high, min_window=min_window)
+    def policy(self, name: str, /, **given: Any) -> UslPolicy:
+        """Return a policy that goes on from what was learned under this name, and whose learning is kept under it.
+
+        Args:
+            given: as for `UslPolicy`.
+        """
+        policy = UslPolicy(**({"high": MOST} | given))
         with contextlib.suppress(BadParameters):  # what another version has learned is no loss
             if (learned := self.learned.get(name)) is not None:
                 policy.load_state_dict(learned)
@@ -107,7 +111,8 @@ class AsyncWorkerOptimizer:
             BadParameters: *concurrency* or *on_error* is not one of these.
         """
         if concurrency == "auto":
-            return self._sought(func, items, ordered, on_error)
+            func, limiter = self._sought(func)
+            return stream(func, items, concurrency=limiter, ordered=ordered, on_error=on_error)
         return stream(func, items, concurrency=_number(concurrency), ordered=ordered, on_error=on_error)
 
     async def optimize_batch_processing(
@@ -129,9 +134,10 @@ class AsyncWorkerOptimizer:
             BadParameters: one of the two is neither a number, 1 or more, nor ``"auto"``.
         """
         bounds = [_number(bound) for bound in (batch_size, max_concurrent) if bound != "auto"]
-        results = self.map(task_func, items, concurrency=min(bounds) if bounds else "auto", ordered=True)
-        async with contextlib.aclosing(results):
-            return [result async for result in results]
+        if bounds:
+            return await gathered(task_func, items, concurrency=min(bounds))
+        task_func, limiter = self._sought(task_func)
+        return await gathered(task_func, items, concurrency=limiter)
 
     def setup_pipeline(self, *stages: Stage | Callable[[Any], Any], workers: int = 100) -> Pipeline:
         """Return stages in a row; how many items each works on at once is found."""
@@ -155,12 +161,11 @@ class AsyncWorkerOptimizer:
         """Return how even a distribution is; see `asyncworker.work.balance.balance_score`."""
         return balance_score(distribution, workers)
 
-    def _sought(
-        self, func: Callable[[T], Awaitable[R]], items: Items[T], ordered: bool, on_error: Any
-    ) -> AsyncGenerator[Any, None]:
+    def _sought(self, func: Callable[[T], Awaitable[R]]) -> tuple[Callable[[T], Awaitable[R]], Limiter]:
+        """Return the function with each call timed, and the limiter that is so moved."""
         policy = self.policy(getattr(func, "__qualname__", type(func).__qualname__))
         gate = AdaptiveLimiter(policy, Limiter(policy.limit, name="map", high=MOST), decisions=self.decisions)
-        return stream(gate.timed(func), items, concurrency=gate.limiter, ordered=ordered, on_error=on_error)
+        return gate.timed(func), gate.limiter
 
 
 def _number(value: object) -> int:

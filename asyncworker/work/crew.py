@@ -37,7 +37,8 @@ class Crew:
         items: Iterable[Any] | AsyncIterable[Any],
         concurrency: int | Limiter,
         *,
-        numbered: bool,
+        numbered: bool = False,
+        room: int | None = None,
     ) -> None:
         self._call, self._numbered = call, numbered
         self._limiter = concurrency if isinstance(concurrency, Limiter) else None
@@ -50,7 +51,7 @@ class Crew:
         self._turn = asyncio.Lock()  # to ask an asynchronous source
         self._pulled = 0  # from an asynchronous source
         self._held: deque[Any] = deque()
-        self._room = self.window * self._most
+        self._room = room or self.window * self._most
         self._low = self._room // 2  # so little held calls parked workers; -1 while they are on their way
         self._busy = 0  # workers that have, or are about to have, an item
         self._exhausted = self._stopping = False

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from asyncworker.errors import BadParameters
 from asyncworker.tune.actuators.limiter import Limiter
 from asyncworker.work.crew import WINDOW
-from asyncworker.work.stream import Outcome, stream
+from asyncworker.work.stream import Outcome, gathered, stream
 
 
 async def double(item: int) -> int:
@@ -193,6 +193,25 @@ async def test_a_slow_head_holds_the_source_back() -> None:
     door.set()
     assert await first == 0
     assert [out async for out in outs] == list(range(1, 1_000))
+
+
+async def test_where_all_results_are_kept_a_slow_head_holds_nothing_back() -> None:
+    door, done = asyncio.Event(), 0
+
+    async def slow_first(item: int) -> int:
+        nonlocal done
+        await (door.wait() if item == 0 else asyncio.sleep(0))
+        done += 1
+        if done == 99:
+            door.set()
+        return item
+
+    async with asyncio.timeout(20):
+        assert await gathered(slow_first, range(100), concurrency=2) == list(range(100))
+    with pytest.raises(ValueError, match="1"):
+        await gathered(fail_on_odd, range(100), concurrency=2)
+    with pytest.raises(BadParameters):
+        await gathered(slow_first, range(100), concurrency=0)
 
 
 async def test_a_slow_consumer_holds_the_source_back_and_keeps_the_workers_busy() -> None:
