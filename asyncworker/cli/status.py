@@ -14,6 +14,8 @@ from asyncworker.cli.target import client_for
 async def body(call: Call, job: str) -> None:
     """Show where a job is: its state, attempts and times; of a map/reduce job its partitions, too.
 
+    Of a job that waits for others it says how many of them are over, and names the first ten that are not.
+
     An id that nobody knows is exit code 2.
     """
     async with client_for(call) as engine:
@@ -22,11 +24,15 @@ async def body(call: Call, job: str) -> None:
         call.document(status)
         return
     rows = [
-        (name.replace("_", " "), date(value) if name.endswith("_at") else value)
+        (name.replace("_", " "), date(value) if name.endswith("_at") else _told(value))
         for name, value in status.items()
         if value is not None
     ]
     show_table(call, ("job", status.pop("id")), rows[1:])
+
+
+def _told(value: object) -> object:
+    return " ".join(value) if isinstance(value, tuple) else value
 
 
 COMMAND = command(
