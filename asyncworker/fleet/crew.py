@@ -195,8 +195,8 @@ class Crew:
                 worker.child.send(signal.SIGKILL)
 
 
-def busy(workers: Iterable[WorkerProcess], before: Mapping[str, Gauges]) -> float:
-    """Return the share of their time since *before* in which workers had no room for more work."""
+def spent(workers: Iterable[WorkerProcess], before: Mapping[str, Gauges]) -> tuple[float, float]:
+    """Return the worker-seconds since *before*, and the share of them in which there was no room for more work."""
     told = [worker.busy(before.get(worker.name, Gauges())) for worker in workers]
     up = sum(of for _, of in told)
-    return sum(of for of, _ in told) / up if up else 0.0
+    return up / 1e6, sum(of for of, _ in told) / up if up else 0.0

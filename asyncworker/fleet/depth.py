@@ -16,12 +16,12 @@ class DepthSensor:
     def __init__(self) -> None:
         self._before: tuple[float, int, int, int] | None = None
 
-    def read(self, depth: Depth, t: float, *, size: int, working: int, busy: float) -> Observation:
+    def read(self, depth: Depth, t: float, *, size: int, worker_s: float, busy: float) -> Observation:
         """Return what was seen since the last call.
 
         Args:
-            t: seconds of a monotonic clock. size: workers, with those that start or leave. working: those that work.
-            busy: the share of their time in which they had no room for more.
+            t: seconds of a monotonic clock. size: workers, with those that start. worker_s: seconds for which they
+                worked since the last call, all together. busy: the share of these in which they had no room for more.
         """
         open_queues = [queue for queue in depth.queues.values() if not queue.paused]
         waiting = sum(queue.queued for queue in open_queues)
@@ -32,14 +32,14 @@ class DepthSensor:
         if self._before is not None and t > self._before[0]:
             was_t, was_here, was_gone, was_tried = self._before
             arrivals = max(0, here - was_here + gone - was_gone) / (t - was_t)
-            completions = max(0, tried - was_tried) / (t - was_t)
+            # As if all worked all the time: the policy divides by all there are, also by those that are starting.
+            completions = max(0, tried - was_tried) * size / worker_s if worker_s > 0 else 0.0
         self._before = (t, here, gone, tried)
         return Observation(
             t=t,
             size=size,
             arrivals=arrivals,
-            # As if those that are starting worked as well: the policy divides by all of them.
-            completions=completions * (size / working if working else 1.0),
+            completions=completions,
             waiting=waiting,
             oldest_s=max((queue.oldest_s for queue in open_queues if queue.queued), default=0.0),
             busy=busy,

@@ -23,7 +23,7 @@ from typing import Any, Self
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import AsyncWorkerError, BadParameters, UnknownName
 from asyncworker.events import Bus
-from asyncworker.fleet.crew import Crew, busy
+from asyncworker.fleet.crew import Crew, spent
 from asyncworker.fleet.depth import DepthSensor
 from asyncworker.fleet.process import WorkerProcess
 from asyncworker.fleet.scaler import CPU_RATIO, MEMORY_RATIO, Scaler
@@ -37,7 +37,7 @@ from asyncworker.tune.sensors.host import Host, HostSensor, rss
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.2
-CYCLE_S = 5.0
+CYCLE_S = 2.0
 IDLE_CYCLE_S = 0.5
 """How often to look for work while nobody works."""
 RED_CYCLES = 3
@@ -273,10 +273,10 @@ class DynamicWorkerManager:
             worker.rss_bytes = rss(worker.pid)
         self._depth, self._seen_host = depth, host
         crew.renew([worker.name for worker in crew.workers.values() if worker.works and self._worn(worker)])
-        working = [worker for worker in crew.workers.values() if worker.works]
-        size, share = crew.size, busy(working, self._before)
-        self._before = {worker.name: worker.gauges for worker in working}
-        seen = self._sensor.read(depth, self._clock.monotonic(), size=size, working=len(working), busy=share)
+        worker_s, share = spent(crew.workers.values(), self._before)
+        self._before = {worker.name: worker.gauges for worker in crew.workers.values()}
+        size, working = crew.size, [worker for worker in crew.workers.values() if worker.works]
+        seen = self._sensor.read(depth, self._clock.monotonic(), size=size, worker_s=worker_s, busy=share)
         queues = [queue for queue in depth.queues.values() if not queue.paused]
         decision = self._last = self._scaler.decide(
             seen,

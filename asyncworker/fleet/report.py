@@ -35,9 +35,9 @@ class Report:
     ) -> None:
         place, _, name = address.rpartition(":")
         self._stop_now, self._lease_s, self._clock = stop_now, lease_s, clock
-        self._began = clock.monotonic()
         self._stage, self._running, self._ended, self._idle_s = STARTING, 0, 0, 0.0
         self._idle_since: float | None = None
+        self._began: float | None = None
         self._ipc = HighPerformanceIPC(
             name, place=place, heartbeat_interval=EVERY_S, measure=self._gauges, on_lost=self._alone, clock=clock
         )
@@ -71,7 +71,7 @@ class Report:
             running=max(0, self._running),
             ended=self._ended,
             idle_us=int(idle * 1e6),
-            up_us=int((now - self._began) * 1e6),
+            up_us=int((now - self._began) * 1e6) if self._began is not None else 0,
         )
 
     def _alone(self, _: str) -> None:
@@ -80,6 +80,7 @@ class Report:
 
     def _on_started(self, _: WorkerStarted) -> None:
         self._stage, self._running = WORKING, 0
+        self._began = self._clock.monotonic() if self._began is None else self._began
         self._ipc.send_heartbeat()
 
     def _on_stopped(self, _: WorkerStopped) -> None:

@@ -26,7 +26,7 @@ class Gauges(msgspec.Struct, frozen=True):
     Attributes:
         beats: grows with each heartbeat. stage: 0 starting, 1 working, 2 leaving.
         running: jobs in hand. ended: jobs that ended, since it started.
-        idle_us, up_us: microseconds in which it waited for work, and of its life.
+        idle_us, up_us: microseconds in which it waited for work, and since it began to.
     """
 
     beats: int = 0
