@@ -198,6 +198,16 @@ def steps_know_when_to_look_for_what_is_due(s: Script) -> None:
 
 
 @scenario
+def what_comes_back_in_a_step_may_be_claimed_in_it(s: Script) -> None:
+    s.join()
+    first, second = s.put(count=2)
+    s.claim("e1", 2)
+    answer = s.step("e1", 2, (second, "r", 0, b"why"), runs=[("q", 60, [(first, b"1")])])
+    assert answer[3] == [second]
+    assert read_note(answer[5][0]) == Note(attempts=1, error="why")
+
+
+@scenario
 def each_queue_has_its_quota(s: Script) -> None:
     s.join()
     p, q = s.put(count=3, queue="p"), s.put(count=3)

@@ -78,6 +78,7 @@ local LATE = -4
 local call
 local tag, beats, bodies, notes, counts, parked, locks, switches, dead, limits
 local now
+local noted -- whether any job may have a note, once that was asked
 local called, moved -- while jobs are claimed: who has been called up meanwhile; whether a list or a date changed
 local ended, told, linked -- in this call: jobs that others wait for, how many of these have heard of it, or wait newly
 
@@ -94,6 +95,7 @@ local function begin(keys)
   dead = tag .. 'z'
   limits = tag .. 'l'
   called = nil
+  noted = nil
   ended = {}
   told = 0
   linked = 0
@@ -180,6 +182,7 @@ local function note_of(id)
 end
 
 local function save(id, note)
+  noted = true
   call('HSET', notes, id, cmsgpack.pack(note))
 end
 
@@ -489,8 +492,9 @@ local function keep(ids, records, ttl)
   end
   for bucket, fields in pairs(buckets) do
     bulk('HSET', bucket, fields)
-    call('EXPIRE', bucket, ttl, 'NX')
-    call('EXPIRE', bucket, ttl, 'GT')
+    if call('EXPIRE', bucket, ttl, 'NX') == 0 then
+      call('EXPIRE', bucket, ttl, 'GT')
+    end
   end
 end
 
@@ -951,7 +955,10 @@ end
 
 -- Notes of jobs: none at all where no job has one.
 local function notes_of(ids)
-  if call('HLEN', notes) == 0 then
+  if noted == nil then
+    noted = call('HLEN', notes) > 0
+  end
+  if not noted then
     return {}
   end
   return pick(notes, ids)
@@ -1246,9 +1253,10 @@ local function step(args)
     end
   until not moved or #claimed.ids == want or claimed.looks >= POPS
   local fields = {}
+  local since = string.format('%.0f', now)
   for _, id in ipairs(claimed.ids) do
     fields[#fields + 1] = id
-    fields[#fields + 1] = now
+    fields[#fields + 1] = since
   end
   bulk('HSET', mine, fields)
   if args[7] == '1' then
