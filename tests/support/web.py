@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 from aiohttp import web
 
 
@@ -19,6 +20,8 @@ async def served(answer: Callable[[web.Request], Awaitable[web.StreamResponse]])
     await site.start()
     try:
         host, port = runner.addresses[0][:2]
-        yield f"http://{host}:{port}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("no_proxy", host)
+            yield f"http://{host}:{port}"
     finally:
         await runner.cleanup()

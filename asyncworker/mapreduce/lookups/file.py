@@ -14,6 +14,7 @@ from asyncworker.errors import BadParameters, SourceError
 from asyncworker.mapreduce.conversion import ConversionError, text_of
 from asyncworker.mapreduce.dataset import open_source
 from asyncworker.mapreduce.value import missing
+from asyncworker.secret import mask_url
 
 MOST_ROWS = 1_000_000
 _PARTITION = 10_000
@@ -23,8 +24,10 @@ def open(url: str, key: str | None, timeout_s: float) -> FileLookup:  # noqa: AR
     """Open a path.
 
     Raises:
-        BadParameters: no key is named. UnknownName, SourceError: it is no file that can be read.
+        BadParameters: no key is named, or this is no path. UnknownName, SourceError: it is no file that can be read.
     """
+    if "://" in url or url.startswith("-"):
+        raise BadParameters(f"{mask_url(url)!r} is no path of a file")
     if key is None:
         raise BadParameters(f"which column of {url!r} is looked up? Name it as key")
     return FileLookup(url, key)

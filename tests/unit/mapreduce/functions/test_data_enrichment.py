@@ -92,8 +92,7 @@ async def test_from_a_file(tmp_path: Path) -> None:
     assert [item["airline"] for item in result["enriched_items"]] == ["United", "American", None, "United"]
 
 
-async def test_from_a_service_in_the_order_of_the_items_and_each_key_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("http_proxy", raising=False)
+async def test_from_a_service_in_the_order_of_the_items_and_each_key_once() -> None:
     asked: list[str] = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -115,8 +114,7 @@ async def test_from_a_service_in_the_order_of_the_items_and_each_key_once(monkey
         assert len(asked) == 20, "the next partition in this process asks nothing anew"
 
 
-async def test_a_service_that_is_down_fails_items_and_is_soon_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("http_proxy", raising=False)
+async def test_a_service_that_is_down_fails_items_and_is_soon_left_alone() -> None:
     asked = 0
 
     async def answer(request: web.Request) -> web.Response:

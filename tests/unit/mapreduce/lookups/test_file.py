@@ -55,3 +55,10 @@ def test_what_cannot_be_read_is_refused() -> None:
         file.open("codes.xyz", "k", 1.0)
     with pytest.raises(BadParameters, match="Name it as key"):
         file.open("codes.csv", None, 1.0)
+
+
+@pytest.mark.parametrize("url", ["-", "-?format=csv", "postgresql://me:hush@h/db?table=t&key=k", "file:///etc/x.csv"])
+def test_s22_a_url_or_standard_input_is_no_file(url: str) -> None:
+    with pytest.raises(BadParameters, match="is no path of a file") as caught:
+        file.open(url, "k", 1.0)
+    assert "hush" not in str(caught.value)

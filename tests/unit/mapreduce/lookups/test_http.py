@@ -16,8 +16,6 @@ from tests.support.web import served
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "PAUSE_S", 0.001)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
 
 
 async def asked(answers: list[web.Response], timeout_s: float = 5.0, key: str = "k") -> tuple[Any, int]:
