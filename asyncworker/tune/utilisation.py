@@ -12,14 +12,15 @@ WINDOW_S = 1.0
 
 
 class Utilisation:
-    """Take in the beats of the loop in whose thread it was made.
+    """Take in the beats of the loop in whose thread it was made, window by window.
 
-    Attributes: ``ratio``, the busy share of the last second, 0..1: on the CPU, or too late to be idle, whichever is
+    Attributes: ``ratio``, the busy share of the last window, 0..1: on the CPU, or too late to be idle, whichever is
     more. On a machine whose processors are wanted by others, too, a full loop is not on the CPU all the time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, window_s: float | None = None) -> None:
         self.ratio = 0.0
+        self._window_s = WINDOW_S if window_s is None else window_s
         self._began, self._cpu, self._late = perf_counter(), thread_time(), 0.0
 
     def beat(self, lag: float) -> None:
@@ -27,7 +28,7 @@ class Utilisation:
         if lag > LATE_S:
             self._late += EVERY_S  # which this beat stands for
         now = perf_counter()
-        if (wall := now - self._began) >= WINDOW_S:
+        if (wall := now - self._began) >= self._window_s:
             cpu = thread_time()
             self.ratio = min(1.0, max(cpu - self._cpu, self._late) / wall)
             self._began, self._cpu, self._late = now, cpu, 0.0

@@ -14,9 +14,10 @@ moves nothing. Where the event loop is full, nothing higher is tried than what w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Self
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.queue.task import Definition
@@ -28,26 +29,28 @@ from asyncworker.tune.decisions import Decisions
 from asyncworker.tune.policies.usl import UslPolicy
 from asyncworker.tune.utilisation import Utilisation
 
-INITIAL = 32
-HIGHEST = 1000
-WINDOW_S = 0.25
-"""How long a measurement takes at least, once it is known where to look; machines are less even than models."""
-LOOK_S = 0.005
+INITIAL = 8
+HIGHEST = 500
+WINDOW_S, NOISE = 0.25, 0.1
+"""How long a measurement takes at least, once it is known where to look, and how uneven it is: real machines are."""
+STOCK_S = 0.002
+"""How long a claim takes, about."""
+LOOK_S = 0.003
 SORT_S = 1.0
 """How often it is found out anew which tasks are active in which queue."""
+BUSY_S = 0.2
+"""How long it is watched before it is known how busy the loop is: less than a policy waits before it grows blindly."""
 FULL = 0.9
 """The share of its time from which on an event loop has none left."""
 
 
-class Seek(Protocol):
-    """Where policies come from: somebody may keep what they learn."""
-
-    def __call__(self, name: str, /, *, initial: int, high: int, min_window: float) -> UslPolicy: ...
+Seek = Callable[..., UslPolicy]
+"""Makes a policy, of a name and of what `UslPolicy` takes; somebody may keep what it learns."""
 
 
-def forgetful(_: str, /, *, initial: int, high: int, min_window: float) -> UslPolicy:
+def forgetful(_: str, /, **given: Any) -> UslPolicy:
     """Return a policy that knows nothing, and what it learns is not kept."""
-    return UslPolicy(initial=initial, high=high, min_window=min_window)
+    return UslPolicy(**given)
 
 
 class Allowance:
@@ -122,8 +125,8 @@ class SoughtSlots(Slots):
         self._room: dict[str, int] = {}
         self._backlog = dict.fromkeys(queues, False)
         self._parked = dict.fromkeys(queues, 0)
-        self._looked = self._sorted = float("-inf")
-        self._busy = Utilisation()
+        self._looked = self._sorted = -math.inf
+        self._busy = Utilisation(BUSY_S)
         self.doors: dict[str, Allowance] = {}
         self.ended: dict[str, int] = {}
         """Attempts that have ended since the last look, by task; the runner counts."""
@@ -133,7 +136,7 @@ class SoughtSlots(Slots):
 
     def __enter__(self) -> Self:
         """Watch how busy the running loop is."""
-        self._busy = Utilisation()
+        self._busy = Utilisation(BUSY_S)
         self._beat = Beat(asyncio.get_running_loop(), self._busy.beat)
         return self
 
@@ -201,7 +204,7 @@ class SoughtSlots(Slots):
 
     def look(self, now: float, running: Mapping[str, int], live: Mapping[str, Attempt]) -> None:
         """Report what has ended, and count anew what each queue may have."""
-        self._looked = now
+        self._looked, saturated = now, self._busy.ratio > FULL
         ended, self.ended, failed, self.failed = self.ended, {}, self.failed, {}
         if now - self._sorted >= SORT_S or not ended.keys() <= self._where.keys() | self._aside:
             self._sort(now, ended, live)
@@ -211,6 +214,7 @@ class SoughtSlots(Slots):
                 self._allowances[last.task].took_s = now - last.since
         for task, queues in self._where.items():
             allowance = self._allowances[task]
+            allowance.policy.saturated = saturated
             if allowance.inside is None:
                 allowance.running = sum(running.get(queue, 0) for queue in queues)
             else:
@@ -244,14 +248,14 @@ class SoughtSlots(Slots):
                 self._known[queue].add(task)
                 self._where.setdefault(task, []).append(queue)
         self._aside = ended.keys() - self._where.keys()
-        saturated = self._busy.ratio > FULL
         for task, queues in self._where.items():
             if task not in self._allowances:
                 name = f"task {task}"
-                policy = self._seek(name, initial=INITIAL, high=HIGHEST, min_window=WINDOW_S)
+                policy = self._seek(
+                    name, initial=INITIAL, high=HIGHEST, min_window=WINDOW_S, noise=NOISE, stock=STOCK_S
+                )
                 self._allowances[task] = Allowance(name, policy, self._decisions)
             allowance = self._allowances[task]
-            allowance.policy.saturated = saturated
             if allowance.inside is None and (len(queues) > 1 or len(self._active[queues[0]]) > 1):
                 allowance.inside = {attempt for attempt in live.values() if attempt.task == task}
                 allowance.limiter.admit(len(allowance.inside))

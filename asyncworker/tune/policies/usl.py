@@ -24,6 +24,8 @@ from typing import Any, Literal
 import msgspec
 
 from asyncworker.errors import BadParameters
+from asyncworker.tune.change import LEAST, Change
+from asyncworker.tune.failures import Failures
 from asyncworker.tune.history import Sample, effective_count, points, usual_rate
 from asyncworker.tune.policies.policy import check_bounds, load
 from asyncworker.tune.probes import PLACES, probe
@@ -39,7 +41,7 @@ PLAIN = 1.05
 HISTORY = 64
 START_WINDOW, BRIEF_S = 0.02, 0.1
 """Start-up asks for plain differences, so its epochs may be shorter; one so brief does not end it."""
-PATIENCE_S = 0.5
+PATIENCE_S = 0.3
 """Start-up waits so long for `FEW` calls to end; then it grows without knowing, as waiting is cheap, up to `GUESS`."""
 FEW, GUESS = 16, 100
 PLAIN_AFTER_S = 0.25
@@ -48,22 +50,6 @@ TURNOVER = 1.5
 """A turnover lasts at most so many times what calls took before."""
 MUCH_LOWER = 1.7
 """Below a limit that was so many times as high, turnover is over when no more calls are under way than may be."""
-MODEL_ERROR = 0.03
-"""What the law itself may be wrong by, as a share; beside the noise of counting."""
-DRIFT_ERROR = 0.02
-FAILING = 0.05
-"""The share of failures, beyond the usual one, that is answered by backing off."""
-BACK_OFF = 0.7
-TRIES = 4
-"""Steps back after which failures that stay are taken for usual: they do not come from load."""
-
-
-class Trial(msgspec.Struct):
-    """A back-off that goes on: from which limit and share of failures, and how many steps so far."""
-
-    limit: int
-    share: float
-    steps: int = 0
 
 
 class _State(msgspec.Struct, forbid_unknown_fields=True):
@@ -82,17 +68,13 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
     faster: bool = False  # the way in which the bracket began
     best_rate: float = 0.0  # of the start-up
     doubted: bool = False  # whether its last epoch brought nothing
-    noise: float = MODEL_ERROR**2  # variance of ln X between epochs, beyond that of counting
-    surprises: int = 0  # epochs in a row far from the curve
-    above: float = 0.0  # sums of small surprises, CUSUM
-    below: float = 0.0
     ceiling: float | None = None  # a cliff: above it throughput falls
     ceiling_until: int = 0
     ceiling_for: int = 16
     last_ceiling: float | None = None
     fell: bool = False  # the last probe fell off it
-    usual_failures: float = 0.0
-    trial: Trial | None = None
+    change: Change = msgspec.field(default_factory=Change)
+    failures: Failures = msgspec.field(default_factory=Failures)
     hold: int = 0  # epochs to let pass
 
 
@@ -105,6 +87,8 @@ class UslPolicy:
         dither: how far probes go from the centre, a share.
         knee_tolerance: throughput given up, a share, for fewer calls under way; 0 for the very peak.
         slo: seconds that a call may take: no more are under way than keep to that, whatever throughput would gain.
+        noise: how much throughput varies by itself, a share, until that has been seen.
+        stock: seconds of work that start-up takes at once, up to `GUESS` calls: what fetching some takes anyway.
 
     Attributes: ``saturated``, set by who owns the policy: what calls (the event loop) is itself the limit. Nothing
     higher than what was tried is tried then, unless throughput grows with it.
@@ -123,6 +107,8 @@ class UslPolicy:
         dither: float = 0.2,
         knee_tolerance: float = 0.01,
         slo: float = math.inf,
+        noise: float = LEAST,
+        stock: float = 0.0,
     ) -> None:
         check_bounds(low, high)
         if not (min_samples >= 8 and min_window >= 0 and 0 < dither <= 0.5 and 0 <= knee_tolerance < 0.5):
@@ -132,10 +118,10 @@ class UslPolicy:
         self.low, self.high = low, high
         self._min_samples, self._min_window = min_samples, min_window
         self._dither, self._tolerance, self._slo = dither, knee_tolerance, slo
-        self.saturated = False
+        self.saturated, self._stock = False, stock
         self._unanswered: float | None = None  # since when permits are out and nothing was learned
         initial = min(max(initial, low), high)
-        self._state = _State(initial, float(initial))
+        self._state = _State(initial, float(initial), change=Change(max(noise, LEAST) ** 2))
         self.limit = initial
         self._before, self._usual = initial, math.inf  # the limit before this one, and how long calls took then
         self._begin(-math.inf, settled=False)
@@ -165,7 +151,8 @@ class UslPolicy:
     def _begin(self, t: float, *, settled: bool) -> None:
         self._since = self._last = t
         self._settled = settled
-        self._window = min(START_WINDOW, self._min_window) if self._state.phase == "start" else self._min_window
+        brief = self._state.phase == "start" and not self._state.doubted
+        self._window = min(START_WINDOW, self._min_window) if brief else self._min_window
         self._count = self._good = 0
         self._sum = self._squares = self._area = 0.0
 
@@ -257,7 +244,10 @@ class UslPolicy:
         slow = sample.inflight > self._slo * sample.rate
         if sample.rate > state.best_rate * GROWTH and self.limit < self.high and not slow:
             state.best_rate = sample.rate
-            self._set(self.limit * 2, f"start-up: {sample.rate:.4g}/s at {sample.inflight:.0f}, still growing")
+            least = min(sample.rate * self._stock, GUESS)
+            self._set(
+                max(2 * self.limit, least), f"start-up: {sample.rate:.4g}/s at {sample.inflight:.0f}, still growing"
+            )
             state.centre = self.limit
             state.doubted = False
         elif sample.count < BRIEF_S * sample.rate and not state.doubted:  # a moment's noise: look once more
@@ -307,7 +297,7 @@ class UslPolicy:
             # This epoch is forgotten, too: the change may have come in the middle of it.
             state.history, state.bracket = [], []
             state.curve, state.ceiling = None, None
-            state.surprises, state.above, state.below = 0, 0.0, 0.0
+            state.change.forget()
             state.phase, state.centre, state.faster = "bracket", sample.inflight, change > 0
             way = STEP if state.faster else 1 / STEP
             return self._set(sample.inflight * way, "the backend is " + ("faster" if state.faster else "slower"))
@@ -321,26 +311,14 @@ class UslPolicy:
         del self._state.history[:-HISTORY]
 
     def _changed(self, sample: Sample) -> float:
-        """Return above 0 where the backend has become faster, below 0 for slower, 0 where it is the one known.
-
-        Two epochs in a row far from the curve, or many a little off the same way.
-        """
+        """Return above 0 where the backend has become faster, below 0 for slower, 0 where it is the one known."""
         state = self._state
         if state.curve is None:
             return 0.0
         off = math.log(sample.rate / state.curve.rate(sample.inflight))
         known = effective_count(state.history, sample.inflight, state.epoch)
         noise = state.variance * (1 / sample.count + 2 / max(1.0, known))
-        score = off / math.sqrt(noise + state.noise)
-        state.surprises = state.surprises + 1 if abs(score) > 4 else 0
-        drift = off / math.sqrt(noise + max(state.noise / 2, DRIFT_ERROR**2))
-        # On a machine that others use, too, all figures vary: what is seen again and again is no change.
-        state.noise += 0.1 * (min(max(0.0, off * off - noise), 9 * state.noise) - state.noise)
-        state.noise = max(state.noise, MODEL_ERROR**2)
-        state.above, state.below = max(0.0, state.above + drift - 0.5), max(0.0, state.below - drift - 0.5)
-        if state.surprises >= 2:
-            return score
-        return state.above - state.below if max(state.above, state.below) > 10 else 0.0
+        return state.change.judge(off, noise)
 
     def _falls(self, sample: Sample) -> float | None:
         """Return the concurrency known to be good below which this sample has fallen, as off a cliff; else None."""
@@ -350,7 +328,7 @@ class UslPolicy:
         if state.fell or good is None:
             return None
         rate, weight = usual_rate(state.history, good, state.epoch)
-        noise = math.sqrt(state.variance / sample.count + state.variance / weight + state.noise - MODEL_ERROR**2)
+        noise = math.sqrt(state.variance / sample.count + state.variance / weight + state.change.unusual)
         return good if math.log(sample.rate / rate) < -max(0.15, 4 * noise) else None
 
     def _mark(self, ceiling: float) -> None:
@@ -363,34 +341,19 @@ class UslPolicy:
         state.history = [sample for sample in state.history if sample.inflight < 0.99 * ceiling]
 
     def _fails(self) -> bool:
-        """Back off where calls fail because there are too many; returns whether this epoch says nothing else.
-
-        Failures that stay, four steps further down, do not come from load: bad items, a dependency that is gone.
-        """
+        """Back off where calls fail because there are too many; returns whether this epoch says nothing else."""
         state, share = self._state, 1 - self._good / self._count
         if not state.history and state.phase == "start":  # few calls at once: what fails here does so by itself
-            state.usual_failures = share
+            state.failures.usual = share
             return False
-        bearable = min(0.95, state.usual_failures + FAILING)
-        bearable += 2 * math.sqrt(bearable * (1 - bearable) / self._count)
-        if share <= bearable:
-            trial = state.trial
-            if trial and share + 2 * math.sqrt(trial.share * (1 - trial.share) / self._count) < trial.share:
-                self._mark(float(trial.limit))
-                state.phase, state.place = "track", 7
-            state.trial = None
-            state.usual_failures += 0.2 * (share - state.usual_failures)
+        answer = state.failures.answer(share, self._count, self.limit, self.low)
+        if answer.too_many:
+            self._mark(float(answer.too_many))
+            state.phase, state.place = "track", 7
+        if answer.limit is None:
             return False
-        if state.trial is not None and (state.trial.steps >= TRIES or self.limit == self.low):
-            limit, state.trial = state.trial.limit, None
-            state.usual_failures, state.centre = share, float(limit)
-            self._set(limit, f"{share:.0%} of calls fail at any limit")
-            return True
-        if state.trial is None:
-            state.trial = Trial(self.limit, share)
-        state.trial.steps += 1
-        state.hold = 2
-        self._set(self.limit * BACK_OFF, f"{share:.0%} of calls fail")
+        state.hold = answer.hold
+        self._set(answer.limit, answer.because)
         state.centre = float(self.limit)
         return True
 

@@ -180,13 +180,12 @@ def test_where_calls_take_long_it_does_not_wait_for_them() -> None:
     policy = UslPolicy(initial=16)
     limits = [policy.on_wait(tick / 10) for tick in range(40)]
     assert limits == sorted(limits)
-    assert limits[4:6] == [16, 32]
-    assert limits[-1] == 100, "a guess, and no more"
+    assert list(dict.fromkeys(limits)) == [16, 32, 64, 100], "a guess, and no more than that"
     busy = UslPolicy(initial=16)
     busy.saturated = True
     assert [busy.on_wait(float(tick)) for tick in range(9)] == [16] * 9
     known = UslPolicy(initial=16)
     for tick in range(40):
-        known.on_complete(tick / 40, 0.3, 16, True)
-        known.on_wait(tick / 40)
+        known.on_complete(tick / 100, 0.16, 16, True)
+        known.on_wait(tick / 100)
     assert known.limit == 16, "calls end: what they tell is better than a guess"
