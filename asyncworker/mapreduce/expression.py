@@ -5,7 +5,8 @@
 There are names (the item's fields; what is absent is null), plain constants, lists, ``+ - * / // % **``, comparisons,
 ``in``, ``and or not``, ``a if b else c``, ``x[key]`` and the calls in `FUNCTIONS`. All else is refused where it is
 compiled: attributes, lambdas, comprehensions, f-strings, any other call. So nothing of an expression runs twice, and
-its size bounds its steps. Numbers stay within 64 bits and doubles finite, text within 64 kB.
+its size bounds its steps. Numbers stay within 64 bits and doubles finite, text within 64 kB, and lists
+longer than `MAX_ENTRIES` are not searched.
 
 CSV has only text, so numbers are read where they are asked for, by the one grammar of `asyncworker.mapreduce.value`:
 arithmetic takes numbers alone, but ``+`` joins two texts that are not both numbers; ``< <= > >=`` compare numbers, else
@@ -19,6 +20,7 @@ import ast
 import operator
 import warnings
 from collections.abc import Callable, Mapping
+from types import NoneType
 from typing import Any
 
 import simpleeval  # type: ignore[import-untyped]
@@ -30,6 +32,7 @@ from asyncworker.mapreduce.value import kind, missing, number
 MAX_CHARS = 1000
 MAX_NODES = 200
 MAX_TEXT = 64 * 2**10
+MAX_ENTRIES = 10_000
 _LIMIT = 2**63
 _MAX_EXPONENT = 64
 
@@ -51,8 +54,7 @@ class Expression:
         calls: dict[str, Any] = {name: _guarded(name) for name in FUNCTIONS}
         calls["locals"] = lambda: names.item
         calls["field"] = names.__getitem__
-        self._evaluator = simpleeval.SimpleEval(_OPERATORS, calls, names)
-        self._evaluator.nodes |= {ast.List: self._list, ast.Tuple: self._list}
+        self._evaluator = _Evaluator(_OPERATORS, calls, names)
 
     def __call__(self, item: Mapping[str, Any]) -> Any:
         """Return the value.
@@ -74,8 +76,23 @@ class Expression:
         except (TypeError, ValueError, ArithmeticError, RecursionError, simpleeval.InvalidExpression) as exc:
             raise ExpressionError(f"no value ({type(exc).__name__})") from None
 
-    def _list(self, node: ast.List | ast.Tuple) -> list[Any]:
-        return [self._evaluator._eval(entry) for entry in node.elts]  # noqa: SLF001 - the library's own way to extend it
+
+class _Evaluator(simpleeval.SimpleEval):  # type: ignore[misc]  # which has no types
+    """Simpleeval with lists, and without its search through each value for functions: ours are plain data."""
+
+    def __init__(self, operators: Any, functions: Any, names: Any) -> None:
+        super().__init__(operators, functions, names)
+        self.nodes |= {ast.List: self._eval_list, ast.Tuple: self._eval_list}
+
+    def _eval_list(self, node: ast.List | ast.Tuple) -> list[Any]:
+        return [self._eval(entry) for entry in node.elts]
+
+    def _check_disallowed_items(self, item: Any) -> None:
+        if type(item) not in _PLAIN:
+            raise simpleeval.FeatureNotAvailable
+
+
+_PLAIN = frozenset({str, int, float, bool, NoneType, list, dict})
 
 
 class _Names:
@@ -226,7 +243,9 @@ def _within(value: Any, container: Any) -> bool:
             return type(value) is str and value in container
         case Mapping():
             return type(value) is str and value in container
-        case list() | tuple():
+        case list():
+            if len(container) > MAX_ENTRIES:
+                raise ExpressionError("the list is too long to search")
             return any(equal(value, entry) for entry in container)
     raise ExpressionError(f"nothing is in {kind(container)}")
 

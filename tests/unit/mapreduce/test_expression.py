@@ -29,6 +29,7 @@ ITEM: dict[str, Any] = {
     "dep time": "517",
     "big": 2**63 - 1,
     "long": "x" * MAX_TEXT,
+    "many": [1] * 1_000_000,
 }
 
 
@@ -223,6 +224,7 @@ def test_a_misspelt_call_is_told_with_the_nearest() -> None:
         ("tags[99]", "no such key"),
         ("n[0]", "no value"),
         ("1 in n", "nothing is in a number"),
+        ("2 in many", "too long to search"),
         ("int(2.5)", "not whole"),
         ("int(name)", "text where a number"),
         ("len(n)", "a number has no length"),
@@ -236,6 +238,13 @@ def test_s22_what_has_no_value_is_a_typed_error_without_the_data(text: str, beca
         value(text)
     assert "Ann" not in str(caught.value)
     assert len(str(caught.value)) < 100
+
+
+def test_s19_a_large_value_costs_no_more_than_a_small_one() -> None:
+    compiled = compile_expression(" and ".join(["many"] * 90))
+    began = time.process_time()
+    assert compiled(ITEM) is ITEM["many"]
+    assert time.process_time() - began < 0.05
 
 
 def test_s19_the_size_bounds_the_steps() -> None:
