@@ -30,7 +30,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SAMPLE_RATE = 1 / 8
-CALLS_A_BEAT = 5
+CALLS_A_BEAT = 2
 """Calls that `PerformanceProfiler.measure` takes at most in ten milliseconds, so that its cost does not grow with the rate."""
 
 
