@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import gzip
 import io
 import os
@@ -19,17 +20,24 @@ from asyncworker.mapreduce.textfile import STDIN, Place
 class FileSink:
     """A file that rows go to, as *encode* writes them and *end* ends them; packed where its name ends in ``.gz``.
 
-    What was at the path stays until `commit` and is replaced then. Without rows the file is empty.
+    What was at the path stays until `commit` and is replaced then. Without rows the file is empty. What an earlier run
+    of the job *job_id* left half-written beside it, because it was killed, is removed.
     """
 
     def __init__(
-        self, place: Place, encode: Callable[[Sequence[Any]], bytes], end: Callable[[], bytes] = bytes
+        self,
+        place: Place,
+        encode: Callable[[Sequence[Any]], bytes],
+        end: Callable[[], bytes] = bytes,
+        *,
+        job_id: str = "",
     ) -> None:
         if place.path == STDIN:
             raise SourceError("rows cannot be written to -: name a file")
         self.label = place.label
         self._path = Path(place.path).resolve()
-        self._beside = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
+        self._job_id = job_id
+        self._beside = self._path.with_name(f".{self._path.name}.{job_id}.{secrets.token_hex(4)}")
         self._gzip = place.packed
         self._encode = encode
         self._end = end
@@ -78,6 +86,9 @@ class FileSink:
         if self._file is None or self._out is None:
             if self._path.is_dir():
                 raise SourceError(f"{self.label} is a directory: name a file in it")
+            if self._job_id:
+                for left in self._path.parent.glob(glob.escape(f".{self._path.name}.{self._job_id}.") + "*"):
+                    left.unlink(missing_ok=True)
             self._file = self._out = self._beside.open("xb")
             if self._gzip:
                 self._out = gzip.GzipFile("", "wb", 6, self._file, mtime=0)

@@ -37,9 +37,9 @@ def open(url: str = STDIN) -> TextSource:
     return TextSource(where, parser=lambda first: parser(header(first), missing), header=header)
 
 
-def writer(url: str, *, job_id: str = "") -> FileSink:  # noqa: ARG001 - the contract has it
+def writer(url: str, *, job_id: str = "") -> FileSink:
     """Write rows, which must be dicts with the first one's keys. Text goes as it is, None as ``""``, all else as JSON."""
-    return FileSink(place(url, "csv"), Encoder())
+    return FileSink(place(url, "csv"), Encoder(), job_id=job_id)
 
 
 def names_in(label: str, header: bytes) -> tuple[str, ...]:

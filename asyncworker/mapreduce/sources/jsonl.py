@@ -29,9 +29,9 @@ def open(url: str = STDIN) -> TextSource:
     return TextSource(place(url, "jsonl", known=("cut",)), parser=lambda _: parse)
 
 
-def writer(url: str, *, job_id: str = "") -> FileSink:  # noqa: ARG001 - the contract has it
+def writer(url: str, *, job_id: str = "") -> FileSink:
     """Write each row as a line of JSON; NaN and infinity, which JSON lacks, become null."""
-    return FileSink(place(url, "jsonl"), encode)
+    return FileSink(place(url, "jsonl"), encode, job_id=job_id)
 
 
 def parse(records: list[bytes]) -> list[Any]:

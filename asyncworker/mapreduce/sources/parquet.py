@@ -45,10 +45,10 @@ def open(url: str) -> ParquetSource:
     return ParquetSource(where, columns or None)
 
 
-def writer(url: str, *, job_id: str = "") -> FileSink:  # noqa: ARG001 - the contract has it
+def writer(url: str, *, job_id: str = "") -> FileSink:
     """Write rows, which must be dicts whose values have one type a column."""
     encoder = Encoder()
-    return FileSink(_place(url, ()), encoder, encoder.end)
+    return FileSink(_place(url, ()), encoder, encoder.end, job_id=job_id)
 
 
 class ParquetSource:

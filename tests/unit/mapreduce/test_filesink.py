@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 
 from asyncworker.errors import SourceError
 from asyncworker.mapreduce.dataset import open_sink
+from tests.support.datasets import pairs_of
 
 
 async def test_a_file_has_the_users_usual_permissions(tmp_path: Path):
@@ -26,6 +29,36 @@ async def test_the_file_behind_a_link_is_replaced_and_the_link_stays(tmp_path: P
     await sink.commit()
     assert (tmp_path / "link.jsonl").is_symlink()
     assert (tmp_path / "real.jsonl").read_text() == "1\n2\n"
+
+
+WRITER = """
+import asyncio, os, sys
+from asyncworker.mapreduce.dataset import open_sink
+
+async def main():
+    sink = open_sink(sys.argv[1], "job")
+    await sink.write([{"n": number} for number in range(20_000)])
+    os.kill(os.getpid(), 9)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "csv", "parquet"])
+async def test_of_a_killed_writer_nothing_is_seen_and_the_next_run_tidies_up(tmp_path: Path, kind: str):
+    out = tmp_path / f"out[1].{kind}"
+    other = tmp_path / f".out[1].{kind}.another-job.1234"
+    for name in (out, other):
+        name.write_bytes(b"before")
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", WRITER, str(out))
+    assert await process.wait() == -9
+    assert out.read_bytes() == b"before"
+    assert len(os.listdir(tmp_path)) == 3  # noqa: PTH208 - within a coroutine
+    sink = open_sink(str(out), "job")
+    await sink.write([{"n": 1}])
+    await sink.commit()
+    assert [value for _, value in await pairs_of(str(out))] == [{"n": "1" if kind == "csv" else 1}]
+    assert sorted(os.listdir(tmp_path)) == sorted([out.name, other.name])  # noqa: PTH208 - within a coroutine
 
 
 async def test_equal_rows_pack_to_equal_bytes(tmp_path: Path):
