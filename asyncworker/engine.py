@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from datetime import timedelta
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import starmap
@@ -43,11 +44,12 @@ from asyncworker.queue.job import DEFAULT_PRIORITY, Job
 from asyncworker.queue.keeps.keep import Keep
 from asyncworker.queue.outboxes.outbox import kept
 from asyncworker.queue.recent import Recent
+from asyncworker.queue.schedule import Missed, Schedule
 from asyncworker.queue.task import DEFAULTS, TaskOptions, Tasks, options_of
-from asyncworker.queue.worker.scheduler import Schedule
 from asyncworker.queue.worker.sought import HIGHEST
 from asyncworker.queue.worker.worker import Lifespan, Worker
 from asyncworker.registry import find
+from asyncworker.schedules import Schedules
 from asyncworker.secret import mask_text, mask_url
 from asyncworker.task import Call, Decorator, Task, name_of
 from asyncworker.tune.sensors.profiler import PerformanceProfiler
@@ -120,7 +122,7 @@ class Engine:
         self.profiler: PerformanceProfiler | None = None
         self.clock = clock
         self._routes = dict(routes or {})
-        self._schedules: list[Schedule] = []
+        self.schedules = Schedules(self)
         self._ids = Ids()
         self._users = 0
         self._own: set[asyncio.Task[None]] = set()
@@ -175,11 +177,6 @@ class Engine:
         """The last thousand failures and successes of this process' workers; kept once asked for."""
         return Recent(self.bus)
 
-    @property
-    def schedules(self) -> Sequence[Schedule]:
-        """What this engine's workers enqueue by the calendar."""
-        return tuple(self._schedules)
-
     def _room(self) -> ModuleType:
         """Check what was given, and return what opens the broker."""
         scheme = urlsplit(self.url).scheme
@@ -232,24 +229,73 @@ class Engine:
         self.functions.add_reducer(kind.__name__, kind)
         return kind
 
-    def cron(self, expression: str, *, tz: str = "UTC", name: str | None = None, **options: Any) -> Decorator:
+    def cron(
+        self, expression: str, *, tz: str = "UTC", missed: Missed = "last", name: str | None = None, **options: Any
+    ) -> Decorator:
         """Register a task and enqueue it at each tick of a crontab expression; each tick fires once in the fleet.
+
+        Args:
+            missed: which ticks fire late, of those in which no worker was there: the last one, all, or none ("skip").
 
         Raises:
             SettingsError: the expression or the time zone cannot be read.
         """
+        return self._by_calendar(name, options, cron=expression, tz=tz, missed=missed)
 
+    def every(
+        self, seconds: float | timedelta, *, missed: Missed = "last", name: str | None = None, **options: Any
+    ) -> Decorator:
+        """Register a task and enqueue it at intervals, which count from the epoch; each tick fires once in the fleet.
+
+        Raises:
+            SettingsError: an interval of less than 0.1 s.
+        """
+        every = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+        return self._by_calendar(name, options, every=every, missed=missed)
+
+    def _by_calendar(self, name: str | None, options: dict[str, Any], **calendar: Any) -> Decorator:
         def register(function: Callable[..., Any]) -> Task[Any, Any]:
-            given = {"queue": "scheduled", **options}
-            made: Task[Any, Any] = self.task(name=name, **given)(function)
-            settled = made.definition.options
-            call = pack_call(made.name, (), {})
-            schedule = Schedule(made.name, expression, tz, settled.queue, settled.priority, call)
-            next(schedule.ticks(self.clock.now()))
-            self._schedules.append(schedule)
+            made: Task[Any, Any] = self.task(name=name, **{"queue": "scheduled", **options})(function)
+            how = Call.of(made.definition.options)
+            self.schedules.fix(
+                Schedule(
+                    name=made.name,
+                    task=made.name,
+                    queue=how.queue,
+                    priority=how.priority,
+                    payload=pack_call(made.name, (), {}),
+                    options=how.options,
+                    **calendar,
+                )
+            )
             return made
 
         return register
+
+    def plan(
+        self, schedule: Schedule, args: Sequence[Any], kwargs: dict[str, Any], options: dict[str, Any]
+    ) -> Schedule:
+        """Return a schedule with its call and options filled in; see `Schedules.add`."""
+        known = self.tasks.get(schedule.task)
+        if known:
+            known.check(tuple(args), kwargs)
+        route = known.options if known else TaskOptions(queue=self._route(schedule.task) or "scheduled")
+        how = Call.of(route).changed(options)
+        if how.delay or how.at or how.outbox is not None:
+            raise BadParameters("a schedule says itself when: delay, at and outbox are for single calls")
+        return msgspec.structs.replace(
+            schedule,
+            queue=how.queue,
+            priority=how.priority,
+            payload=pack_call(schedule.task, tuple(args), kwargs),
+            options=how.options,
+        )
+
+    async def call(self, schedule: Schedule) -> JobHandle[Any]:
+        """Enqueue a schedule's call now."""
+        job = Job(self._ids(), schedule.queue, schedule.payload, schedule.priority, schedule.options)
+        (job_id,) = await enter(self.broker, [job], on_conflict="return", when_full="reject")
+        return JobHandle(self.broker, job_id, schedule.queue)
 
     # --- asking ---------------------------------------------------------------------------------------------
 
@@ -411,7 +457,7 @@ class Engine:
             grace_s=self.grace_period,
             burst=burst,
             brisk=() if isinstance(self.queues, Mapping) else (PARTITION_QUEUE,),
-            schedules=self._schedules,
+            schedules=self.schedules,
             version=__version__,
             bus=self.bus,
             clock=self.clock,

@@ -248,6 +248,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     kwargs: Annotated[str | None, Setting(text("JSON"), "Named arguments of the task, as a JSON object.")] = None
+    cron: Annotated[
+        str | None, Setting(text("EXPRESSION"), "Five fields of a crontab; six with the seconds first.")
+    ] = None
+    every: Annotated[float | None, Setting(seconds(0.1, 10**8), "The time from tick to tick.")] = None
+    tz: Annotated[str, Setting(text("ZONE"), "Time zone of --cron, such as Europe/Berlin.")] = "UTC"
+    missed: Annotated[
+        Literal["last", "all", "skip"],
+        Setting(choice("last", "all", "skip"), "Which ticks fire late, of those in which no worker was there."),
+    ] = "last"
     wait: Annotated[bool, Setting(boolean(), "Wait until the job is over.")] = False
     timeout: Annotated[float | None, Setting(seconds(0, 10**8), "How long to wait at most.")] = None
     task: Annotated[str | None, Setting(text("NAME"), "Only jobs of this task.")] = None

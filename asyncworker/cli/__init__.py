@@ -40,6 +40,7 @@ COMMANDS = {
     "result": "Wait for a job and print its result.",
     "cancel": "End a job for good.",
     "queues": "List queues, pause and bound them.",
+    "schedule": "Look after what is enqueued by the calendar.",
     "dead": "Look after jobs that failed for good.",
     "top": "Watch what workers do, and where their time goes.",
     "explain": "Show which sizes were decided on, and because of what.",

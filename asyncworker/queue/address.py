@@ -8,6 +8,7 @@ a fail-over is to everybody else no more than a lost connection.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
@@ -87,7 +88,7 @@ class Address:
         )
 
 
-class _Asked(Address):
+class _Asked(Address, ABC):
     """An address that others know. What may differ from one to the next answer is the place alone."""
 
     usual_port = 6379
@@ -109,8 +110,9 @@ class _Asked(Address):
     def found(self, patience: float) -> Address:
         return Address(self._url(*self._ask(patience)))
 
+    @abstractmethod
     def _ask(self, patience: float) -> tuple[str, int]:
-        raise NotImplementedError
+        """Return host and port, from those who know."""
 
     def _place(self, host: str) -> tuple[str, int]:
         parts = urlsplit(f"//{host}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+from asyncworker.queue.job import Job, Missing, Receipt, Twin
+
 
 @runtime_checkable
 class Admin(Protocol):
@@ -30,6 +32,27 @@ class Admin(Protocol):
 
         Jobs beyond are refused (`Receipt.FULL`). What is there already stays, retries always come back, and the
         partitions of map/reduce jobs are bounded by who cuts them.
+        """
+        ...
+
+    async def schedule(self, name: str, text: bytes | None) -> bool:
+        """Set a schedule, for all workers to fire; its ticks count from now. None: there is none any more.
+
+        Returns:
+            whether there was none of this name before; of None, whether there was one.
+        """
+        ...
+
+    async def schedules(self) -> tuple[dict[str, bytes], dict[str, int]]:
+        """Return the schedules that were set, and of all, these and engines' own, the last tick that fired, in ms."""
+        ...
+
+    async def fire(self, name: str, tick_ms: int, job: Job) -> Receipt | Twin | Missing | None:
+        """Enqueue the job of one tick, if neither this tick of this schedule nor a later one has fired.
+
+        Returns:
+            what became of the job, as `Broker.enqueue`; None: nothing, for the tick is over. One that finds its queue
+            full has not fired.
         """
         ...
 

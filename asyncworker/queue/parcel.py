@@ -118,6 +118,14 @@ def receipts(refused: bytes, order: Sequence[int]) -> list[Receipt | Twin | Miss
     return answers
 
 
+def fired(said: bytes) -> Receipt | Twin | Missing | None:
+    """Read a FIRE's answer."""
+    why, other = said[:1].decode(), said[1:].decode()
+    if not why:
+        return Receipt.ACCEPTED
+    return None if why == "b" else Twin(other) if other else _RECEIPTS[why]
+
+
 def settlements(settled: Sequence[Settled]) -> list[Any]:
     """Return a STEP's arguments about what ended: runs of plain successes, then the others one by one."""
     plain: dict[tuple[str, int], list[Any]] = {}

@@ -349,6 +349,47 @@ class TestAdmin:
         assert [name for name in await admin.queues() if name in names] == names
 
 
+class TestSchedules:
+    async def test_set_changed_and_lifted(self, world: World) -> None:
+        admin, name = admin_of(world), world.new_id()
+        assert await admin.schedule(name, b"one")
+        texts, ticks = await admin.schedules()
+        assert texts[name] == b"one"
+        assert ticks[name] > 0, "its ticks count from now"
+        assert not await admin.schedule(name, b"two")
+        texts, after = await admin.schedules()
+        assert (texts[name], after[name]) == (b"two", ticks[name])
+        assert await admin.schedule(name, None)
+        assert not await admin.schedule(name, None)
+        assert name not in (await admin.schedules())[0]
+        assert name not in (await admin.schedules())[1]
+
+    async def test_each_tick_once(self, world: World) -> None:
+        admin, name = admin_of(world), world.new_id()
+        receipts = await asyncio.gather(*(admin.fire(name, 5000, world.job()) for _ in range(10)))
+        assert sorted(receipts, key=str) == [None] * 9 + [Receipt.ACCEPTED]
+        assert await admin.fire(name, 4999, world.job()) is None
+        assert await admin.fire(name, 6000, world.job()) is Receipt.ACCEPTED
+        assert (await admin.schedules())[1][name] == 6000
+        assert (await world.broker.depth([world.queue])).queues[world.queue].enqueued == 2
+
+    async def test_a_tick_that_finds_no_room_has_not_fired(self, world: World) -> None:
+        admin, name = admin_of(world), world.new_id()
+        await admin.bound(world.queue, 0)
+        assert await admin.fire(name, 5000, world.job()) is Receipt.FULL
+        await admin.bound(world.queue, None)
+        assert await admin.fire(name, 5000, world.job()) is Receipt.ACCEPTED
+
+    async def test_a_tick_whose_job_has_a_twin_is_over(self, world: World) -> None:
+        admin, name = admin_of(world), world.new_id()
+        unique = {"unique": world.new_id()}
+        first = world.job(options=unique)
+        assert await admin.fire(name, 5000, first) is Receipt.ACCEPTED
+        assert await admin.fire(name, 6000, world.job(options=unique)) == Twin(first.id)
+        assert await admin.fire(name, 6000, world.job()) is None
+        assert await admin.fire(name, 7000, first) is Receipt.KNOWN
+
+
 class TestSettle:
     @pytest.mark.parametrize("op", ENDS)
     async def test_each_end(self, world: World, worker: Member, op: Op):

@@ -17,7 +17,23 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("front", ("__init__", "__main__", "cli", "daemon", "engine", "optimizer", "testing", "auto", "flow", "job", "task")),
+    (
+        "front",
+        (
+            "__init__",
+            "__main__",
+            "cli",
+            "daemon",
+            "engine",
+            "optimizer",
+            "testing",
+            "auto",
+            "flow",
+            "schedules",
+            "job",
+            "task",
+        ),
+    ),
     ("fleet", ("fleet",)),
     ("mapreduce", ("mapreduce",)),
     ("queue", ("queue",)),
@@ -44,7 +60,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "aiohttp": ("daemon.*", "mapreduce.lookups.http"),
     "asyncpg": ("queue.outboxes.postgresql", "mapreduce.database", "tune.drivers.postgresql"),
     "click": ("cli", "cli.*"),
-    "cronsim": ("queue.worker.scheduler",),
+    "cronsim": ("queue.schedule",),
     "hiredis": ("queue.inbox", "queue.link", "queue.wire"),
     "jinja2": ("daemon.*",),
     "msgspec": ("*",),

@@ -12,13 +12,13 @@ import msgspec
 
 from asyncworker.queue.body import Note, pack_body, read_note
 from asyncworker.queue.codec import pack_call, unpack_record
-from asyncworker.queue.job import Record
+from asyncworker.queue.job import Job, Record
 from tests.support.redis_script import START_MS, Ear, Script, ScriptError
 
 Scenario = Callable[[Script], None]
 SCENARIOS: dict[str, Scenario] = {}
 CANCELLED_TTL = 3600
-NO_WRITES = ("look", "find", "depth", "queues", "dead")
+NO_WRITES = ("look", "find", "depth", "queues", "dead", "schedules")
 FAILED_TTL = 7 * 86400
 
 
@@ -248,7 +248,7 @@ def a_thousand_looks_that_found_something(s: Script) -> None:
     first, *ids = s.put(count=1001)
     s.redis("HDEL", "e", *ids)
     s.now += 1
-    assert s.step("e1", 2)[:4] == [1, s.now, -1, [first]]
+    assert s.step("e1", 2)[:4] == [1, s.now, s.now, [first]]
 
 
 # ------------------------------------------------------------------------------------------------ fence and sequence
@@ -395,7 +395,7 @@ def what_comes_back_wakes(s: Script) -> None:
     with Ear(s, "e2") as ear:
         s.redis("SADD", "i:q", "e2")
         s.claim("e1", 0, (id, "u"))
-        assert ear.heard() == [("e2", b"w")]
+        assert ear.heard() == [("e2", b"wq")]
 
 
 @scenario
@@ -522,15 +522,46 @@ def the_idle_are_woken_one_by_one(s: Script) -> None:
         assert s.redis("SCARD", "i:q") == s.redis("SCARD", "i:p") == 2
         ids = s.put(count=3)
         ((first, word),) = ear.heard()
-        assert word == b"w"
+        assert word == b"wq"
         assert s.redis("SCARD", "i:q") == 1
-        assert s.claim(first, 1, asleep=True, queues=["p", "q"]) == ids[:1]
+        assert s.claim(first, 1, asleep=2, queues=["p", "q"]) == ids[:1]
         ((second, word),) = ear.heard()
         assert {first, second} == {"e1", "e2"}, "who could not take all wakes the next, and not itself"
         assert s.redis("SMEMBERS", "i:p") == [second.encode()]
-        assert s.claim(second, 9, asleep=True, idle=True, queues=["p", "q"]) == ids[1:]
-        assert s.redis("EXISTS", "i:q") == s.redis("EXISTS", "i:p") == 0
+        assert s.claim(second, 9, asleep=2, idle=True, queues=["p", "q"]) == ids[1:]
+        assert s.redis("SMEMBERS", "i:q") == s.redis("SMEMBERS", "i:p") == [second.encode()], "it could take more"
         assert ear.heard() == []
+
+
+@scenario
+def who_slept_and_heard_nothing_stays_where_it_is(s: Script) -> None:
+    s.join()
+    ids = s.put(count=2)
+    assert s.claim("e1", 3, idle=True, asleep=1) == ids
+    assert s.redis("EXISTS", "i:q") == 0, "it was believed"
+    assert s.claim("e1", 1, idle=True) == []
+    assert s.redis("EXISTS", "i:q") == 1
+    assert s.claim("e1", 0, idle=True) == []
+    assert s.redis("EXISTS", "i:q") == 1, "it did not say that it slept"
+    assert s.claim("e1", 0, idle=True, asleep=1) == []
+    assert s.redis("EXISTS", "i:q") == 0, "who wants nothing is awake"
+
+
+@scenario
+def who_has_its_quota_of_a_queue_does_not_sleep_there(s: Script) -> None:
+    s.join()
+    s.put(count=1)
+    s.claim("e1", 9, idle=True, queues=[("q", 1), ("p", 1)])
+    assert (s.redis("EXISTS", "i:q"), s.redis("EXISTS", "i:p")) == (0, 1)
+
+
+@scenario
+def who_took_less_than_it_wants_hears_when_more_is_due(s: Script) -> None:
+    s.join()
+    ids = s.put(count=2)
+    s.put(s.job(delay_s=1))
+    assert s.step("e1", 1)[2:4] == [-1, ids[:1]]
+    assert s.step("e1", 2)[2:4] == [s.now + 1000, ids[1:]]
 
 
 @scenario
@@ -539,7 +570,7 @@ def who_wants_nothing_of_a_queue_is_not_woken_for_it(s: Script) -> None:
     (job,) = s.put(s.job(delay_s=1))
     assert s.step("e1", 1, idle=True, queues=[("q", 0), ("p", 1)])[2] == s.now + 1000
     assert (s.redis("EXISTS", "i:q"), s.redis("EXISTS", "i:p")) == (0, 1)
-    assert s.step("e1", 0, idle=True, asleep=True, queues=["q", "p"])[2] == -1
+    assert s.step("e1", 0, idle=True, asleep=2, queues=["q", "p"])[2] == -1
     assert s.redis("EXISTS", "i:p") == 0
     s.now += 1000
     assert s.step("e1", 1, queues=[("q", 0)])[2:4] == [-1, []]
@@ -556,8 +587,8 @@ def who_was_not_asleep_wakes_nobody(s: Script) -> None:
         s.redis("SADD", "i:q", "e2")
         assert len(s.claim("e1", 1)) == 1
         assert ear.heard() == []
-        assert len(s.claim("e1", 1, asleep=True)) == 1
-        assert ear.heard() == [("e2", b"w")]
+        assert len(s.claim("e1", 1, asleep=2)) == 1
+        assert ear.heard() == [("e2", b"wq")]
 
 
 @scenario
@@ -567,8 +598,8 @@ def who_took_all_wakes_nobody(s: Script) -> None:
     with Ear(s, "e2") as ear:
         s.put(count=3)
         s.redis("SADD", "i:q", "e2")
-        assert len(s.claim("e1", 4, asleep=True)) == 3
-        s.claim("e1", 0, asleep=True)
+        assert len(s.claim("e1", 4, asleep=2)) == 3
+        s.claim("e1", 0, asleep=2)
         assert ear.heard() == []
 
 
@@ -578,7 +609,7 @@ def an_inbox_that_nobody_reads_is_passed_over(s: Script) -> None:
     with Ear(s, "e1") as ear:
         s.redis("SADD", "i:q", "dead1", "dead2", "dead3", "e1")
         s.put(count=1)
-        assert ear.heard() == [("e1", b"w")]
+        assert ear.heard() == [("e1", b"wq")]
         s.redis("SADD", "i:q", "dead1")
         s.put(count=1)
         assert s.redis("EXISTS", "i:q") == 0
@@ -771,7 +802,7 @@ def sweepers_wake_the_idle_where_something_waits(s: Script) -> None:
         assert s.fcall("beat", "e2", 0) == [1]
         assert ear.heard() == []
         assert len(s.fcall("beat", "e2", 1)) == 2
-        assert ear.heard() == [("e1", b"w")] * 2
+        assert sorted(ear.heard()) == [("e1", b"wd:d"), ("e1", b"wq")]
         assert [s.redis("EXISTS", f"i:{queue}") for queue in queues] == [0, 1, 0, 1, 1]
     assert s.claim("e1", 9, queues=["q", "d:d"])[:1] == ids[0]
 
@@ -1397,7 +1428,7 @@ def followers_of_other_queues_are_woken(s: Script) -> None:
     s.claim("e1", 1)
     with Ear(s, "e2") as ear:
         s.claim("e1", 0, (a, "s", 0))
-        assert ear.heard() == [("e2", b"w")]
+        assert ear.heard() == [("e2", b"wp")]
     assert s.claim("e2", 1, queues=["p"]) == [last]
 
 
@@ -1422,7 +1453,7 @@ def many_followers_hear_in_slices(s: Script) -> None:
     s.claim("e2", 1, idle=True)
     with Ear(s, "e2") as ear:
         assert s.step("e1", 9, (a, "s", 60, b"A"))[2] == s.now, "there is more to do at once"
-        assert ear.heard() == [("e2", b"w")]
+        assert ear.heard() == [("e2", b"wq")]
     for count in (200, 400):
         assert s.list("p") == ids[:count]
         assert s.redis("EXISTS", f"n:{a}") == 1
@@ -1611,7 +1642,7 @@ def a_paused_queue_hands_out_nothing(s: Script) -> None:
     assert s.step("e1", 9, idle=True)[2:4] == [-1, []]
     with Ear(s, "e1") as ear:
         s.fcall("switch", "q", "p", "")
-        assert ear.heard() == [("e1", b"w")]
+        assert ear.heard() == [("e1", b"wq")]
     assert s.claim("e1", 9) == [ids[1], late]
     assert s.redis("EXISTS", "m") == 0
 
@@ -1714,6 +1745,40 @@ def dead_letters_are_forgotten_in_time_and_bounded(s: Script) -> None:
 
 
 @scenario
+def schedules_are_set_and_lifted(s: Script) -> None:
+    assert s.fcall("schedules") == [[], []]
+    assert s.fcall("schedule", "a", "text") == 1
+    now = str(s.now).encode()
+    s.now += 5
+    assert s.fcall("schedule", "a", "other") == 0
+    assert s.fcall("schedules") == [[b"a", b"other"], [b"a", now]]
+    assert s.fcall("schedule", "a", "") == 1
+    assert s.fcall("schedule", "a", "") == 0
+    assert s.names() == set()
+
+
+@scenario
+def a_tick_fires_once(s: Script) -> None:
+    def fire(tick: int, job: Job) -> bytes:
+        said: bytes = s.fcall("fire", "a", tick, job.queue, job.id, pack_body(job))
+        return said
+
+    first = s.job(delay_s=0)
+    assert fire(1000, first) == b""
+    assert fire(1000, s.job()) == fire(999, s.job()) == b"b"
+    assert s.list() == [first.id]
+    s.fcall("switch", "q", "b", 1)
+    assert fire(2000, s.job()) == b"f"
+    s.fcall("switch", "q", "b", "")
+    twin = s.job(options={"unique": "k"})
+    assert fire(2000, twin) == b""
+    assert fire(3000, s.job(options={"unique": "k"})) == b"u" + twin.id.encode()
+    assert fire(3000, s.job()) == b"b", "whose job has a twin has fired"
+    assert s.hash("t") == {"a": b"3000"}
+    assert s.counts()["n"] == 2
+
+
+@scenario
 def which_queues_there_are(s: Script) -> None:
     s.put(s.job(queue="p:1"))
     s.fcall("switch", "q", "b", 3)
@@ -1730,9 +1795,15 @@ def looks_write_nothing(s: Script) -> None:
         for function in library[library.index(b"functions") + 1]:
             about = dict(zip(function[::2], function[1::2], strict=True))
             flags[about[b"name"].decode().rpartition("_")[2]] = {flag.decode() for flag in about[b"flags"]}
-    changing = ("step", "join", "beat", "reap", "cancel", "wait", "switch", "purge", "regulate")
+    changing = ("step", "join", "beat", "reap", "cancel", "wait", "switch", "purge", "regulate", "schedule")
     writes = {key: {"allow-oom"} for key in changing}
-    assert flags == {"enqueue": set(), "replay": set(), **writes, **{key: {"no-writes"} for key in NO_WRITES}}
+    assert flags == {
+        "enqueue": set(),
+        "replay": set(),
+        "fire": set(),
+        **writes,
+        **{key: {"no-writes"} for key in NO_WRITES},
+    }
 
 
 @scenario

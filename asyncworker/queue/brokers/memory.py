@@ -84,6 +84,8 @@ class MemoryBroker(Broker, Admin):
         self._called: list[_Entry] | None = None  # while jobs are claimed: who has been called up meanwhile
         self._twins: dict[str, str] = {}  # unique key -> the job that has it
         self._beats: dict[str, tuple[int, int]] = {}  # how many, and the lease in ms
+        self._schedules: dict[str, bytes] = {}
+        self._ticks: dict[str, int] = {}  # of each schedule the last one that fired, in ms
         self._lock = threading.Lock()  # for _beats
         self._ending: deque[tuple[Found, list[_Entry]]] = deque()  # who ended, and who is to hear of it
         self._closed = False
@@ -119,12 +121,13 @@ class MemoryBroker(Broker, Admin):
         now_ms = self._now_ms()
         deliveries, more = self._claim(member, queues, want, now_ms)
         self._relay()
-        if deliveries:
+        if len(deliveries) >= want:
             return Claimed(now_ms, -1, deliveries)
         if idle:
-            self._idle[epoch] = set(queues)
+            taken = Counter(delivery.queue for delivery in deliveries)
+            self._idle[epoch] = {name for name, most in queues.items() if most > taken[name]}
         dues = [due_ms for name in queues if (due_ms := self._queues[name].next_due_ms) is not None]
-        return Claimed(now_ms, now_ms if more else min(dues, default=-1), [])
+        return Claimed(now_ms, now_ms if more else min(dues, default=-1), deliveries)
 
     def beat(self, epoch: str, *, look: bool = True) -> Mapping[str, str] | None:
         with self._lock:
@@ -211,6 +214,27 @@ class MemoryBroker(Broker, Admin):
 
     async def bound(self, queue: str, most: int | None) -> None:
         self._queues[queue].most = most
+
+    async def schedule(self, name: str, text: bytes | None) -> bool:
+        known = name in self._schedules
+        if text is None:
+            self._schedules.pop(name, None)
+            self._ticks.pop(name, None)
+            return known
+        self._schedules[name] = text
+        self._ticks.setdefault(name, self._now_ms())
+        return not known
+
+    async def schedules(self) -> tuple[dict[str, bytes], dict[str, int]]:
+        return dict(self._schedules), dict(self._ticks)
+
+    async def fire(self, name: str, tick_ms: int, job: Job) -> Receipt | Twin | Missing | None:
+        if tick_ms <= self._ticks.get(name, 0):
+            return None
+        receipt = self._take(job)
+        if receipt is not Receipt.FULL:
+            self._ticks[name] = tick_ms
+        return receipt
 
     async def dead(self) -> list[str]:
         self._forget_expired()
@@ -333,7 +357,7 @@ class MemoryBroker(Broker, Admin):
             for follower in followers:
                 self._hear(follower, found)
 
-    def _refusal(self, job: Job) -> Receipt | Twin | None:
+    def _refusal(self, job: Job) -> Receipt | Twin | Missing | None:
         """Return why a job that comes from outside cannot be taken in now."""
         if twin := self._twins.get(job.options.get("unique") or ""):
             return Twin(twin)

@@ -36,9 +36,11 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
                          a gate is l<name> (in all), k<name>:<key>, r<name> or r<name>:<key>
   v:<gate>        hash   queue -> how often one of its jobs was called up; of queues of which some wait there
   q:<queue>:<gate> zset  ids that wait there -> 9 less priority, or -1: called up, and at the head of its list
+  s               hash   name -> schedule (MessagePack), of those that people set; workers read them
+  t               hash   name -> the last tick of that schedule, ms; also of those that workers bring along
   p               hash   id -> error, of jobs that could not be settled: nobody touches them again
   k:1 k:2         string the epochs that sweep for a lease; TTL
-  in:<name>       channel of an epoch or a client: 'w' look for work; 'c<id>' stop this job, or this parent's
+  in:<name>       channel of an epoch or a client: 'w<queue>' look for work; 'c<id>' stop this job, or this parent's
                          children; 'v<state><id> <record>' this job is over; 'o<id>' it is over, fetch its record
 
   body = '1', flags (1 has options, 2 is a parent, 4 counts from its enqueue, 8 is unique, 16 waits for others, 128 has gates),
@@ -203,7 +205,7 @@ local function wake(queue)
     if not epoch then
       return
     end
-  until call('PUBLISH', tag .. 'in:' .. epoch, 'w') > 0
+  until call('PUBLISH', tag .. 'in:' .. epoch, 'w' .. queue) > 0
 end
 
 -- Put ids at the end ('RPUSH') or at the head ('LPUSH') of a list; who finds it empty says that it no longer is.
@@ -1192,11 +1194,12 @@ local function held(mine, code)
   return { code, now, -1, ids, pick(bodies, ids), notes_of(ids) }
 end
 
--- STEP  ARGV now epoch seq want lowest_first idle asleep  n (queue most)*n
+-- STEP  ARGV now epoch seq want lowest_first idle  n (queue most asleep)*n
 --         runs (queue ttl n (id record)*n)*runs  (id op number value)*
 --   -> {1, now, next due or -1, ids, bodies, notes}   {-1} fenced   {-4} late copy
 --      {-2 | -3, now, -1, ids, bodies, notes}: repeated | steps before this one are lost; all that the epoch holds
--- idle: notice me when work comes, if there is none. asleep: I had asked for that, in these queues.
+-- idle: notice me when more work comes than there is, where I may have more. asleep: 1, I had asked for that and heard
+-- nothing since; 2, I may have; 0, I had not.
 local function step(args)
   local epoch = args[2]
   local mine = tag .. 'a:' .. epoch
@@ -1216,11 +1219,13 @@ local function step(args)
   local want = tonumber(args[4])
   local queues = {}
   local most = {}
-  local at = 9
-  for k = 1, tonumber(args[8]) do
+  local asleep = {}
+  local at = 8
+  for k = 1, tonumber(args[7]) do
     queues[k] = args[at]
     most[k] = tonumber(args[at + 1])
-    at = at + 2
+    asleep[k] = args[at + 2]
+    at = at + 3
   end
   settle(mine, args, at)
   relay()
@@ -1241,7 +1246,7 @@ local function step(args)
       end
       local before = #claimed.ids
       if claim_from(queue, math.min(most[k], want - before), args[5] == '1', claimed) then
-        left[#left + 1] = queue.name
+        left[k] = queue.name
       end
       most[k] = most[k] - #claimed.ids + before
       if queue.due and (soonest < 0 or queue.due < soonest) then
@@ -1259,22 +1264,23 @@ local function step(args)
     fields[#fields + 1] = since
   end
   bulk('HSET', mine, fields)
-  if args[7] == '1' then
-    for _, queue in ipairs(queues) do
-      call('SREM', tag .. 'i:' .. queue, epoch)
+  local sleeps = args[6] == '1' and #claimed.ids < want
+  for k, queue in ipairs(queues) do
+    local idle = tag .. 'i:' .. queue
+    if sleeps and most[k] > 0 then
+      if asleep[k] ~= '1' then
+        call('SADD', idle, epoch)
+      end
+    elseif asleep[k] ~= '0' then
+      call('SREM', idle, epoch)
     end
-    for _, queue in ipairs(left) do
+    if left[k] and asleep[k] ~= '0' then
       wake(queue)
     end
   end
   local due = -1
-  if #claimed.ids == 0 then
+  if #claimed.ids < want then
     due = claimed.looks >= POPS and now or soonest
-    for k, queue in ipairs(args[6] == '1' and queues or {}) do
-      if most[k] > 0 then
-        call('SADD', tag .. 'i:' .. queue, epoch)
-      end
-    end
   end
   return { 1, now, due, claimed.ids, claimed.bodies, notes_of(claimed.ids) }
 end
@@ -1601,6 +1607,33 @@ local function purge(args)
   end
 end
 
+-- SCHEDULE  ARGV now name text ('': there is none any more) -> 1 it is new, or was there
+local function schedule(args)
+  if args[3] == '' then
+    call('HDEL', tag .. 't', args[2])
+    return call('HDEL', tag .. 's', args[2])
+  end
+  call('HSETNX', tag .. 't', args[2], now)
+  return call('HSET', tag .. 's', args[2], args[3])
+end
+
+-- SCHEDULES  ARGV now -> {(name, text)*, (name, ms of its last tick)*}
+local function schedules()
+  return { call('HGETALL', tag .. 's'), call('HGETALL', tag .. 't') }
+end
+
+-- FIRE  ARGV now name tick queue id body -> '' the job is taken in; b that tick or a later one was; else as ENQUEUE
+local function fire(args)
+  if tonumber(args[3]) <= tonumber(call('HGET', tag .. 't', args[2]) or 0) then
+    return 'b'
+  end
+  local why = take_one(args[4], args[5], args[6], 0, 0, '')
+  if why ~= 'f' then
+    call('HSET', tag .. 't', args[2], args[3])
+  end
+  return why or ''
+end
+
 local function register(name, verb, ...)
   local function callback(keys, args)
     begin(keys)
@@ -1627,6 +1660,9 @@ register('depth', depth, 'no-writes')
 register('switch', switch, 'allow-oom')
 register('regulate', regulate, 'allow-oom')
 register('queues', queues_known, 'no-writes')
+register('schedule', schedule, 'allow-oom')
+register('schedules', schedules, 'no-writes')
+register('fire', fire)
 register('dead', all_dead, 'no-writes')
 register('replay', replay)
 register('purge', purge, 'allow-oom')

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
@@ -20,6 +21,7 @@ from asyncworker.errors import BrokerDown, BrokerError, JobNotFound, LeaseLost, 
 from asyncworker.events import Bus
 from asyncworker.queue import parcel
 from asyncworker.queue.address import address_of
+from asyncworker.queue.body import pack_body
 from asyncworker.queue.brokers.broker import Notice
 from asyncworker.queue.codec import pack
 from asyncworker.queue.durability import DISK, LEVELS, REPLICA, Assurance
@@ -38,11 +40,16 @@ LOWEST_FIRST = 16
 
 @dataclass(slots=True, eq=False)
 class _Member:
-    """An epoch of ours: the number of its last step, and among whose idle ones it may still be, by queue."""
+    """An epoch of ours.
+
+    ``seq`` is the number of its last step, ``asleep`` the queues among whose idle ones that has left it, and ``stirred``
+    those among whose it may still be or not, for it was noticed since, or an answer was lost.
+    """
 
     notice: Notice
     seq: int = 0
-    asleep: Collection[str] = ()
+    asleep: set[str] = field(default_factory=set)
+    stirred: set[str] = field(default_factory=set)
 
 
 class _Sender:
@@ -148,14 +155,17 @@ class RedisBroker:
             raise LeaseLost
         member.seq += 1
         lowest_first = int(member.seq % LOWEST_FIRST == 0)
-        asked = {**queues, **{name: 0 for name in member.asleep if name not in queues}} if member.asleep else queues
-        args: list[Any] = [epoch, member.seq, want, lowest_first, int(idle), int(bool(member.asleep)), len(asked)]
-        args += itertools.chain.from_iterable(asked.items())
+        asleep, stirred, member.stirred = member.asleep, member.stirred, set()
+        asked = {**queues, **dict.fromkeys((asleep | stirred) - queues.keys(), 0)}
+        args: list[Any] = [epoch, member.seq, want, lowest_first, int(idle), len(asked)]
+        for name, most in asked.items():
+            args += (name, most, 2 if name in stirred else int(name in asleep))
         args += parcel.settlements(settled)
         try:
             answer = await self._script.call(self._stepping, "step", args, forever=True)
         except BaseException:
             member.seq += 1  # nobody knows whether this step was applied: a gap makes the next answer say what is held
+            member.stirred |= asked.keys()
             raise
         if answer[0] == -1:
             await self._forget(epoch)
@@ -164,9 +174,14 @@ class RedisBroker:
             raise BrokerError("somebody else steps with this epoch")
         claimed = parcel.claimed(answer)
         if claimed.held is not None:
-            member.asleep = {*member.asleep, *queues}
+            member.stirred |= asked.keys()
+        elif idle and len(claimed.deliveries) < want:
+            taken = Counter(delivery.queue for delivery in claimed.deliveries)
+            member.asleep = {name for name, most in queues.items() if most > taken[name]}
+            if taken[""]:  # of what cannot be read nobody knows whose quota it counts against
+                member.stirred |= asked.keys()
         else:
-            member.asleep = () if claimed.deliveries or not idle else list(queues)
+            member.asleep = set()
         return claimed
 
     def beat(self, epoch: str, *, look: bool = True) -> Mapping[str, str] | None:
@@ -241,6 +256,16 @@ class RedisBroker:
     async def bound(self, queue: str, most: int | None) -> None:
         await self._ask("switch", queue, "b", "" if most is None else most)
 
+    async def schedule(self, name: str, text: bytes | None) -> bool:
+        return bool(await self._ask("schedule", name, text or b""))
+
+    async def schedules(self) -> tuple[dict[str, bytes], dict[str, int]]:
+        texts, ticks = map(_pairs, await self._ask("schedules"))
+        return texts, {name: int(tick) for name, tick in ticks.items()}
+
+    async def fire(self, name: str, tick_ms: int, job: Job) -> Receipt | Twin | Missing | None:
+        return parcel.fired(await self._ask("fire", name, tick_ms, job.queue, job.id, pack_body(job)))
+
     async def dead(self) -> list[str]:
         return sorted(job_id.decode() for job_id in await self._ask("dead"))
 
@@ -288,7 +313,11 @@ class RedisBroker:
         name = channel[len(self._tag) + 3 :]
         kind, rest = message[:1], message[1:]
         if member := self._members.get(name):
-            member.notice(rest.decode())
+            if kind == b"w":
+                member.stirred.add(rest.decode())
+                member.notice("")
+            else:
+                member.notice(rest.decode())
         elif kind == b"v":
             job_id, _, record = rest[1:].partition(b" ")
             self._tell(job_id.decode(), Ended(parcel.STATES[rest[:1]], record))
@@ -304,6 +333,7 @@ class RedisBroker:
     async def _resumed(self) -> None:
         """After messages may have been missed: let workers look, and ask again for those who wait."""
         for member in list(self._members.values()):
+            member.stirred |= member.asleep
             member.notice("")
         for some in _slices(list(self._waiters)):
             for job_id, said in zip(some, await self._ask("wait", self._name, *some), strict=True):
@@ -320,6 +350,10 @@ def open(  # the room's word, as in `registry`
         SettingsError: a URL or namespace that cannot be used.
     """
     return RedisBroker(url, namespace=namespace, bus=bus, clock=clock)
+
+
+def _pairs(said: Sequence[bytes]) -> dict[str, bytes]:
+    return {name.decode(): value for name, value in zip(said[::2], said[1::2], strict=True)}
 
 
 def _slices(ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -1,95 +1,116 @@
 """Scheduler: enqueues what is due by the calendar. Every worker has one; each tick fires once in the fleet.
 
-The id of a tick's job is made from the schedule's name and the tick, so that however many schedulers enqueue
-it, the broker takes one. Daylight saving: a tick in the gap fires at the next valid time, a repeated one once
-(Debian's cron does the same; the calendar is `cronsim`'s).
+The broker knows the last tick of each schedule, and takes a job only together with a later one: so it does not matter
+how many schedulers there are, nor which of them dies, and what was missed while there was none is known.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from datetime import datetime
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-import msgspec
-from cronsim import CronSim, CronSimError
+import logging
+from collections.abc import Awaitable, Callable, Iterable
 
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.errors import BrokerError, SettingsError
-from asyncworker.queue.brokers.broker import Broker
-from asyncworker.queue.codec import base32
-from asyncworker.queue.job import Job, Receipt
+from asyncworker.errors import BrokerDown, BrokerError, DecodeError
+from asyncworker.queue.admin import Admin
+from asyncworker.queue.job import Receipt
+from asyncworker.queue.schedule import Schedule, unpack_schedule
 
-LONGEST_NAP_S = 30.0
-"""A nap is cut short so that a stepped clock or a resumed laptop is noticed."""
+log = logging.getLogger(__name__)
+
+LOOK_S = 10.0
+"""How soon a schedule that was added or changed is known everywhere; and a stepped clock is noticed."""
+LATE_S = 60.0
+"""A tick that is no later than this was not missed: the worker was busy, or the broker away for a moment."""
+AGAIN_S = 1.0
 
 
-class Schedule(msgspec.Struct, frozen=True):
-    """Enqueue one call at each tick of a crontab expression (five fields; six with seconds first) in a time zone."""
+class _Dial:
+    """A schedule, the last tick that is done with, and the next one."""
 
-    name: str
-    expression: str
-    tz: str
-    queue: str
-    priority: int
-    payload: bytes
+    def __init__(self, schedule: Schedule, done_s: float) -> None:
+        self.schedule = schedule
+        self.turn(done_s)
 
-    def ticks(self, after_s: float) -> Iterator[float]:
-        """Yield the ticks after a date, in seconds since the epoch.
+    def turn(self, done_s: float) -> None:
+        """Go on from any tick."""
+        self._ticks = self.schedule.ticks(done_s)
+        self.done_s, self.next_s = done_s, next(self._ticks)
 
-        Raises:
-            SettingsError: the expression or the time zone cannot be read.
-        """
-        try:
-            start = datetime.fromtimestamp(after_s, ZoneInfo(self.tz))
-            for tick in CronSim(self.expression, start):
-                yield tick.timestamp()
-        except (CronSimError, ZoneInfoNotFoundError, ValueError) as exc:
-            raise SettingsError(f"schedule {self.name!r}: {self.expression!r} in {self.tz!r}: {exc}") from exc
-
-    def job(self, tick_s: float) -> Job:
-        """Return the job of one tick: the same id wherever it is made."""
-        digest = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:9], "big")
-        id = base32(int(tick_s * 1000), 9) + base32(0, 3) + base32(digest, 14)
-        return Job(id=id, queue=self.queue, payload=self.payload, priority=self.priority)
+    def tick(self) -> None:
+        """Go on by one."""
+        self.done_s, self.next_s = self.next_s, next(self._ticks)
 
 
 class Scheduler:
-    """Fire schedules; one a worker."""
+    """Fire schedules; one a worker. *fixed* ones are the engine's own; the others lie in the broker."""
 
     def __init__(
         self,
-        broker: Broker,
-        schedules: Sequence[Schedule],
+        broker: Admin,
+        fixed: Iterable[Schedule],
         *,
         clock: Clock = SYSTEM,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._broker = broker
-        self._schedules = schedules
+        self._fixed = {schedule.name: schedule for schedule in fixed}
         self._clock = clock
         self._sleep = sleep
+        self._dials: dict[str, _Dial] = {}
+        self._unread: set[str] = set()
 
     async def run(self) -> None:
         """Enqueue each tick when it is due, until cancelled. What an outage delays is enqueued when it ends."""
-        now = self._clock.now()
-        calendars = {schedule: schedule.ticks(now) for schedule in self._schedules}
-        due = {schedule: next(ticks) for schedule, ticks in calendars.items()}
+        looked = -LOOK_S
         while True:
-            wait = min(due.values()) - self._clock.now()
-            if wait > 0:
-                await self._sleep(min(wait, LONGEST_NAP_S))
+            try:
+                if self._clock.monotonic() - looked >= LOOK_S:
+                    await self._look()
+                    looked = self._clock.monotonic()
+                for dial in self._dials.values():
+                    while dial.next_s <= self._clock.now():
+                        await self._fire(dial)
+            except (BrokerError, BrokerDown):
+                await self._sleep(AGAIN_S)
                 continue
-            for schedule, tick in due.items():
-                if tick > self._clock.now():
-                    continue
-                try:
-                    (receipt,) = await self._broker.enqueue([schedule.job(tick)])
-                except BrokerError:
-                    receipt = Receipt.FULL
-                if receipt is Receipt.FULL:  # or the broker is away: tried again until it is taken
-                    await self._sleep(1.0)
-                    break
-                due[schedule] = next(calendars[schedule])
+            soonest = min((dial.next_s for dial in self._dials.values()), default=float("inf"))
+            await self._sleep(max(0.0, min(soonest - self._clock.now(), LOOK_S)))
+
+    async def _look(self) -> None:
+        """Learn what is to be fired, and which ticks are done with."""
+        texts, ticks = await self._broker.schedules()
+        known = dict(self._fixed)
+        for name, text in texts.items():
+            try:
+                known[name] = unpack_schedule(text)
+            except DecodeError as exc:
+                if name not in self._unread:
+                    log.warning("schedule %r cannot be read here, and is left to others: %s", name, exc)
+                    self._unread.add(name)
+        now = self._clock.now()
+        dials = {}
+        for name, schedule in known.items():
+            done_s = ticks.get(name, 0) / 1000
+            dial = self._dials.get(name)
+            if dial is None or dial.schedule != schedule:
+                dial = _Dial(schedule, done_s or now)
+            elif done_s > dial.done_s:
+                dial.turn(done_s)
+            dials[name] = dial
+        self._dials = dials
+
+    async def _fire(self, dial: _Dial) -> None:
+        """Fire the tick that is due, unless it was missed and is not wanted any more."""
+        schedule, now = dial.schedule, self._clock.now()
+        tick = dial.next_s
+        if now - tick > LATE_S and schedule.missed != "all":
+            tick = schedule.latest(now)
+        if schedule.missed != "skip" or now - tick <= LATE_S:
+            receipt = await self._broker.fire(schedule.name, round(tick * 1000), schedule.job(tick))
+            if receipt is Receipt.FULL:
+                raise BrokerError(f"the queue {schedule.queue!r} is full")  # tried again until there is room
+        if tick == dial.next_s:
+            dial.tick()
+        else:
+            dial.turn(tick)

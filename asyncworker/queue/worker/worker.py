@@ -16,7 +16,7 @@ import os
 import random
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -24,16 +24,18 @@ from typing import Any
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BrokerDown, LeaseLost, SettingsError
 from asyncworker.events import Bus, JobsEnded, LeaseEnded, WorkerStarted, WorkerStopped
+from asyncworker.queue.admin import Admin
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.inputs import inputs_of
 from asyncworker.queue.job import WorkerCard
+from asyncworker.queue.schedule import Schedule
 from asyncworker.queue.task import Definition, limits_of
 from asyncworker.queue.worker.brisk import Brisk
 from asyncworker.queue.worker.fetcher import MOST, Fetcher
 from asyncworker.queue.worker.keeper import Keeper
 from asyncworker.queue.worker.runner import Runner
-from asyncworker.queue.worker.scheduler import Schedule, Scheduler
+from asyncworker.queue.worker.scheduler import Scheduler
 from asyncworker.queue.worker.slots import Slots
 from asyncworker.queue.worker.sought import Seek, SoughtSlots, forgetful
 from asyncworker.queue.worker.sweeper import Sweeper
@@ -71,7 +73,7 @@ class Worker:
         grace_s: float = 30.0,
         burst: bool = False,
         brisk: Collection[str] = (),
-        schedules: Sequence[Schedule] = (),
+        schedules: Iterable[Schedule] = (),
         version: str = "",
         bus: Bus | None = None,
         clock: Clock = SYSTEM,
@@ -227,7 +229,7 @@ class Worker:
                     loops.create_task(sweeper.run(), name="sweeper"),
                     loops.create_task(_raise(lost), name="keeper"),
                 ]
-                if self._schedules:
+                if isinstance(self._broker, Admin):
                     scheduler = Scheduler(self._broker, self._schedules, clock=self._clock)
                     helpers.append(loops.create_task(scheduler.run(), name="scheduler"))
                 work = loops.create_task(fetcher.run(), name="fetcher")

@@ -1,89 +1,115 @@
-"""Each tick of a schedule fires once, however many schedulers there are; daylight saving has a rule."""
+"""Each tick of a schedule fires once, however many schedulers there are and whichever of them dies."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from datetime import datetime
-from zoneinfo import ZoneInfo
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from asyncworker.errors import SettingsError
-from asyncworker.queue.brokers import memory
-from asyncworker.queue.codec import born_ms, is_id, pack_call
-from asyncworker.queue.worker.scheduler import Schedule, Scheduler
+from asyncworker.queue.brokers.memory import MemoryBroker
+from asyncworker.queue.schedule import Missed, Schedule, pack_schedule
+from asyncworker.queue.worker.scheduler import LATE_S, LOOK_S, Scheduler
+from tests.support.brokers import until
+from tests.support.clock import PassingTime as Time
 
-BERLIN = ZoneInfo("Europe/Berlin")
-
-
-def schedule(expression: str, tz: str = "UTC", name: str = "tick") -> Schedule:
-    return Schedule(name, expression, tz, "scheduled", 5, pack_call(name, (), {}))
+START = 1_800_000_030.0
 
 
-def ticks(it: Schedule, after: datetime, count: int) -> list[datetime]:
-    zone = ZoneInfo(it.tz)
-    return [datetime.fromtimestamp(tick, zone) for tick in itertools.islice(it.ticks(after.timestamp()), count)]
+@pytest.fixture
+def time() -> Time:
+    return Time(START)
 
 
-def test_a_tick_in_the_gap_fires_at_the_next_valid_time() -> None:
-    night = datetime(2026, 3, 28, 12, tzinfo=BERLIN)
-    first, second = ticks(schedule("30 2 * * *", "Europe/Berlin"), night, 2)
-    assert (first.day, first.hour, first.minute) == (29, 3, 0)
-    assert (second.day, second.hour, second.minute) == (30, 2, 30)
+@pytest.fixture
+async def broker(time: Time) -> AsyncIterator[MemoryBroker]:
+    made = MemoryBroker(time)
+    yield made
+    await made.close()
 
 
-def test_a_repeated_hour_fires_once() -> None:
-    night = datetime(2026, 10, 24, 12, tzinfo=BERLIN)
-    days = [tick.day for tick in ticks(schedule("30 2 * * *", "Europe/Berlin"), night, 3)]
-    assert days == [25, 26, 27]
+def schedule(cron: str = "* * * * *", name: str = "tick", **more: Any) -> Schedule:
+    return Schedule(name=name, task="task", cron=cron, **more)
 
 
-@pytest.mark.parametrize(("expression", "tz"), [("61 * * * *", "UTC"), ("", "UTC"), ("* * * * *", "Mars/Base")])
-def test_a_schedule_that_cannot_be_read_says_so(expression: str, tz: str) -> None:
-    with pytest.raises(SettingsError, match="schedule 'tick'"):
-        next(schedule(expression, tz).ticks(0))
+async def fired(broker: MemoryBroker) -> int:
+    return (await broker.depth(["scheduled"])).queues["scheduled"].enqueued
 
 
-def test_a_ticks_job_has_the_same_id_wherever_it_is_made() -> None:
-    it = schedule("* * * * *")
-    job = it.job(1_800_000_000.0)
-    assert is_id(job.id)
-    assert job.id == schedule("* * * * *").job(1_800_000_000.0).id
-    assert job.id != it.job(1_800_000_060.0).id
-    assert job.id != schedule("* * * * *", name="other").job(1_800_000_000.0).id
-    assert born_ms(job.id) == 1_800_000_000_000
+async def test_s36_many_schedulers_fire_each_tick_once(time: Time, broker: MemoryBroker) -> None:
+    time.end = START + 3600
+    runs = [asyncio.create_task(Scheduler(broker, [schedule()], clock=time, sleep=time.sleep).run()) for _ in range(5)]
+    await until(lambda: passed(time))
+    for run in runs:
+        run.cancel()
+    await asyncio.gather(*runs, return_exceptions=True)
+    assert await fired(broker) == 60
 
 
-async def test_s36_many_schedulers_fire_each_tick_once() -> None:
-    class Quick:
-        """A clock on which an hour takes a few turns of the loop."""
+async def passed(time: Time) -> bool:
+    return time.s >= time.end
 
-        s = 1_800_000_030.0
 
-        def monotonic(self) -> float:
-            return self.s
+@pytest.mark.parametrize(("missed", "late"), [("last", 1), ("all", 3), ("skip", 0)])
+async def test_what_is_missed_while_no_worker_is_there(
+    missed: Missed, late: int, time: Time, broker: MemoryBroker
+) -> None:
+    it = schedule("0 * * * *", missed=missed)
+    await broker.fire(it.name, round(START - 30) * 1000, it.job(START - 30))
+    time.s = START + 3.5 * 3600
+    time.end = time.s + 1
+    run = asyncio.create_task(Scheduler(broker, [it], clock=time, sleep=time.sleep).run())
+    await until(lambda: passed(time))
+    run.cancel()
+    assert await fired(broker) - 1 == late
 
-        def now(self) -> float:
-            Quick.s += 7
-            return self.s
 
-    broker = memory.open("memory://")
+async def test_a_tick_that_is_a_little_late_was_not_missed(time: Time, broker: MemoryBroker) -> None:
+    it = schedule(missed="skip")
+    await broker.fire(it.name, round(START - 30) * 1000, it.job(START - 30))
+    time.s = START + 30 + LATE_S / 2
+    time.end = time.s + 1
+    run = asyncio.create_task(Scheduler(broker, [it], clock=time, sleep=time.sleep).run())
+    await until(lambda: passed(time))
+    run.cancel()
+    assert await fired(broker) == 2
+
+
+async def test_schedules_come_change_and_go_at_run_time(time: Time, broker: MemoryBroker) -> None:
+    run = asyncio.create_task(Scheduler(broker, [], clock=time, sleep=time.sleep).run())
+
+    async def in_ten_minutes() -> int:
+        before = await fired(broker)
+        time.end = time.s + 600
+        run_again = asyncio.create_task(Scheduler(broker, [], clock=time, sleep=time.sleep).run())
+        await until(lambda: passed(time))
+        run_again.cancel()
+        return await fired(broker) - before
+
     try:
-        schedulers = [
-            Scheduler(broker, [schedule("* * * * *")], clock=Quick(), sleep=lambda _: asyncio.sleep(0))
-            for _ in range(5)
-        ]
-        runs = [asyncio.create_task(scheduler.run()) for scheduler in schedulers]
-        async with asyncio.timeout(20):
-            while (await broker.depth(["scheduled"])).queues["scheduled"].enqueued < 20:
-                await asyncio.sleep(0)
-        for run in runs:
-            run.cancel()
-        await asyncio.gather(*runs, return_exceptions=True)
-        jobs = (await broker.depth(["scheduled"])).queues["scheduled"].enqueued
-        passed = int((Quick.s - 1_800_000_030.0) // 60)
-        assert jobs <= passed + 1, "a tick fired twice"
-        assert jobs >= 20
+        assert await in_ten_minutes() == 0
+        assert await broker.schedule("it", pack_schedule(schedule(name="it")))
+        assert await in_ten_minutes() in {9, 10, 11}
+        assert not await broker.schedule("it", pack_schedule(Schedule(name="it", task="task", every=300.0)))
+        assert await in_ten_minutes() in {2, 3}
+        await broker.schedule("bad", b"no schedule")
+        assert await broker.schedule("it", None)
+        time.end = time.s + LOOK_S
+        await until(lambda: passed(time))
+        assert await in_ten_minutes() == 0
     finally:
-        await broker.close()
+        run.cancel()
+
+
+async def test_a_full_queue_is_waited_for(time: Time, broker: MemoryBroker) -> None:
+    await broker.bound("scheduled", 1)
+    time.end = START + 300
+    run = asyncio.create_task(Scheduler(broker, [schedule()], clock=time, sleep=time.sleep).run())
+    await until(lambda: passed(time))
+    assert await fired(broker) == 1
+    await broker.bound("scheduled", None)
+    time.end = time.s + 120
+    await until(lambda: passed(time))
+    run.cancel()
+    assert await fired(broker) >= 3
