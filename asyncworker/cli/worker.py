@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager, nullcontext
 
 import click
@@ -63,10 +63,11 @@ async def body(call: Call) -> int:
                 opened.callback(server.close)
                 notes.append(server.url)
             log.info("%s", banner(engine, notes))
-            opened.enter_context(stopping(engine))
+            asked = opened.enter_context(stopping(engine))
             await opened.enter_async_context(reporting(settings, engine))
             async with nullcontext() if settings.no_profile else Instruments(engine):
-                await engine.run(burst=settings.burst)
+                if not asked():  # a signal that came earlier finds no worker to stop
+                    await engine.run(burst=settings.burst)
         finally:
             await engine.close()
     if await lingers():
@@ -92,8 +93,8 @@ def banner(engine: Engine, notes: Iterable[str] = ()) -> str:
 
 
 @contextmanager
-def stopping(engine: Engine) -> Iterator[None]:
-    """Let the first signal drain the engine's worker, and the second stop it at once."""
+def stopping(engine: Engine) -> Iterator[Callable[[], int]]:
+    """Let the first signal drain the engine's worker, and the second stop it at once; yields what counts them."""
     loop = asyncio.get_running_loop()
     asked = 0
 
@@ -109,7 +110,7 @@ def stopping(engine: Engine) -> Iterator[None]:
     for sign in SIGNALS:
         loop.add_signal_handler(sign, stop, sign)
     try:
-        yield
+        yield lambda: asked
     finally:
         for sign in SIGNALS:
             loop.remove_signal_handler(sign)

@@ -14,7 +14,7 @@ from asyncworker.settings import DEFAULTS, SETTINGS, Settings, environment, flag
 CANARY = "hunter2"
 
 
-@pytest.mark.parametrize("name", ["concurrency", "workers", "partition_size"])
+@pytest.mark.parametrize("name", ["concurrency", "workers", "min_workers", "max_workers", "partition_size"])
 def test_s24_a_number_from_the_environment_is_a_number(name: str) -> None:
     loaded = load({}, {variable(name): "10"})
     assert getattr(loaded.settings, name) == 10
@@ -22,7 +22,9 @@ def test_s24_a_number_from_the_environment_is_a_number(name: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["ten", "-1", "", "1.5", "0x10", "\N{FULLWIDTH DIGIT ONE}", "9" * 30, "nan"])
-@pytest.mark.parametrize("name", ["concurrency", "workers", "partition_size", "metrics_port"])
+@pytest.mark.parametrize(
+    "name", ["concurrency", "workers", "min_workers", "max_workers", "queue_threshold", "metrics_port"]
+)
 def test_s24_what_is_no_number_is_refused_by_name(name: str, given: str) -> None:
     with pytest.raises(SettingsError, match=rf"^{variable(name)} {given!r}: want a whole number from"):
         load({}, {variable(name): given})
@@ -42,6 +44,12 @@ def test_s21_each_setting_is_read_by_some_code() -> None:
     assert set(SETTINGS) - read - parts_of_dsn == set()
 
 
+@pytest.mark.parametrize("given", ["0", "101", "ten", "-1", "", "80%%", "nan"])
+def test_s24_what_is_no_share_is_refused_by_name(given: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^ASYNCWORKER_CPU_THRESHOLD {given!r}: want a share"):
+        load({}, {"ASYNCWORKER_CPU_THRESHOLD": given})
+
+
 @pytest.mark.parametrize(
     ("name", "given", "value"),
     [
@@ -53,6 +61,8 @@ def test_s21_each_setting_is_read_by_some_code() -> None:
         ("grace_period", "0", 0.0),
         ("concurrency", "auto", "auto"),
         ("workers", "0", 0),
+        ("cpu_threshold", "80", 80.0),
+        ("memory_threshold", "85.5 %", 85.5),
         ("metrics_port", "0", 0),
         ("queues", "mail, reports", ("mail", "reports")),
         ("burst", "YES", True),
