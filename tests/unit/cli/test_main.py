@@ -77,7 +77,7 @@ def test_a_command_that_draws_nothing_does_not_load_rich() -> None:
         (["setings"], "there is no command 'setings'; did you mean 'settings'?"),
         (["zzz"], "there is no command 'zzz'; there are demo, run,"),
         (["--versoin"], "No such option '--versoin'"),
-        (["settings", "--namespce", "x"], "No such option '--namespce'. Did you mean '--namespace'?"),
+        (["settings", "--log-formt", "x"], "No such option '--log-formt'. Did you mean '--log-format'?"),
         (["settings", "--broker"], "'--broker' requires an argument"),
         (["settings", "surplus"], "unexpected extra argument (surplus)"),
         (["status"], "Missing argument 'JOB'"),
