@@ -17,11 +17,12 @@ from itertools import starmap
 from types import ModuleType, TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
+from weakref import ref
 
 import msgspec
 
 from asyncworker import __version__
-from asyncworker.auto import PARTITION_QUEUE, PARTITION_SIZE, PARTITIONS_AT_ONCE, slots
+from asyncworker.auto import EXECUTORS, PARTITION_QUEUE, PARTITION_SIZE, PARTITIONS_AT_ONCE, slots
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, JobFailed, SettingsError
 from asyncworker.events import Bus, WorkerStarted
@@ -53,9 +54,12 @@ from asyncworker.schedules import Schedules
 from asyncworker.secret import mask_text, mask_url
 from asyncworker.task import Call, Decorator, Task, name_of
 from asyncworker.tune.sensors.profiler import PerformanceProfiler
+from asyncworker.tune.sensors.sensor import Readable
+from asyncworker.work.batched import batched
 from asyncworker.work.stream import Outcome
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Readable)
 log = logging.getLogger(__name__)
 
 QUEUES = ("priority", "default", "io_intensive", "cpu_intensive", "scheduled")
@@ -120,6 +124,7 @@ class Engine:
         self.on_success, self.on_failure = self.hooks.on_success, self.hooks.on_failure
         self._resources = lifespan
         self.profiler: PerformanceProfiler | None = None
+        self._sensors: list[ref[Readable]] = []
         self.clock = clock
         self._routes = dict(routes or {})
         self.schedules = Schedules(self)
@@ -168,6 +173,17 @@ class Engine:
         place = self.keep_at or str(getattr(self.broker, "url", self.url))
         return open_keep(place, self.namespace)
 
+    def watch(self, sensor: S) -> S:
+        """Tell under ``/metrics`` what this knows of itself, for as long as it is used: a pool of connections, say."""
+        self._sensors = [known for known in self._sensors if known() is not None]
+        self._sensors.append(ref(sensor))
+        return sensor
+
+    @property
+    def sensors(self) -> list[Readable]:
+        """What is watched; may be asked in another thread."""
+        return [sensor for known in self._sensors if (sensor := known()) is not None]
+
     @cached_property
     def _archive(self) -> AbstractAsyncContextManager[Any]:
         return nullcontext() if self.keep is None else Archive(self.keep, self.optimizer, clock=self.clock)
@@ -201,7 +217,8 @@ class Engine:
     def task(self, *, name: str | None = None, **options: Any) -> Decorator:
         """Register a function as a task; the decorated function can be called as before, and enqueued.
 
-        A coroutine function runs on the event loop, a plain one in a thread. ``options``: `TaskOptions`.
+        A coroutine function runs on the event loop, a plain one in a thread; on the queue ``cpu_intensive`` plain ones
+        run in processes, and coroutine functions are refused, unless they name an executor. ``options``: `TaskOptions`.
 
         Raises:
             UnknownName: no such option. BadParameters: a value that does not fit. SettingsError: name taken.
@@ -212,12 +229,44 @@ class Engine:
             given = dict(options)
             if "queue" not in given and (route := self._route(known_as)):
                 given["queue"] = route
+            if not given.get("executor") and (executor := EXECUTORS.get(given.get("queue", ""))):
+                given["executor"] = executor
             return Task(function, self.tasks.add(known_as, function, options_of(given)), self)
 
         return register
 
     def _route(self, task: str) -> str | None:
         return next((queue for pattern, queue in self._routes.items() if fnmatchcase(task, pattern)), None)
+
+    def batch(
+        self,
+        *,
+        max_size: int = 100,
+        max_wait: float = 0.05,
+        at_once: int = 2,
+        bisect: bool = True,
+        name: str | None = None,
+        **options: Any,
+    ) -> Callable[[Callable[[list[T]], Any]], Task[[T], Any]]:
+        """Register a function of many items as a task of one: its jobs are run in batches, each with its own outcome.
+
+        Args:
+            max_size: no call gets more; how many are cheapest is found. As many jobs must be allowed to run at once.
+            max_wait: seconds that a job may wait for others, where that pays. at_once: calls under way.
+            bisect: whether a batch that raises is tried again in halves, so that only those fail that must.
+            options: `TaskOptions`; retries, timeouts and results are each job's own.
+
+        The function returns None, or one value (or exception) an item.
+        """
+
+        def register(handler: Callable[[list[T]], Any]) -> Task[[T], Any]:
+            one = batched(
+                handler, max_batch_size=max_size, linger=max_wait, max_concurrent_batches=at_once, bisect=bisect
+            )
+            made: Task[[T], Any] = self.task(name=name, **options)(one)
+            return made
+
+        return register
 
     def mapper(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Register ``async def m(item, params) -> value`` for `map_reduce`, by its name."""
