@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 PARTITION_QUEUE = "cpu_intensive"
+EXECUTORS = {"cpu_intensive": "process"}
+"""Queue -> where its tasks run that name no executor; else coroutine functions run inline and plain ones in a thread."""
 PARTITIONS_AT_ONCE = 2
 PARTITION_SIZE = 10_000
 

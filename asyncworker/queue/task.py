@@ -220,7 +220,8 @@ class Tasks(Mapping[str, Definition]):
             self._executors[executor] = find("executor", executor).open()
         if coroutine and executor != "inline":
             raise SettingsError(
-                f"task {name!r} is a coroutine function: it runs on the event loop, not in a {executor}"
+                f"task {name!r} is a coroutine function: it runs on the event loop, not in a {executor};"
+                " give it another queue, or executor='inline'"
             )
         if not coroutine and executor == "inline":
             raise SettingsError(f"task {name!r} is no coroutine function: executor='inline' would block the event loop")

@@ -55,7 +55,8 @@ class ProcessExecutor:
         module, name = getattr(function, "__module__", ""), getattr(function, "__qualname__", "<unnamed>")
         if "<" in name or module == "__main__":
             raise SettingsError(
-                f"{module}.{name} cannot run in a process: put it at the top of a module that is imported"
+                f"{module}.{name} cannot run in a process: put it at the top of a module that is imported,"
+                " or give it executor='thread'"
             )
 
         async def call(*args: Any, **kwargs: Any) -> Any:

@@ -146,6 +146,20 @@ def test_functions_that_another_process_cannot_find_are_refused() -> None:
         engine.task(executor="process")(with_context)
 
 
+def test_on_the_queue_for_processors_plain_functions_run_in_processes() -> None:
+    engine = Engine(routes={"ad?": "cpu_intensive"})
+    assert engine.task()(calls.add).definition.options.executor == "process"
+    assert engine.task(queue="cpu_intensive")(calls.echo).definition.options.executor == "process"
+    assert engine.task(queue="cpu_intensive", executor="thread")(calls.fail).definition.options.executor == "thread"
+    assert engine.task(queue="default")(calls.where).definition.options.executor == ""
+
+    async def holds_the_loop() -> None: ...
+
+    with pytest.raises(SettingsError, match="not in a process; give it another queue, or executor='inline'"):
+        engine.task(queue="cpu_intensive")(holds_the_loop)
+    assert engine.task(queue="cpu_intensive", executor="inline")(holds_the_loop)
+
+
 async def test_jobs_run_in_processes_time_out_and_die_alone(tmp_path: Path) -> None:
     async with calls.engine:
         jobs = await calls.power.enqueue_many([(n,) for n in range(4)])
