@@ -20,6 +20,7 @@ from asyncworker.cli.supervise import FLAGS, reporting, supervise
 from asyncworker.cli.target import engine_for
 from asyncworker.daemon.instruments import Instruments
 from asyncworker.daemon.metrics import MetricsServer, WorkerMetrics
+from asyncworker.daemon.process import ProcessMetrics
 from asyncworker.engine import Engine
 from asyncworker.errors import SettingsError
 from asyncworker.secret import mask_url
@@ -55,17 +56,18 @@ async def body(call: Call) -> int:
     async with AsyncExitStack() as opened:
         try:
             broker = engine.broker
+            instruments = None if settings.no_profile else Instruments(engine)
             notes = []
             if settings.metrics_port is not None:
                 sensor = JobsSensor(engine.bus, engine.tasks, frozenset(engine.queues))
                 metrics = WorkerMetrics(broker, list(engine.queues), sensor, asyncio.get_running_loop())
-                server = MetricsServer(metrics, settings.metrics_port)
+                server = MetricsServer(metrics, settings.metrics_port, ProcessMetrics(engine, instruments))
                 opened.callback(server.close)
                 notes.append(server.url)
             log.info("%s", banner(engine, notes))
             asked = opened.enter_context(stopping(engine))
             await opened.enter_async_context(reporting(settings, engine))
-            async with nullcontext() if settings.no_profile else Instruments(engine):
+            async with instruments or nullcontext():
                 if not asked():  # a signal that came earlier finds no worker to stop
                     await engine.run(burst=settings.burst)
         finally:

@@ -117,15 +117,16 @@ def _histogram(name: str, doc: str, histograms: dict[tuple[str, str], Histogram]
 
 
 class MetricsServer:
-    """Serve a collector under ``url`` until closed.
+    """Serve collectors under ``url`` until closed.
 
     Raises:
         SettingsError: the port is taken.
     """
 
-    def __init__(self, collector: Collector, port: int) -> None:
+    def __init__(self, collector: Collector, port: int, *others: Collector) -> None:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(collector)
+        for one in (collector, *others):
+            registry.register(one)
         try:
             self._server = make_server(
                 HOST, port, _guarded(make_wsgi_app(registry)), ThreadingWSGIServer, handler_class=_Handler

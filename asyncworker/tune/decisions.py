@@ -18,6 +18,7 @@ PROBES = frozenset({"probe", "centre"})
 """Causes of changes that only try what is nearby, or come back from that: most of all there are."""
 UNDONE = frozenset({"undone", "a cliff at n"})
 """Causes of changes that take back what did harm."""
+MOST_THINGS = 200
 
 _NUMBER = re.compile(r"[-+]?[0-9][0-9.,]*(?:e[-+]?[0-9]+)?")
 _DETAIL = re.compile(r"[:,;]")
@@ -100,6 +101,12 @@ class Decisions:
             self.made[key] = self.made.get(key, 0) + 1
         if self._bus is not None:
             self._bus.emit(decided)
+
+    def things(self) -> dict[str, Watched]:
+        """Return what is watched now; may be called in another thread."""
+        refs = self.watched.valuerefs()
+        found = {name: thing for name, thing in ((ref.key, ref()) for ref in refs) if thing is not None}
+        return dict(list(found.items())[:MOST_THINGS])
 
     def since(self, total: int) -> list[Decided]:
         """Return those that came since there were *total*, oldest first; of more than are kept, the last."""

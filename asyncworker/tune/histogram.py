@@ -6,7 +6,7 @@ Means of quantiles say nothing; sums of such histograms do.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 FINEST_S = 1e-6
 A_DOUBLING = 4
@@ -52,6 +52,11 @@ class LogHistogram:
     def sparse(self) -> dict[int, int]:
         """Return the buckets that are not empty."""
         return {index: number for index, number in enumerate(self._counts) if number}
+
+    def below(self, doublings: Sequence[int]) -> list[tuple[float, int]]:
+        """Return ``2**n`` times `FINEST_S`, for each *n*, and how many were shorter than that."""
+        counts = self._counts.copy()
+        return [(FINEST_S * 2**n, sum(counts[: n * A_DOUBLING + 1])) for n in doublings]
 
     def since(self, before: LogHistogram) -> LogHistogram:
         """Return what came after *before*, an earlier copy; ``longest`` stays that of all."""

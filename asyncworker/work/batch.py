@@ -18,6 +18,8 @@ from typing import Any, Generic, Literal, Self, TypeVar
 import msgspec
 
 from asyncworker.errors import AsyncWorkerError, BadParameters
+from asyncworker.tune.histogram import LogHistogram
+from asyncworker.tune.sensors.sensor import Durations, Reading
 from asyncworker.work.batch_size import BatchSize
 from asyncworker.work.executors.thread import ThreadExecutor
 from asyncworker.work.linger import Linger
@@ -78,6 +80,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         max_queue: items that may wait; who adds more waits too. Default: ten batches for each that may be under way.
         slo: seconds from adding an item to its answer, to be kept by 99 of 100 batches where load allows.
         bisect: whether a failed batch is tried again in halves.
+        name: how metrics speak of it.
 
     Raises:
         BadParameters: a number is out of its range, or the handler is no function.
@@ -96,6 +99,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         max_queue: int | None = None,
         slo: float | None = None,
         bisect: bool = True,
+        name: str = "batch",
     ) -> None:
         if max_queue is None:
             max_queue = 10 * max_batch_size * max_concurrent_batches
@@ -103,6 +107,8 @@ class AsyncBatchProcessor(Generic[T, R]):
             raise BadParameters("max_concurrent_batches and max_queue must be 1 or more, linger 0 or more")
         if size != "auto" and not 1 <= size <= max_batch_size:
             raise BadParameters(f"size must be 'auto' or 1..{max_batch_size}, not {size!r}")
+        self.name = name
+        self._waits = LogHistogram()
         self._fixed = None if size == "auto" else size
         self._policy = BatchSize(max_batch_size, slo=slo)
         self._linger = Linger(linger if max_concurrent_batches > 1 else 0.0, slo=slo)
@@ -118,7 +124,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         self._timer: asyncio.Handle | None = None
         self._lingers = self._closed = self._abandoned = False
         self._items = self._failed = self._batches = self._retried = self._gathered = 0
-        self._waited_s = self._busy_s = 0.0
+        self._busy_s = 0.0
         self._wait_s = 0.0  # smoothed, for the SLO
         if handler is not None:
             self.set_handler(handler)
@@ -212,10 +218,17 @@ class AsyncBatchProcessor(Generic[T, R]):
             running=len(self._running),
             size=self.size,
             mean_size=self._gathered / max(1, self._batches - self._retried),
-            mean_wait_s=self._waited_s / max(1, self._gathered),
+            mean_wait_s=self._waits.mean,
             mean_batch_s=self._busy_s / calls,
             relearned=self._policy.relearned,
         )
+
+    def read(self) -> Sequence[Reading]:
+        """Return what `Engine.watch` tells under ``/metrics``; may be called in another thread."""
+        return [Reading("batch_size", self.size, (("task", self.name),))]
+
+    def durations(self) -> Sequence[Durations]:
+        return [Durations("batch_wait_seconds", self._waits, (("task", self.name),))]
 
     # --- when ------------------------------------------------------------------------------------------------
 
@@ -285,7 +298,8 @@ class AsyncBatchProcessor(Generic[T, R]):
         alive = [entry for entry in batch if not entry.answer.done()]
         if alive:
             self._gathered += len(alive)
-            self._waited_s += sum(began - entry.came for entry in alive)
+            for entry in alive:
+                self._waits.add(began - entry.came)
             self._wait_s += 0.1 * (began - alive[0].came - self._wait_s)
             await self._process_batch(alive)
 

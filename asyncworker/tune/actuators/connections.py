@@ -41,7 +41,7 @@ from asyncworker.tune.policies.erlang import ErlangPolicy
 from asyncworker.tune.policies.policy import Decision, Observation
 from asyncworker.tune.policies.usl import UslPolicy
 from asyncworker.tune.sensors.borrows import Borrow, BorrowsSensor, Leak
-from asyncworker.tune.sensors.sensor import Reading
+from asyncworker.tune.sensors.sensor import Durations, Reading
 from asyncworker.tune.sizing import CappedSizing
 from asyncworker.tune.upkeep import Upkeep
 
@@ -359,7 +359,8 @@ class ConnectionPoolOptimizer:
         """Return what metrics tell, as of the last look; may be called in another thread."""
         labels = (("pool", self.name),)
         return (
-            Reading("pool_connections", self._seen[0], labels),
+            Reading("pool_connections", self.in_use, (*labels, ("state", "used"))),
+            Reading("pool_connections", max(0, self._seen[0] - self.in_use), (*labels, ("state", "idle"))),
             Reading("pool_waiters", self._seen[1], labels),
             *(
                 Reading("pool_acquire_seconds", self._waits.quantile(q), (*labels, ("quantile", str(q))))
@@ -367,6 +368,9 @@ class ConnectionPoolOptimizer:
             ),
             *self._borrows.read(),
         )
+
+    def durations(self) -> Sequence[Durations]:
+        return [Durations("pool_acquire_seconds", self._waits, (("pool", self.name),))]
 
     def detect_leaks(self) -> list[Leak]:
         """Return the borrows that seem not to come back, longest held first, each with the line that borrowed."""

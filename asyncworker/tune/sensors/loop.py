@@ -23,7 +23,7 @@ import msgspec
 from asyncworker.errors import AsyncWorkerError
 from asyncworker.tune.beat import Beat
 from asyncworker.tune.histogram import LogHistogram
-from asyncworker.tune.sensors.sensor import Reading
+from asyncworker.tune.sensors.sensor import Durations, Reading
 from asyncworker.tune.utilisation import Utilisation
 
 log = logging.getLogger(__name__)
@@ -130,6 +130,9 @@ class LoopSensor:
             Reading("loop_utilisation_ratio", self.utilisation),
             Reading("loop_held_total", self.held),
         ]
+
+    def durations(self) -> Sequence[Durations]:
+        return [Durations("loop_lag_seconds", self.lag)]
 
     def _on_beat(self, lag: float) -> None:
         self.lag.add(lag)

@@ -6,9 +6,11 @@ Measuring must be cheap enough to leave on. A sensor never acts on what it sees:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
+
+from asyncworker.tune.histogram import LogHistogram
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False):
@@ -23,13 +25,34 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     labels: tuple[tuple[str, str], ...] = ()
 
 
-class Sensor(Protocol):
-    """Measures from its start until `close`."""
+class Durations(msgspec.Struct, frozen=True):
+    """How long something took, each time since the sensor's start. ``name`` and ``labels`` as of a `Reading`."""
+
+    name: str
+    histogram: LogHistogram
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class Readable(Protocol):
+    """Tells numbers about itself."""
 
     def read(self) -> Sequence[Reading]:
         """Return what is known now, without waiting; may be called in another thread than the one measured."""
         ...
 
+
+class Sensor(Readable, Protocol):
+    """Measures from its start until `close`."""
+
     def close(self) -> None:
         """Stop measuring and let go of everything; harmless when already closed."""
+        ...
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """Also knows how long things took."""
+
+    def durations(self) -> Sequence[Durations]:
+        """Return all histograms there are; may be called in another thread than the one measured."""
         ...

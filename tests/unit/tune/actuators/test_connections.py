@@ -492,7 +492,10 @@ def test_optimize_pool_size_decides_and_says_why() -> None:
         assert decision.size == pool.size > 4
         assert "wait" in decision.because
         readings = {(reading.name, reading.labels[1:]): reading.value for reading in pool.read()}
-        assert readings["pool_connections", ()] == 2
+        assert readings["pool_connections", (("state", "used"),)] == 2
+        assert readings["pool_connections", (("state", "idle"),)] == 0
+        (waits,) = pool.durations()
+        assert waits.histogram.count >= 2
         assert readings["pool_waiters", ()] > 10
         assert readings["pool_leaks_total", ()] == 0
         assert 0.1 < readings["pool_acquire_seconds", (("quantile", "0.5"),)] < 0.5

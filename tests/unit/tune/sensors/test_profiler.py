@@ -15,6 +15,7 @@ import uvloop
 from asyncworker import PerformanceProfiler
 from asyncworker.errors import AsyncWorkerError, BadParameters
 from asyncworker.tune.metered import MAX_CHILDREN
+from asyncworker.tune.sensors import profiler as module
 from asyncworker.tune.sensors.profiler import CALLS_A_BEAT
 from bench.control import bench_profiler
 from bench.control.speedscope_format import complaints, weight
@@ -286,7 +287,8 @@ async def test_the_experiments_truth_and_export_in_small() -> None:
     assert 0.5 < export["weights_to_wall"] < 1.5
 
 
-async def test_calls_are_measured_by_a_name_of_their_own_and_tasks_left_alone() -> None:
+async def test_calls_are_measured_by_a_name_of_their_own_and_tasks_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CALLS_A_BEAT", 100)
     before = asyncio.get_running_loop().get_task_factory()
     with PerformanceProfiler(1.0, tasks=False) as profiler:
         assert profiler.profiling
