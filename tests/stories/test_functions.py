@@ -142,19 +142,11 @@ def test_s19_a_hostile_expression_is_refused_before_there_is_a_job() -> None:
 
 
 def test_several_files_are_one_job_and_parquet_comes_out(flights: list[dict[str, str]], tmp_path: Path) -> None:
-    for name, part in (("a.csv", flights[:9000]), ("b.csv", flights[9000:])):
+    for name, part in (("a.csv", flights[:1000]), ("b.csv", flights[1000:3000])):
         with (tmp_path / name).open("w", newline="") as file:
             out = csv.DictWriter(file, list(flights[0]))
             out.writeheader()
             out.writerows(part)
-    arguments = ("-f", "data_analysis", "-p", f"{ROOT}/examples/flights-analysis.json", "--workers", "0", "--json")
-    results = []
-    for sources in (["a.csv", "b.csv"], ["*.csv"], ["."]):
-        code, told, err = call("run", *sources, *arguments, cwd=tmp_path)
-        assert code == 0, err
-        results.append(json.loads(told)["final_result"])
-    assert results == [processed("data_analysis", "flights-analysis")["final_result"]] * 3
-
     speeds = ("-f", "data_transformation", "-p", f"{ROOT}/examples/flights-speeds.json", "--workers", "0", "--json")
     code, _, err = call("run", "*.csv", *speeds, "--to", "speeds.parquet", cwd=tmp_path)
     assert code == 0, err
@@ -164,8 +156,12 @@ def test_several_files_are_one_job_and_parquet_comes_out(flights: list[dict[str,
         "-p",
         '{"aggregation_config": {"aggregate_fields": {"distance": ["count", "sum"]}}}',
     )
-    code, told, err = call("run", "speeds.parquet", *means, "--workers", "0", "--json", cwd=tmp_path)
-    assert code == 0, err
-    flown = [int(flight["distance"]) for flight in flights if flight["air_time"]]
-    (group,) = json.loads(told)["final_result"]["groups"]
-    assert (group["distance_count"], group["distance_sum"]) == (len(flown), sum(flown))
+    results = []
+    for sources in (["speeds.parquet"], ["a.csv", "b.csv"]):
+        code, told, err = call("run", *sources, *means, "--workers", "0", "--json", cwd=tmp_path)
+        assert code == 0, err
+        (group,) = json.loads(told)["final_result"]["groups"]
+        results.append((group["distance_count"], group["distance_sum"]))
+    of_all = [int(flight["distance"]) for flight in flights[:3000]]
+    flown = [int(flight["distance"]) for flight in flights[:3000] if flight["air_time"]]
+    assert results == [(len(flown), sum(flown)), (len(of_all), sum(of_all))]
