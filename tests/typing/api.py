@@ -11,6 +11,7 @@ from asyncworker import (
     AsyncBatchProcessor,
     Context,
     Engine,
+    Flow,
     JobFailed,
     JobHandle,
     JobStatus,
@@ -18,6 +19,8 @@ from asyncworker import (
     ResourcePool,
     Retry,
     TaskFailed,
+    chain,
+    group,
 )
 
 engine = Engine("redis://localhost:6379/0")
@@ -31,6 +34,11 @@ async def fetch(url: str, retries: int = 3) -> int:
 @engine.task()
 def shout(text: str) -> str:
     return text.upper()
+
+
+@engine.task()
+async def total(numbers: list[int], by: int = 1) -> float:
+    return sum(numbers) / by
 
 
 @engine.cron("*/5 * * * *", tz="Europe/Berlin")
@@ -53,6 +61,16 @@ async def use() -> None:
     await warm_up()
     assert_type((await engine.drain()).succeeded, int)
     assert_type([end.error for end in engine.recent.failures], list[str])
+    pages = group(fetch.bind(url) for url in "abc")
+    assert_type(pages, Flow[list[int]])
+    assert_type(pages.then(total, by=2), Flow[float])
+    assert_type(chain(pages, total), Flow[float])
+    assert_type(await (await (await pages.enqueue()).then(total)).result(), float)
+    pages.then(total, by="2")  # type: ignore[arg-type]
+    fetch.bind("a").then(total)  # type: ignore[arg-type]
+    chain(fetch.bind("a"), total)  # type: ignore[misc]
+    fetch.bind(1)  # type: ignore[arg-type]
+    await (await fetch.enqueue("a")).then(total)  # type: ignore[arg-type]
     job = await fetch.enqueue("https://example.org", retries=1)
     assert_type(job, JobHandle[int])
     assert_type(await job.result(timeout=5), int)
