@@ -2,8 +2,12 @@
 
 A job passes all its gates when it is claimed, or waits at the first that holds it up, in the line of its queue: higher
 priorities first, then the older. Where a gate has room, the best of each line is *called up*: it goes back to the head
-of its queue, and nobody of its line overtakes it. Whoever passes, waits elsewhere or goes gives the next
-its turn. So each event moves a few jobs, however many wait; ``redis.lua`` does the same.
+of its queue, and no newcomer overtakes it. Whoever passes, waits elsewhere or goes gives the next its turn. So each
+event moves a few jobs, however many wait; ``redis.lua`` does the same.
+
+Two who were called up at different gates must not give way to each other for ever: who comes from a narrower gate gives
+way at a wider one, never the other way round. So a job leaves a gate that has room for a wider one, or for one that is
+full, and whoever is called up gets somewhere.
 """
 
 from __future__ import annotations
@@ -91,9 +95,14 @@ class Gates:
     def admit(self, job: Job, now_ms: int, *, late: bool = False) -> bool:
         """Return whether a job may start, which takes its permits; else it waits. One that is *late* needs none."""
         gates = gates_of(job.options, self._numbers)
-        blocker = None if late else next((gate for gate in gates if self._holds_up(gate, job, now_ms)), None)
-        for gate in gates:
-            self._step_out(gate, job)
+        came = [self._step_out(gate, job) for gate in gates]  # True for the gate at which it was called up
+        blocker = None
+        for n, gate in enumerate(gates if not late else ()):
+            rank = self._first(gate, job)
+            yields = rank is not None and (True not in came or (rank == CALLED and True in came[:n]))
+            if yields or self._wait_us(gate, now_ms) > 0:
+                blocker = gate
+                break
         if blocker:
             lines = self._lines.setdefault(blocker.name, {})
             lines.setdefault(job.queue, Line()).put(9 - job.priority, job)
@@ -133,11 +142,10 @@ class Gates:
             elif wait_us < math.inf:
                 self._arm(queue, name, now_ms + math.ceil(wait_us / 1000))
 
-    def _holds_up(self, gate: Gate, job: Job, now_ms: int) -> bool:
+    def _first(self, gate: Gate, job: Job) -> int | None:
+        """Return the rank of the first in the line of this job's queue."""
         line = self._lines.get(gate.name, {}).get(job.queue)
-        if line and line.order[0][1] != job.id:
-            return True  # if nobody better was called up, it will be, at once
-        return self._wait_us(gate, now_ms) > 0
+        return line.order[0][0] if line else None
 
     def _wait_us(self, gate: Gate, now_ms: int) -> float:
         """Return for how long there is no room: 0 or less, it is there; infinite, until somebody leaves."""
@@ -163,13 +171,15 @@ class Gates:
             self._spent[gate.name] = now_us + gate.room_us
         return max(now_us, self._spent.get(gate.name, 0))
 
-    def _step_out(self, gate: Gate, job: Job) -> None:
-        """Leave a line, if that is where this job is."""
+    def _step_out(self, gate: Gate, job: Job) -> bool:
+        """Leave a line, if that is where this job is; returns whether it was."""
         lines = self._lines.get(gate.name, {})
         line = lines.get(job.queue)
-        if line and job.id in line.jobs:
-            self.waiting[job.queue] -= line.remove(job.id) != CALLED
-            if not line.jobs:
-                del lines[job.queue]
-            if not lines:
-                del self._lines[gate.name]
+        if line is None or job.id not in line.jobs:
+            return False
+        self.waiting[job.queue] -= line.remove(job.id) != CALLED
+        if not line.jobs:
+            del lines[job.queue]
+        if not lines:
+            del self._lines[gate.name]
+        return True

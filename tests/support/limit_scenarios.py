@@ -138,6 +138,34 @@ def a_newcomer_may_overtake_a_lower_one(s: Script) -> None:
 
 
 @scenario
+def who_was_called_up_gives_way_at_wider_gates_only(s: Script) -> None:
+    s.join()
+    of = Limit(2, key="tenant", per_key=1)
+    a, b = (s.put(s.job(options=limit(of, key)))[0] for key in "ab")
+    assert s.claim("e1", 9) == [a, b]
+    (again,) = s.put(s.job(options=limit(of, "a"), priority=9))
+    (other,) = s.put(s.job(options=limit(of, "c"), priority=1))
+    assert s.claim("e1", 9) == []
+    assert (line(s, "kt:a"), line(s, "lt")) == ([(again, 0)], [(other, 8)])
+    assert s.claim("e1", 9, (a, "s", 0)) == [other], "a place that was promised is kept"
+    assert line(s, "lt") == [(again, 0)]
+    assert s.claim("e1", 9, (b, "s", 0)) == [again]
+
+
+@scenario
+def two_who_were_called_up_get_past_each_other(s: Script) -> None:
+    s.join()
+    of = Limit(3, key="tenant", per_key=2)
+    ids = [s.put(s.job(options=limit(of, key)))[0] for key in "aaaaaaaabbbbcc"]
+    running, seen = s.claim("e1", 3), []
+    while running:
+        assert len(running) <= 3
+        seen += running
+        running = s.claim("e1", 99, *((id, "s", 0) for id in running))
+    assert sorted(seen) == ids
+
+
+@scenario
 def one_call_in_sixteen_goes_to_the_lowest(s: Script) -> None:
     s.join()
     (running,) = s.put(s.job(options=ONE))
@@ -165,7 +193,7 @@ def each_queue_has_a_line_of_its_own(s: Script) -> None:
         s.redis("SADD", "i:p", "sleeper")
         assert len(s.claim("e1", 1, queues=["q", "p"])) == 1
         s.step("e1", 0, (first, "s", 0))
-        assert ear.heard() == [("sleeper", b"w")]
+        assert ear.heard() == [("sleeper", b"wp")]
     assert (line(s, "lt"), line(s, "lt", "p")) == ([(here, -1)], [(there, -1)])
     assert s.claim("e1", 9, queues=["p"]) == [there]
     assert s.claim("e1", 9) == []
@@ -304,7 +332,7 @@ def a_rate_that_rings_in_an_answer(s: Script) -> None:
         ear.heard()
         s.redis("SADD", "i:q", "e1")
         s.claim("e2", 9)
-        assert ("e1", b"w") in ear.heard(), "who sleeps hears of an earlier date"
+        assert ("e1", b"wq") in ear.heard(), "who sleeps hears of an earlier date"
     assert bells(s) == {"~rt": s.now + 100, "~rt:k": s.now + 50}
 
 

@@ -329,12 +329,12 @@ local function take_permit(gate, id)
   end
 end
 
--- Leave a line, if that is where this job is.
+-- Leave a line, if that is where this job is; returns whether it was.
 local function step_out(gate, queue, id)
   local line = line_of(queue, gate)
   local rank = call('ZSCORE', line, id)
   if not rank then
-    return
+    return false
   end
   call('ZREM', line, id)
   if call('EXISTS', line) == 0 then
@@ -343,6 +343,7 @@ local function step_out(gate, queue, id)
   if tonumber(rank) ~= CALLED then
     call('HINCRBY', counts, queue .. ':w', -1)
   end
+  return true
 end
 
 -- Who is to be called up at a gate next; nobody while somebody is.
@@ -409,24 +410,26 @@ local function is_late(id, options)
 end
 
 -- Whether a job that would be claimed may start: it takes all its permits, or waits at the first gate that holds it up.
--- One that is late needs none.
+-- One that is late needs none. A newcomer gives way to all that wait; who was called up at a narrower gate, to who was at
+-- a wider one, never the other way round: else two could give way to each other for ever.
 local function admit(id, body)
   local queue = queue_of(body)
   local rank = 9 - level_of(body)
   local options = read_options(body)
   local gates = gates_of(options)
   local late = is_late(id, options)
-  local blocker
-  for _, gate in ipairs(late and {} or gates) do
-    local first = call('ZRANGE', line_of(queue, gate.name), 0, 0)[1]
-    local overtakes = first and first ~= id
-    blocker = blocker or (overtakes or wait_at(gate) > 0) and gate.name
+  local came = 0
+  for k, gate in ipairs(gates) do
+    came = step_out(gate.name, queue, id) and k or came
   end
-  for _, gate in ipairs(gates) do
-    step_out(gate.name, queue, id)
-    if not blocker and not late then
-      take_permit(gate, id)
-    end
+  local blocker
+  for k, gate in ipairs(late and {} or gates) do
+    local first, rank_of_first = unpack(call('ZRANGE', line_of(queue, gate.name), 0, 0, 'WITHSCORES'))
+    local yields = first and (came == 0 or k > came and tonumber(rank_of_first) == CALLED)
+    blocker = blocker or (yields or wait_at(gate) > 0) and gate.name
+  end
+  for _, gate in ipairs((blocker or late) and {} or gates) do
+    take_permit(gate, id)
   end
   if blocker then
     call('HINCRBY', tag .. 'v:' .. blocker, queue, 0)

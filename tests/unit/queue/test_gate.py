@@ -116,10 +116,11 @@ def test_no_window_holds_more_than_the_rate_and_its_burst(of: Rate, jobs: list[t
         assert within <= of.count + of.burst - 1 + 1e-9 or within <= of.burst
 
 
-TWO = Limit(2, key="key", per_key=1, name="two")
+LIMITS = [Limit(2, key="key", per_key=1, name="few"), Limit(3, key="key", per_key=2, name="few")]
 steps = st.one_of(
     st.tuples(st.just("put"), st.sampled_from("abc"), st.integers(4, 6)),
     st.tuples(st.just("put"), st.sampled_from("abc"), st.integers(4, 6)),
+    st.tuples(st.just("many"), st.sampled_from("abc"), st.integers(4, 6)),
     st.tuples(st.just("plain")),
     st.tuples(st.just("claim"), st.integers(0, 1), st.integers(1, 4)),
     st.tuples(st.just("settle"), st.integers(0, 1), st.sampled_from([Op.SUCCEEDED, Op.FAILED, Op.RETRY, Op.RELEASE])),
@@ -132,8 +133,9 @@ steps = st.one_of(
 class Rig:
     """Two workers on one broker, and the jobs that are limited, by key."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, of: Limit) -> None:
         self.world = world
+        self.of = of
         self.keys: dict[str, str] = {}
         self.members: list[Member] = []
         self.hands: list[list[str]] = [[], []]
@@ -143,21 +145,25 @@ class Rig:
         self.members = [await self.world.join(), await self.world.join()]
 
     async def put(self, key: str, priority: int = 5) -> str:
-        made = await self.world.put_one(options={"limit": [TWO.name, *TWO.numbers, key]}, priority=priority)
+        made = await self.world.put_one(options={"limit": [self.of.name, *self.of.numbers, key]}, priority=priority)
         self.keys[made] = key
         return made
 
     async def claim(self, who: int, want: int, *settled: Any) -> list[str]:
         claimed = [one.id for one in await self.members[who].claim(want, *settled)]
         self.hands[who] += claimed
-        running = Counter(self.keys[job_id] for hand in self.hands for job_id in hand if job_id in self.keys)
-        assert running.total() <= 2, "the limit is exceeded"
-        assert max(running.values(), default=0) <= 1, "the limit of a key is exceeded"
+        running = Counter(job_id for hand in self.hands for job_id in hand if job_id in self.keys)
+        running_by_key = Counter(self.keys[job_id] for job_id in running)
+        assert running.total() <= self.of.most, "the limit is exceeded"
+        assert max(running_by_key.values(), default=0) <= self.of.per_key, "the limit of a key is exceeded"
         return claimed
 
     async def do(self, kind: str, *about: Any) -> None:
         if kind == "put":
             await self.put(*about)
+        elif kind == "many":
+            for _ in range(8):
+                await self.put(*about)
         elif kind == "plain":
             await self.world.put()
         elif kind == "claim":
@@ -177,7 +183,7 @@ class Rig:
 
     async def end(self) -> None:
         """Let all end, and find that no permit was lost."""
-        for _ in range(200):
+        for _ in range(500):
             idle = True
             for who in range(2):
                 done = [self.world.done(job_id) for job_id in self.hands[who]]
@@ -187,14 +193,14 @@ class Rig:
                 break
         depth = (await self.world.counts(), (await self.world.broker.depth([])).running)
         assert (depth[0].queued, depth[0].scheduled, depth[0].blocked, depth[1]) == (0, 0, 0, 0), "somebody starves"
-        fresh = [await self.put("x"), await self.put("y")]
+        fresh = [await self.put(f"{n}") for n in range(self.of.most or 0)]
         assert sorted(await self.claim(0, 9)) == sorted(fresh), "a permit was lost"
 
 
 @pytest.mark.parametrize("kind", ["memory", "redis"])
-@given(program=st.lists(steps, min_size=5, max_size=40))
+@given(st.sampled_from(LIMITS), st.lists(steps, min_size=5, max_size=40))
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-def test_limits_hold_and_nothing_is_lost(redis_url: str, kind: str, program: list[tuple[Any, ...]]):
+def test_limits_hold_and_nothing_is_lost(redis_url: str, kind: str, of: Limit, program: list[tuple[Any, ...]]):
     async def run() -> None:
         clock = FrozenClock()
         opened: dict[str, Callable[[], Any]] = {
@@ -203,7 +209,7 @@ def test_limits_hold_and_nothing_is_lost(redis_url: str, kind: str, program: lis
         }
         world = World(opened[kind](), clock if kind == "memory" else None)
         try:
-            rig = Rig(world)
+            rig = Rig(world, of)
             await rig.begin()
             for action in program:
                 await rig.do(*action)

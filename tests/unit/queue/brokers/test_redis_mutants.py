@@ -99,10 +99,10 @@ RULES = {
     "a level that may hold more is forgotten": ("if #ids < room then", "if true then"),
     "what is due is looked for in each step": ("if queue.due and queue.due <= now then", "if true then"),
     "a bad item undoes the rest": ("local fine, why = pcall(act, id, ...)", "local fine, why = true, act(id, ...)"),
-    "a wake-up for a dead inbox is lost": ("'w') > 0", "'w') >= 0"),
+    "a wake-up for a dead inbox is lost": ("'w' .. queue) > 0", "'w' .. queue) >= 0"),
     "who wakes others wakes itself": (
-        "call('SREM', tag .. 'i:' .. queue, epoch)\n    end\n    for",
-        "local _ = queue\n    end\n    for",
+        "      call('SREM', idle, epoch)",
+        "      local _ = idle",
     ),
     "who has enough wakes others": ("return levels ~= ''", "return true"),
     "a delayed child counts for nobody": ("call('HINCRBY', tag .. 'j:' .. parent, 'total', 1)", "local _ = parent"),
@@ -111,9 +111,6 @@ RULES = {
         "call('SCARD', tag .. 'l:' .. gate.name) > gate",
     ),
     "a permit never comes back": ("call('SREM', tag .. 'l:' .. gate.name, id) == 0", "true"),
-    "what is too late takes a permit": ("if not blocker and not late then", "if not blocker then"),
-    "whoever comes overtakes who waits": ("first and first ~= id", "false"),
-    "who was called up overtakes itself": ("first and first ~= id", "first"),
     "several are called up to one place": ("if tonumber(rank) == CALLED then", "if false then"),
     "a low priority waits for ever": ("% LOWEST_FIRST == 0", "% LOWEST_FIRST == 99"),
     "a rate gives more than its burst": ("gate.take - gate.room", "gate.take - 2 * gate.room"),
@@ -131,6 +128,14 @@ RULES = {
     "what is delayed includes the bells": (" - (waiting or 0) + (bells or 0)", " - (waiting or 0)"),
     "who waits takes no room": (" - (waiting or 0) + (bells or 0)", " + (bells or 0)"),
     "another version's body is read": ("version == 49 and (flags", "(flags"),
+    "what is too late takes a permit": ("ipairs((blocker or late) and {}", "ipairs(blocker and {}"),
+    "who waits at a gate has passed others": ("ipairs((blocker or late) and {}", "ipairs(late and {}"),
+    "a newcomer overtakes who waits": ("(came == 0 or k > came and", "(k > came and came > 0 and"),
+    "who was called up may be overtaken": (
+        "(came == 0 or k > came and tonumber(rank_of_first) == CALLED)",
+        "came == 0",
+    ),
+    "two who were called up give way for ever": ("came == 0 or k > came and tonumber", "came == 0 or tonumber"),
     "what was cancelled still counts as queued": ("queue .. ':g', -1)", "queue .. ':g', 0)"),
 }
 
