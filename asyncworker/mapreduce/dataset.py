@@ -39,8 +39,11 @@ def open_source(
     if not isinstance(thing, str):
         return cast("Source", registry.find("source", "memory").open(thing))
     module = _module(thing)
-    if (module is not None or database is None) and _are_many(thing):  # an id may look like a pattern
-        module = registry.find("source", "several")
+    several = registry.find("source", "several")
+    if module is several or (
+        (module is not None or database is None) and _are_many(thing)
+    ):  # ids may look like patterns
+        return cast("Source", several.open(thing, database))
     if module is not None:
         return cast("Source", module.open(thing))
     if database is not None:

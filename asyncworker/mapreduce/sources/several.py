@@ -21,29 +21,29 @@ import msgspec
 
 from asyncworker.errors import SourceError
 from asyncworker.mapreduce.dataset import is_known, open_source
-from asyncworker.mapreduce.sources.source import Key, Partition
+from asyncworker.mapreduce.sources.source import Key, Partition, Source
 
 SCHEME = "several"
 
 
-def open(url: str) -> SeveralSource:
-    """Open a pattern, a folder, or what `several` made.
+def open(url: str, database: str | None = None) -> SeveralSource:
+    """Open a pattern, a folder, or what `several` made, in which dataset ids are those of *database*.
 
     Raises:
-        SourceError: it names nothing.
+        SourceError: it names nothing. UnknownName: nobody reads one of those that it names.
     """
     scheme, _, query = url.partition("://?")
     if scheme == SCHEME:
-        given = parse_qs(query).get("of", [])
-        if not given:
+        sources = [open_source(each, database) for each in parse_qs(query).get("of", [])]
+        if not sources:
             raise SourceError(f"{url!r} names no sources")
-        return SeveralSource(url, f"{len(given)} sources", given)
+        return SeveralSource(several(*(source.url for source in sources)), f"{len(sources)} sources", sources)
     path, mark, options = url.partition("?")
     return SeveralSource(str(Path.cwd() / path) + mark + options, path, None)
 
 
 def several(*sources: str | os.PathLike[str]) -> str:
-    """Return a URL for several sources, each a path or a URL, to be processed in one job."""
+    """Return a URL for several sources, each a path, a URL or a dataset's id, to be processed in one job."""
     return f"{SCHEME}://?" + urlencode([("of", os.fspath(source)) for source in sources])
 
 
@@ -52,16 +52,15 @@ class SeveralSource:
 
     columns = None
 
-    def __init__(self, url: str, label: str, given: list[str] | None) -> None:
+    def __init__(self, url: str, label: str, sources: list[Source] | None) -> None:
         self.url = url
         self.label = label
         self.portable = False  # until it is known which they are
-        self._given = given
+        self._sources = sources
 
     async def partitions(self, size: int) -> AsyncIterator[Partition]:
         index = 0
-        given = await asyncio.to_thread(self._found) if self._given is None else self._given
-        sources = [open_source(each) for each in given]
+        sources = self._sources or list(map(open_source, await asyncio.to_thread(self._found)))
         self.portable = all(source.portable for source in sources)
         for source in sources:
             try:
@@ -85,7 +84,8 @@ class SeveralSource:
             await source.close()
 
     async def close(self) -> None:
-        """Do nothing: what is opened is closed where it was."""
+        for source in self._sources or ():
+            await source.close()
 
     def _found(self) -> list[str]:
         """Return the files that are meant, sorted."""

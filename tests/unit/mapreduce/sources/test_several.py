@@ -81,6 +81,24 @@ async def test_sources_of_each_kind_go_into_one_job(tmp_path: Path, postgres_dsn
     assert source.label == "3 sources"
 
 
+async def test_dataset_ids_are_those_of_the_database(tmp_path: Path, postgres_dsn: str) -> None:
+    first, second = unique("dataset"), unique("data*set")
+    await fill(postgres_dsn, first, [{"n": 1}])
+    await fill(postgres_dsn, second, [{"n": 2}, {"n": 3}])
+    (tmp_path / "a.jsonl").write_text('{"n": 4}\n')
+    pairs = await pairs_of(several(first, second, tmp_path / "a.jsonl"), database=postgres_dsn)
+    assert [value["n"] for _, value in pairs] == [1, 2, 3, 4]
+    with pytest.raises(SourceError, match="name its database"):
+        open_source(several(first, second))
+
+
+async def test_the_url_is_complete_wherever_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(numbered(tmp_path))
+    source = open_source(several("a.csv", "b.csv?missing=3"))
+    monkeypatch.chdir("/")
+    assert [value["n"] for _, value in await pairs_of(source.url)] == ["1", "2", "", "4"]
+
+
 async def test_files_that_come_later_are_not_read(tmp_path: Path) -> None:
     source = open_source(str(numbered(tmp_path) / "*.csv"))
     partitions = await all_partitions(source, 10)
