@@ -86,7 +86,7 @@ class Script:
             for job_id in held:
                 run += (job_id, RECORD)
             settled = [1, "io", ttl_s, len(held), *run] if held else [0]
-            answer = await self.call("step", "epoch", seq, size, 0, 0, 0, 1, "io", size, *settled)
+            answer = await self.call("step", "epoch", seq, size, 0, 0, 1, "io", size, 0, *settled)
             if not (held := answer[3]) and not run:
                 return
 

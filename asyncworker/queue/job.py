@@ -147,7 +147,7 @@ class Claimed(msgspec.Struct, frozen=True, gc=False):
     """The answer to one step.
 
     ``now_ms`` is the broker's clock. ``next_due_ms`` is when the next delayed job of these queues is due, -1
-    where none is or jobs were claimed. ``held`` is None but after a lost reply: then it lists all that this
+    where none is or as many jobs were claimed as wanted. ``held`` is None but after a lost reply: then it lists all that this
     epoch holds, of which ``deliveries`` are those that the caller may never have heard of.
     """
 

@@ -1344,7 +1344,17 @@ class TestDelay:
         assert claimed.next_due_ms == pytest.approx(claimed.now_ms + 30_000, abs=1000)
         (job_id,) = await world.put(world.job(queue=queues[2]))
         claimed = await worker.step(5, queues=queues)
-        assert (ids_of(claimed.deliveries), claimed.next_due_ms) == ([job_id], -1)
+        assert ids_of(claimed.deliveries) == [job_id]
+        assert claimed.next_due_ms == pytest.approx(claimed.now_ms + 30_000, abs=1000)
+        await world.put(world.job(queue=queues[2]))
+        assert (await worker.step(1, queues=queues)).next_due_ms == -1, "it has all that it wants"
+
+    async def test_who_could_take_more_is_noticed(self, world: World, worker: Member):
+        first, second = await world.put(count=2)
+        claimed = await worker.step(3, idle=True)
+        assert ids_of(claimed.deliveries) == [first, second]
+        await world.put(count=1)
+        await worker.told("")
 
     async def test_in_the_order_of_their_due_times(self, world: World, worker: Member):
         jobs = [world.job(delay_s=delay) for delay in (0.04, 0.01, 0.03, 0.02)]

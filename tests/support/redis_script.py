@@ -149,15 +149,16 @@ class Script:
         seq: int = 0,
         lowest: bool = False,
         idle: bool = False,
-        asleep: bool = False,
+        asleep: int = 0,
         now: int | None = None,
     ) -> list[Any]:
-        """Make one STEP call and return the answer, ids as text."""
+        """Make one STEP call and return the answer, ids as text. *asleep* in all of *queues*: 1 yes, 2 perhaps."""
         self._seq[epoch] = seq or self._seq.get(epoch, 0) + 1
         args: list[Any] = [epoch, self._seq[epoch], want]
-        args += [int(lowest), int(idle), int(asleep), len(queues)]
+        args += [int(lowest), int(idle), len(queues)]
         for queue in queues:
             args += (queue, want) if isinstance(queue, str) else queue
+            args.append(int(asleep))
         args.append(len(runs))
         for name, ttl, pairs in runs:
             args += [name, ttl, len(pairs)]

@@ -93,7 +93,7 @@ class Fetcher:
                 continue  # these run while the next step, for which there may be room, is under way
             if claimed.deliveries or runner.settling:
                 await asyncio.sleep(0)
-            elif want and claimed.held is None:
+            if len(claimed.deliveries) < want and claimed.held is None and not (runner.settling or wake.is_set()):
                 if self._burst and claimed.next_due_ms < 0 and not runner.live:
                     return
                 self._widest = max(self._widest, len(room))

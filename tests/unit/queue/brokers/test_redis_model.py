@@ -205,7 +205,7 @@ class Machine(RuleBasedStateMachine):
         fault=st.sampled_from(["", "", "lost", "late", "gap"]),
         lowest=st.booleans(),
         idle=st.booleans(),
-        asleep=st.booleans(),
+        asleep=st.sampled_from([0, 2]),
     )
     def work(self, data: st.DataObject, want: int, fault: str, lowest: bool, idle: bool, asleep: bool) -> None:
         epoch = data.draw(st.sampled_from(sorted(self.hands)))
