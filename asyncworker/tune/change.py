@@ -18,11 +18,12 @@ SLACK, PILE = 0.5, 10.0
 class Change(msgspec.Struct):
     """What was measured against what was expected, one after the other.
 
-    Attributes: ``noise``, the variance of their logarithms beyond that of counting. On a machine that others use, too, all
-    figures vary, and what is seen again and again is no change.
+    Attributes: ``noise``, the variance of their logarithms beyond that of counting, and the ``most`` that it is taken for.
+    On a machine that others use, too, all figures vary, and what is seen again and again is no change.
     """
 
     noise: float = LEAST**2
+    most: float = LEAST**2
     surprises: int = 0
     above: float = 0.0
     below: float = 0.0
@@ -43,7 +44,7 @@ class Change(msgspec.Struct):
         score = off / math.sqrt(counting + self.noise)
         drift = off / math.sqrt(counting + max(self.noise / 2, LEAST_DRIFT**2))
         self.noise += 0.1 * (min(max(0.0, off * off - counting), 9 * self.noise) - self.noise)
-        self.noise = max(self.noise, LEAST**2)
+        self.noise = max(min(self.noise, self.most), LEAST**2)
         self.surprises = self.surprises + 1 if abs(score) > FAR else 0
         self.above, self.below = max(0.0, self.above + drift - SLACK), max(0.0, self.below - drift - SLACK)
         if self.surprises >= TWICE:
