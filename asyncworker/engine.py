@@ -46,6 +46,7 @@ from asyncworker.queue.keeps.keep import Keep
 from asyncworker.queue.outboxes.outbox import kept
 from asyncworker.queue.recent import Recent
 from asyncworker.queue.schedule import Missed, Schedule
+from asyncworker.queue.signing import Keyring, signed
 from asyncworker.queue.task import DEFAULTS, TaskOptions, Tasks, options_of
 from asyncworker.queue.worker.sought import HIGHEST
 from asyncworker.queue.worker.worker import Lifespan, Worker
@@ -80,6 +81,8 @@ class Engine:
         lease: seconds of silence after which a worker is dead and its jobs are given back.
         grace_period: seconds that a drain waits for running jobs.
         database: a PostgreSQL DSN for datasets given by id and for result rows.
+        signing_keys: jobs are signed by the first, and workers run none that is not signed by one of them
+            (`asyncworker.queue.signing`).
         outbox: a PostgreSQL DSN; this engine's workers enqueue what is written into the outbox there.
         keep: where what workers decide and learn is kept for the next start: a URL, or a file's path; None: with the
             jobs (on ``memory://``: nowhere).
@@ -102,6 +105,7 @@ class Engine:
         grace_period: float = 30.0,
         database: str | None = None,
         outbox: str | None = None,
+        signing_keys: Sequence[str] = (),
         keep: str | None = None,
         lifespan: Lifespan | None = None,
         clock: Clock = SYSTEM,
@@ -117,6 +121,7 @@ class Engine:
         self.grace_period = grace_period
         self.database = database
         self.outbox = outbox
+        self.signing_keys = tuple(signing_keys)
         self.keep_at = keep
         self.hooks = Hooks()
         self.on_start, self.on_stop = self.hooks.on_start, self.hooks.on_stop
@@ -138,6 +143,8 @@ class Engine:
     def broker(self) -> Broker:
         """The broker, opened when first asked for; until then the attributes above may be changed."""
         broker: Broker = self._room().open(self.url, namespace=self.namespace, bus=self.bus, clock=self.clock)
+        if self.signing_keys:
+            broker = signed(broker, Keyring(self.signing_keys, self.clock))
         once = TaskOptions(queue=PARTITION_QUEUE, timeout=None, max_deliveries=10, no_retry_on=(JobFailed,))
         reduce = msgspec.structs.replace(once, max_attempts=5)
         self.tasks.add(MAP_TASK, Mapper(broker, self.functions.find), once)
@@ -559,10 +566,13 @@ class Engine:
         """Return how many jobs run in this process now, by task; ``""`` are those that have not begun."""
         return sum(map(Counter, (worker.running() for worker in self._workers)), Counter())
 
-    def stop(self, *, now: bool = False) -> None:
-        """Make `run` drain within the grace period and return; with *now*, hand running jobs back at once."""
+    def stop(self, *, now: bool = False, patient: bool = False) -> None:
+        """Make `run` drain within the grace period and return; with *now*, hand running jobs back at once.
+
+        With *patient* it drains for as long as it takes; another call may shorten that.
+        """
         for worker in self._workers:
-            worker.stop(now=now)
+            worker.stop(now=now, patient=patient)
 
     async def __aenter__(self) -> Self:
         self._users += 1

@@ -120,6 +120,10 @@ def names() -> Kind:
     return Kind("NAME,NAME", "names with commas between them", parse)
 
 
+def keys() -> Kind:
+    return Kind("KEY,KEY", "keys with commas between them", lambda value: tuple(value.split(",")))
+
+
 def url(*schemes: str, example: str) -> Kind:
     def parse(value: str) -> str:
         found = _URL.fullmatch(value)
@@ -235,6 +239,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "PostgreSQL whose outbox this worker enqueues from.",
         ),
     ] = None
+    signing_key: Annotated[
+        tuple[str, ...],
+        Setting(
+            keys(),
+            "Keys by which jobs are signed (the first) and accepted (all; KEY@2026-12-31 until then).",
+            secret=True,
+        ),
+    ] = ()
     db_host: Annotated[str | None, Setting(text(), "Host of the database, where no URL of it is given.")] = None
     db_name: Annotated[str | None, Setting(text(), "Name of the database, where no URL of it is given.")] = None
     db_user: Annotated[str | None, Setting(text(), "User of the database, where no URL of it is given.")] = None

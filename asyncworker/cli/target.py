@@ -44,6 +44,7 @@ def engine_for(call: Call, *, broker: str | None = None) -> Engine:
     engine.url = broker or settings.broker or engine.url
     engine.database = settings.dsn() or engine.database
     engine.outbox = settings.outbox or engine.outbox
+    engine.signing_keys = settings.signing_key or engine.signing_keys
     engine.keep_at = settings.keep or engine.keep_at
     if settings.queues:
         slots = engine.queues if isinstance(engine.queues, Mapping) else {}

@@ -113,6 +113,7 @@ LAST_STOPS = {
 """Files in which a cancellation ends, each with its reason."""
 
 LONG: dict[str, str] = {
+    "settings": "one table of all that may be set",
     "engine": "a method for each verb of the public face, and what it promises; what they do stands elsewhere",
     "queue.brokers.memory": "one broker's whole state machine; redis.py has the same in its scripts",
 }
