@@ -96,9 +96,12 @@ def banner(engine: Engine, notes: Iterable[str] = ()) -> str:
 
 @contextmanager
 def stopping(engine: Engine) -> Iterator[Callable[[], int]]:
-    """Let the first signal drain the engine's worker, and the second stop it at once; yields what counts them."""
+    """Let the first signal drain the engine's worker, and the second stop it at once; yields what counts them.
+
+    A supervisor has two more: SIGUSR1 drains without haste, and SIGUSR2 stops at once.
+    """
     loop = asyncio.get_running_loop()
-    asked = 0
+    asked, retired = 0, False
 
     def stop(sign: signal.Signals) -> None:
         nonlocal asked
@@ -109,12 +112,20 @@ def stopping(engine: Engine) -> Iterator[Callable[[], int]]:
             log.info("%s again: handing running jobs back", sign.name)
         engine.stop(now=asked > 1)
 
+    def retire() -> None:
+        nonlocal retired
+        retired = True
+        log.info("SIGUSR1: draining, for as long as it takes")
+        engine.stop(patient=True)
+
     for sign in SIGNALS:
         loop.add_signal_handler(sign, stop, sign)
+    loop.add_signal_handler(signal.SIGUSR1, retire)
+    loop.add_signal_handler(signal.SIGUSR2, lambda: engine.stop(now=True))
     try:
-        yield lambda: asked
+        yield lambda: asked + retired
     finally:
-        for sign in SIGNALS:
+        for sign in (*SIGNALS, signal.SIGUSR1, signal.SIGUSR2):
             loop.remove_signal_handler(sign)
 
 

@@ -28,11 +28,23 @@ SUPERVISOR = "ASYNCWORKER_SUPERVISOR"
 
 
 class Crew:
-    """Processes that run *command*; *grace_s* is how long they may drain. `open` it before anything else."""
+    """Processes that run *command*. `open` it before anything else.
+
+    Args:
+        most: processes at most, with those that still drain; for more, others must have ended first.
+        grace_s: how long they may drain when they are told to `leave`.
+    """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], grace_s: float, bus: Bus, clock: Clock
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        most: int,
+        grace_s: float,
+        bus: Bus,
+        clock: Clock,
     ) -> None:
+        self._most = most
         self._command, self._environment, self._grace_s = command, environment, grace_s
         self._bus, self._clock = bus, clock
         self.crashes = Crashes()
@@ -95,18 +107,18 @@ class Crew:
             self.read()
             now = self._clock.monotonic()
             self._bury(now)
-            self._hand_over(now)
+            self._hand_over()
             self._kill_the_hanging(now)
             for name in [name for name, at in self.due.items() if at <= now]:
                 if self.due.pop(name, None) is not None:
                     await self._start(name)
-            while self.size < wanted():
+            while self.size < wanted() and len(self.workers) < self._most:
                 await self._start(self.new_name())
             while self.size > wanted():
                 if self.due:
                     self.due.popitem()
                 else:
-                    self.idlest[0].leave(now)
+                    self.idlest[0].retire()
 
     async def start(self, name: str) -> None:
         """Start one more."""
@@ -160,7 +172,7 @@ class Crew:
     def _bury(self, now: float) -> None:
         for name, worker in [(name, worker) for name, worker in self.workers.items() if not worker.running]:
             del self.workers[name]
-            if worker.leaving_since is not None:
+            if worker.leaves:
                 self.crashes.forget(name)
                 continue
             again = self.crashes.died(name, now - worker.born)
@@ -170,14 +182,14 @@ class Crew:
             log.log(level, "%s (process %d) ended: %s; again in %g s", name, worker.pid, worker.fate(), again)
             self._bus.emit(ProcessEnded(name=name, pid=worker.pid, because=worker.fate(), again_s=again))
 
-    def _hand_over(self, now: float) -> None:
+    def _hand_over(self) -> None:
         """Let the one that is outgoing go as soon as its successor works; then the next is."""
-        going = [worker for worker in self.workers.values() if worker.outgoing and worker.leaving_since is None]
+        going = [worker for worker in self.workers.values() if worker.outgoing and not worker.leaves]
         for worker in going:
             if worker.successor is None or worker.successor.stage == "starting":
                 continue
             if worker.successor.works:
-                worker.leave(now)
+                worker.retire()
             else:
                 worker.outgoing, worker.successor = False, None
                 self._outgoing.clear()

@@ -4,8 +4,9 @@
     cycle     each few seconds: what waits and arrives, and what the machine bears, decide how many are wanted
 
 Workers are processes of their own that end with this one, also when it is killed (`lifeline`). They tell how they are
-on a board in shared memory (`share`). A worker is never killed for being too much: it is asked to drain. One that dies
-is replaced under its name, at once; one that dies young again and again, less and less often.
+on a board in shared memory (`share`). A worker that is too much is asked to drain, and may take all the time that its
+jobs take; only `stop_worker` and the end of all are bound to the grace period. One that dies is replaced under its
+name, at once; one that dies young again and again, less and less often.
 """
 
 from __future__ import annotations
@@ -83,7 +84,6 @@ class DynamicWorkerManager:
         command = [*worker, target] if isinstance(target, str) else list(target) or worker
         self._bus, self._clock = bus or Bus(), clock
         variables = os.environ if environment is None else environment
-        self._crew = Crew(command, dict(variables), grace_period, self._bus, clock)
         self._broker, self._queues = broker, tuple(queues)
         self._host = host or HostSensor(clock).look
         high = max(min_workers, round(self._host().processors), 1) if max_workers is None else max_workers
@@ -94,6 +94,7 @@ class DynamicWorkerManager:
             memory_ratio=memory_threshold,
             queue_threshold=queue_threshold,
         )
+        self._crew = Crew(command, dict(variables), high + 1, grace_period, self._bus, clock)
         self.min_workers, self.max_workers = min_workers, high
         self._recycle_jobs, self._recycle_bytes = recycle_jobs or math.inf, recycle_bytes or math.inf
         self._interval, self._backend = interval, backend

@@ -28,6 +28,7 @@ class WorkerProcess:
         self.rss_bytes = 0
         self.outgoing = False
         self.successor: WorkerProcess | None = None
+        self.retired = False
         self.leaving_since: float | None = None
 
     def __repr__(self) -> str:
@@ -45,13 +46,18 @@ class WorkerProcess:
     @property
     def stays(self) -> bool:
         """Whether it is to stay."""
-        return self.leaving_since is None and not self.outgoing
+        return not self.leaves and not self.outgoing
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it was asked to leave."""
+        return self.retired or self.leaving_since is not None
 
     @property
     def stage(self) -> str:
         if not self.running:
             return "ended"
-        if self.leaving_since is not None or self.gauges.stage == LEAVING:
+        if self.leaves or self.gauges.stage == LEAVING:
             return "leaving"
         return "working" if self.gauges.stage == WORKING else "starting"
 
@@ -61,16 +67,22 @@ class WorkerProcess:
         idle = max(0, self.gauges.idle_us - before.idle_us)
         return max(0, up - idle), up
 
+    def retire(self) -> None:
+        """Ask it to drain: it finishes what it runs, however long that takes."""
+        if not self.leaves:
+            self.retired = True
+            self.child.send(signal.SIGUSR1)
+
     def leave(self, now: float) -> None:
-        """Ask it to drain: it finishes what it runs, within its grace period."""
+        """Ask it to drain within its grace period."""
         if self.leaving_since is None:
             self.leaving_since = now
             self.child.send(signal.SIGTERM)
 
     def hurry(self) -> None:
-        """Ask again, of one that drains: it hands back at once. Another signal, as two of a sort may count as one."""
+        """Make one that drains hand back at once. It may be about to end: of this signal it would do so silently."""
         if self.leaving_since is not None:
-            self.child.send(signal.SIGINT)
+            self.child.send(signal.SIGUSR2)
 
     def fate(self) -> str:
         """Say how it ended."""

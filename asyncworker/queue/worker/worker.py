@@ -12,6 +12,7 @@ A worker that loses its lease cancels what it runs, hands back what it can, and 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import socket
@@ -121,12 +122,12 @@ class Worker:
         """Return how many jobs run here now, by task; ``""`` are those that have not begun."""
         return Counter(attempt.task for attempt in self._runner.live.values())
 
-    def stop(self, *, now: bool = False) -> None:
+    def stop(self, *, now: bool = False, patient: bool = False) -> None:
         """Claim no more and return when what runs has ended, or the grace period has; with *now*, at once.
 
-        Call it in the event loop; a second call may shorten what the first allowed.
+        With *patient* there is no such period. Call it in the event loop; a second call may shorten what the first allowed.
         """
-        by = self._clock.monotonic() + (0.0 if now else self._grace_s)
+        by = self._clock.monotonic() + (0.0 if now else math.inf if patient else self._grace_s)
         self._stop_by = by if self._stop_by is None else min(by, self._stop_by)
         if self._hurry is not None:
             self._hurry()
@@ -260,7 +261,7 @@ class Worker:
                 if left <= 0:
                     return
             try:
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(None if left == math.inf else left):
                     await changed.wait()
             except TimeoutError:
                 return
