@@ -171,7 +171,7 @@ class _Analysis:
         for field, factor in self._factors.items():
             if not factor:
                 raise BadParameters(f"{where}.normalization_factors.{field} must not be 0")
-        self._percentiles = [Fraction(str(percent)) for percent in config.get("percentiles", PERCENTILES)]
+        self._percentiles = {f"p{_named(of)}": Fraction(str(of)) / 100 for of in config.get("percentiles", PERCENTILES)}
         self._percentile_of: Mapping[str, list[float]] = config.get("percentile_of", {})
         rules = config.get("categorization_rules", {})
         self._categories = list(rules)
@@ -260,7 +260,7 @@ class _Analysis:
             "std": _double(root(spread.variance)),
             "min": spread.low,
             "max": spread.high,
-            **{f"p{float(percent):g}": shown(spread.quantile(percent / 100)) for percent in self._percentiles},
+            **{name: shown(spread.quantile(share)) for name, share in self._percentiles.items()},
         }
         found = {"count": spread.count, "missing": state[1], "not_numbers": state[2], "sum": spread.sum, **told}
         if factor := self._factors.get(field):
@@ -271,7 +271,7 @@ class _Analysis:
             }
         if field in self._percentile_of and spread.count:
             found["percentile_of"] = {
-                f"{at:g}": 100 * (spread.count - spread.above(Fraction(at))) / spread.count
+                _named(at): 100 * (spread.count - spread.above(Fraction(at))) / spread.count
                 for at in self._percentile_of[field]
             }
         return {**found, "exact": spread.exact}
@@ -322,6 +322,11 @@ def _around(low: Fraction | None, high: Fraction | None, width: Fraction | None,
 def _double(of: Fraction | None) -> sketch.Shown | None:
     told = shown(of)
     return float(told) if type(told) is int else told
+
+
+def _named(number: float) -> str:
+    """Return a number as the name of a result: 5 and 5.0 are the same."""
+    return str(number).removesuffix(".0")
 
 
 def _itself(pair: list[Any]) -> Any:

@@ -53,8 +53,14 @@ def test_s17_normalised_by_a_factor_and_never_by_zero() -> None:
 
 
 def test_percentile_of() -> None:
-    found = analysed([{"x": number} for number in range(10)], percentile_of={"x": [-1, 4, 4.5, 9]})
-    assert found["statistics"]["x"]["percentile_of"] == {"-1": 0.0, "4": 50.0, "4.5": 50.0, "9": 100.0}
+    found = analysed([{"x": number} for number in range(10)], percentile_of={"x": [-1, 4, 4.5, 9.0, 10**400]})
+    assert found["statistics"]["x"]["percentile_of"] == {
+        "-1": 0.0,
+        "4": 50.0,
+        "4.5": 50.0,
+        "9": 100.0,
+        str(10**400): 100.0,
+    }
 
 
 def test_an_item_is_in_each_category_whose_rule_holds() -> None:
