@@ -96,8 +96,15 @@ class Fetcher:
             if len(claimed.deliveries) < want and claimed.held is None and not (runner.settling or wake.is_set()):
                 if self._burst and claimed.next_due_ms < 0 and not runner.live:
                     return
-                self._widest = max(self._widest, len(room))
-                await self._nap(claimed, idle=len(room) == self._widest)  # a queue at its bound is not asked
+                await self._nap(claimed, idle=self._has_room(room, before))
+
+    def _has_room(self, room: Mapping[str, int], before: Mapping[str, int]) -> bool:
+        """Return whether there is room for jobs of any queue: one that is at its bound is not asked, or just got there."""
+        running = self._runner.running
+        self._widest = max(self._widest, len(room))
+        return len(room) == self._widest and all(
+            running.get(name, 0) - before.get(name, 0) < most for name, most in room.items()
+        )
 
     async def step(self, settled: list[Settled], room: Mapping[str, int], want: int) -> Claimed:
         """Make one round trip and tell what came of it."""
