@@ -49,7 +49,7 @@ class _Ear(Link):
             while (said := self._reader.gets()) is not False:
                 if isinstance(said, list):
                     self._hear(said)
-                elif isinstance(said, exceptions.ResponseError):
+                elif isinstance(said, exceptions.RedisError):
                     self._fail(said)
         except hiredis.ProtocolError as exc:
             self._fail(exceptions.InvalidResponse(str(exc)))

@@ -15,13 +15,20 @@ import hiredis
 from redis import exceptions
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 
+FULL = "ERR max number of clients reached"
+"""What a server says to whom it lets in no more, before it hangs up: an answer to nobody's question."""
+
+
+def _error(text: str) -> exceptions.RedisError:
+    return exceptions.ConnectionError(text) if text == FULL else exceptions.ResponseError(text)
+
 
 class Link(asyncio.Protocol):
     """A connection, one command at a time. Once it is lost, or a call was given up, it is of no more use."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._reader = hiredis.Reader(replyError=exceptions.ResponseError)
+        self._reader = hiredis.Reader(replyError=_error)
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Any] | None = None
         self._deadline = 0.0
@@ -65,7 +72,7 @@ class Link(asyncio.Protocol):
             return
         if said is False:  # not whole yet; protocol 2 has no truth values
             return
-        if isinstance(said, exceptions.ResponseError):
+        if isinstance(said, exceptions.RedisError):
             self._fail(said)
         elif self._answer is not None and not self._answer.done():
             self._answer.set_result(said)

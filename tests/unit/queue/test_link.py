@@ -138,3 +138,13 @@ async def test_who_waits_for_a_turn_waits_no_longer_than_the_call_may_take():
         calls = await asyncio.gather(*(wire("PING", timeout=0.05) for _ in range(3)), return_exceptions=True)
         assert {type(call) for call in calls} == {TimeoutError}
         wire.close()
+
+
+async def test_who_is_not_let_in_has_no_answer() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"-ERR max number of clients reached\r\n")
+
+    async with peer(refuse) as url, linked(url) as link:
+        with pytest.raises(exceptions.ConnectionError, match="max number of clients"):
+            await link.ask(PING, soon())
