@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asyncworker import Context, Engine, State, Task, chain, errors, group
+from asyncworker import Context, Engine, Limit, State, Task, chain, errors, group
 from asyncworker.flow import Flow
 
 PATIENCE = 20.0
@@ -336,6 +336,37 @@ async def test_a_flow_through_a_full_queue(engine: Engine, tasks: Tasks) -> None
     await engine.admin.resume("default")
     job = await asyncio.wait_for(flow, PATIENCE)
     assert await job.result(timeout=PATIENCE) == 6
+
+
+async def test_what_is_given_may_be_the_key_of_a_limit(engine: Engine, tasks: Tasks) -> None:
+    running = {"most": 0, "now": 0}
+
+    @engine.task(limit=Limit(5, key="n", per_key=1))
+    async def alone(n: int) -> int:
+        running["now"] += 1
+        running["most"] = max(running["most"], running["now"])
+        await asyncio.sleep(0)
+        running["now"] -= 1
+        return n
+
+    job = await group(tasks.double.bind(1).then(alone) for _ in range(5)).enqueue()
+    assert await job.result(timeout=PATIENCE) == [2] * 5
+    assert running["most"] == 1
+
+
+async def test_a_signed_flow(request: pytest.FixtureRequest, namespace: str) -> None:
+    url = request.getfixturevalue("redis_url")
+    async with Engine(url, namespace=namespace, signing_keys=["k" * 40]) as engine:
+
+        @engine.task()
+        async def double(n: int) -> int:
+            return 2 * n
+
+        job = await group(double.bind(1), double.bind(2)).enqueue()
+        after = await (await double.enqueue(3)).then(double)
+        await engine.run(burst=True)
+        assert await job.result(timeout=PATIENCE) == [2, 4]
+        assert await after.result(timeout=PATIENCE) == 12
 
 
 async def test_a_map_reduce_job_is_followed(engine: Engine) -> None:

@@ -252,6 +252,8 @@ class Runner:
         if not delivery.queue:
             return attempt.unreadable()
         attempt.task, args, kwargs = unpack_call(delivery.payload)
+        if attempt.inputs:
+            args[:0] = attempt.inputs
         definition = self._tasks.get(attempt.task)
         if definition is None:
             return attempt.unknown()
@@ -266,8 +268,6 @@ class Runner:
         attempt.deadline = attempt.until
         if options.timeout is not None:
             attempt.deadline = min(attempt.since + options.timeout, attempt.until)
-        if attempt.inputs:
-            args[:0] = attempt.inputs
         places, names = definition.arguments(args, kwargs)
         context_name = definition.signature.given_name
         if context_name or self._hooks.used:
