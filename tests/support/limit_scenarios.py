@@ -166,6 +166,30 @@ def two_who_were_called_up_get_past_each_other(s: Script) -> None:
 
 
 @scenario
+def lines_of_one_key_at_two_gates(s: Script) -> None:
+    s.join()
+    of = Limit(2, key="tenant", per_key=1)
+
+    def put(key: str, count: int = 1) -> list[str]:
+        return s.put(count=count, options=limit(of, key))
+
+    (a, b), first, (c,) = (*put("a"), *put("b")), put("a", 4), put("c")
+    assert s.claim("e1", 9) == [a, b]
+    assert s.claim("e1", 9, (a, "s", 0)) == [c]
+    assert [id for id, _ in line(s, "lt")] == first, "its key is free, but not a place for it"
+    assert s.claim("e1", 9, (c, "s", 0)) == first[:1]
+    second = put("a", 4)
+    assert s.claim("e1", 9) == []
+    assert [id for id, _ in line(s, "kt:a")] == second
+    running, seen = first[:1], first[:1]
+    while running:
+        running = s.claim("e1", 9, *((id, "s", 0) for id in running))
+        assert len(running) == (len(seen) < 8)
+        seen += running
+    assert sorted(seen) == [*first, *second]
+
+
+@scenario
 def one_call_in_sixteen_goes_to_the_lowest(s: Script) -> None:
     s.join()
     (running,) = s.put(s.job(options=ONE))
