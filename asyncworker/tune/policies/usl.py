@@ -39,15 +39,19 @@ STEP = 1.6
 PLAIN = 1.05
 """What a step up must promise where the caller itself is the limit."""
 HISTORY = 64
+MOVED, CALM, REST = 0.2, 12, 3
+"""After `CALM` epochs in which the centre has not moved so far, in ln N, it is held longer between probes: they cost."""
 START_WINDOW, BRIEF_S = 0.02, 0.1
 """Start-up asks for plain differences, so its epochs may be shorter; one so brief does not end it."""
 PATIENCE_S = 0.3
-"""Start-up waits so long for `FEW` calls to end; then it grows without knowing, as waiting is cheap, up to `GUESS`."""
-FEW, GUESS = 16, 100
-PLAIN_AFTER_S = 0.25
+GUESS = 100
+"""Start-up waits so long for the first call to end; then it grows without knowing, as waiting is cheap, up to so many."""
+PLAIN_AFTER_S = 0.1
 """After so long start-up looks whether throughput grows, or does not, plainly."""
 TURNOVER = 1.5
 """A turnover lasts at most so many times what calls took before."""
+NOISIER = 3
+"""How many times as uneven as was said a backend may be taken for."""
 MUCH_LOWER = 1.7
 """Below a limit that was so many times as high, turnover is over when no more calls are under way than may be."""
 
@@ -61,6 +65,8 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
     because: str = "start"
     epoch: int = 0
     place: int = 0  # in the cycle of probes
+    calm: int = 0  # epochs for which the centre has hardly moved
+    rested: int = 0  # more epochs at the centre than the cycle asks for
     curve: Curve | None = None
     variance: float = 0.25  # of call times, squared coefficient of variation
     history: list[Sample] = []
@@ -87,7 +93,7 @@ class UslPolicy:
         dither: how far probes go from the centre, a share.
         knee_tolerance: throughput given up, a share, for fewer calls under way; 0 for the very peak.
         slo: seconds that a call may take: no more are under way than keep to that, whatever throughput would gain.
-        noise: how much throughput varies by itself, a share, until that has been seen.
+        noise: how much throughput varies by itself, a share, until that has been seen; 0: it does not.
         stock: seconds of work that start-up takes at once, up to `GUESS` calls: what fetching some takes anyway.
 
     Attributes: ``saturated``, set by who owns the policy: what calls (the event loop) is itself the limit. Nothing
@@ -107,7 +113,7 @@ class UslPolicy:
         dither: float = 0.2,
         knee_tolerance: float = 0.01,
         slo: float = math.inf,
-        noise: float = LEAST,
+        noise: float = 0.0,
         stock: float = 0.0,
     ) -> None:
         check_bounds(low, high)
@@ -119,9 +125,11 @@ class UslPolicy:
         self._min_samples, self._min_window = min_samples, min_window
         self._dither, self._tolerance, self._slo = dither, knee_tolerance, slo
         self.saturated, self._stock = False, stock
-        self._unanswered: float | None = None  # since when permits are out and nothing was learned
+        self._answered, self._asked = False, math.inf  # whether any call has ended; since when that is waited for
         initial = min(max(initial, low), high)
-        self._state = _State(initial, float(initial), change=Change(max(noise, LEAST) ** 2))
+        self._state = _State(
+            initial, float(initial), change=Change(max(noise, LEAST) ** 2, most=max((NOISIER * noise) ** 2, LEAST**2))
+        )
         self.limit = initial
         self._before, self._usual = initial, math.inf  # the limit before this one, and how long calls took then
         self._begin(-math.inf, settled=False)
@@ -161,6 +169,7 @@ class UslPolicy:
         if not (0.0 <= rtt < math.inf and -math.inf < t < math.inf):
             return self.limit
         if not self._settled:
+            self._answered = True
             self._count += calls
             if self._turned(t, rtt, inflight):
                 self._begin(t, settled=True)
@@ -187,13 +196,12 @@ class UslPolicy:
 
         Where calls take so long that nothing is known yet, few at once would be the dearest of guesses.
         """
-        if self._state.phase != "start" or self.saturated or not self.limit < min(GUESS, self.high):
+        if self._state.phase != "start" or self._answered or self.saturated or not self.limit < min(GUESS, self.high):
             return self.limit
-        if self._unanswered is None:
-            self._unanswered = t
-        elif t - self._unanswered >= PATIENCE_S and not self._settled and self._count < FEW:
+        self._asked = min(self._asked, t)
+        if t - self._asked >= PATIENCE_S:
             self._set(min(2 * self.limit, GUESS), "start-up: calls take long, and waiting is cheap")
-            self._state.centre = self.limit
+            self._state.centre, self._asked = self.limit, t
             self._begin(t, settled=False)
         return self.limit
 
@@ -294,8 +302,8 @@ class UslPolicy:
             return self._set(good, f"a cliff at {sample.inflight:.0f}")
         state.fell = False
         if change := self._changed(sample):
-            # This epoch is forgotten, too: the change may have come in the middle of it.
-            state.history, state.bracket = [], []
+            # Of this epoch it may have come in the middle: what is faster now does no less than it says.
+            state.history, state.bracket = [], [sample] if change > 0 else []
             state.curve, state.ceiling = None, None
             state.change.forget()
             state.phase, state.centre, state.faster = "bracket", sample.inflight, change > 0
@@ -368,6 +376,7 @@ class UslPolicy:
             highest = min(highest, math.sqrt(good * state.ceiling))
         if len(state.history) >= 2:
             state.curve = fit(points(state.history, state.epoch, state.centre, state.variance)) or state.curve
+        before = state.centre
         if state.curve is not None:
             if self.saturated and state.curve.rate(state.centre * STEP) < PLAIN * state.curve.rate(state.centre):
                 highest = min(highest, max(sample.inflight for sample in state.history))
@@ -375,14 +384,17 @@ class UslPolicy:
             low = max(float(self.low), state.centre / STEP)
             high = min(state.centre * STEP, highest)
             state.centre = state.curve.knee(low, high, self._tolerance) if low < high else max(float(self.low), high)
-        state.place = (state.place + 1) % PLACES
         centre = state.centre
+        state.calm = state.calm + 1 if abs(math.log(centre / before)) < MOVED else 0
+        if state.place % 2 and state.calm > CALM and state.rested < REST:
+            state.rested += 1
+        else:
+            state.place, state.rested = (state.place + 1) % PLACES, 0
         limit = probe(state.place, centre, dither=self._dither, wide=STEP, highest=highest, ceiling=state.ceiling)
         self._set(limit, f"{'centre' if limit == centre else 'probe'}, most work at {centre:.3g}")
 
     def _set(self, limit: float, because: str) -> None:
         self._state.limit = self.limit = round(min(max(limit, self.low), self.high))
-        self._unanswered = None
         self._state.because = because
 
 
