@@ -1,7 +1,7 @@
 """The instruments of a worker process: sensors that are always on, and snapshots of them for those who look.
 
-Snapshots lie in the engine's keep, so ``asyncworker top`` sees workers of other processes and machines: one every ten
-seconds, and one a second while somebody looks. Jobs are counted by task only then.
+Snapshots lie in the engine's keep, so ``asyncworker top`` sees workers of other processes and machines: one a minute,
+and one a second while somebody looks. Jobs are counted by task only then.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from asyncworker.tune.top import Snapshot, Top
 log = logging.getLogger(__name__)
 
 WATCHED_S = 1.0
-ALONE_S = 2.0
+ALONE_S = 5.0
 """How often a worker looks whether somebody looks."""
-IDLE_S = 10.0
+IDLE_S = 60.0
 """How often a snapshot is written while nobody does."""
-SNAPSHOT_S = 30.0
+SNAPSHOT_S = 150.0
 WATCH_S = 10.0
 """How long a snapshot, and the wish to see them, are kept."""
 SNAPSHOTS, WATCHES = "top", "watches"

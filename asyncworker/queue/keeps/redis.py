@@ -71,6 +71,8 @@ class RedisKeep:
             await self._table(table, round(1000 * ttl), *words)
 
     async def values(self, table: str) -> dict[str, bytes]:
+        if not await self._ask("EXISTS", f"{self._tag}t:{table}"):  # mostly so, and workers that idle ask again and again
+            return {}
         words = iter(await self._table(table, 0))
         return {name.decode(): value for name, value in zip(words, words, strict=True)}
 

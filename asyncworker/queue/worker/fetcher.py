@@ -20,7 +20,7 @@ from asyncworker.queue.worker.slots import Slots
 
 MOST = 200
 """Jobs a step settles or claims: longer scripts stall everybody else (`bench/bound.py`)."""
-NAP_S = 30.0
+NAP_S = 60.0
 LEAP_S = 1.0
 """How long a nap takes at most where time is told by another clock than the machine's, which may leap."""
 

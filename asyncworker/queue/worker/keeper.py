@@ -1,6 +1,6 @@
 """Keeper: says that this worker lives, from a thread of its own, and says when it no longer may work.
 
-It beats five times a lease (at most once in two seconds) on a connection of its own, so a busy event loop cannot
+It beats four times a lease (at most once in 2.5 seconds) on a connection of its own, so a busy event loop cannot
 starve it. But it also watches the loop: when the loop has not turned for *max_block* seconds it beats no more,
 for a worker that can do nothing must not look alive. And when no beat was answered for nine tenths of a lease
 the worker fences itself: whoever waits longer might work beside the next owner of its jobs.
@@ -16,8 +16,8 @@ from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BrokerDown, BrokerError, LeaseLost
 from asyncworker.queue.brokers.broker import Broker
 
-BEATS_A_LEASE = 5
-ALONE = 5
+BEATS_A_LEASE = 4
+ALONE = 8
 """Who was alone when it last looked after the others looks again only at each so many beats."""
 MARGIN = 0.9
 
@@ -48,7 +48,7 @@ class Keeper:
         self._on_beats = on_beats
         self._max_block_s = lease_s if max_block_s is None else max_block_s
         self._clock = clock
-        self._every_s = min(2.0, lease_s / BEATS_A_LEASE)
+        self._every_s = min(2.5, lease_s / BEATS_A_LEASE)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._turned = clock.monotonic()

@@ -91,7 +91,7 @@ async def test_it_fences_itself_before_others_may_reap() -> None:
 
 
 async def test_a_loop_that_does_not_turn_must_not_look_alive() -> None:
-    watch = Watch(max_block_s=0.1)
+    watch = Watch(max_block_s=0.25)
     watch.keeper.start()
     await watch.until_beats(2)
     blocked_until = time.monotonic() + 20
