@@ -6,18 +6,21 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from asyncworker.clock import Clock
 from asyncworker.errors import BadParameters, ChannelClosed, DecodeError, QueueFull, UnknownName
 from asyncworker.share.board import Board, Watch
-from asyncworker.share.link import SOCKET, Answer, Bye, Cancel, Done, Get, Hello, Put, Request, read, told
+from asyncworker.share.link import SOCKET, Answer, Bye, Cancel, Done, Frames, Get, Hello, Put, Request
 from asyncworker.share.place import Place
 from asyncworker.share.queue import Held, MessageQueue, MessageType
 
 _SEGMENT = re.compile(r"segment-[0-9]{1,4}-[0-9a-f]{32}")
 _decode = msgspec.msgpack.Decoder(Request).decode
+_AT_ONCE = 1000
+"""Requests of one process that may wait; with more it is not listened to until some are answered."""
 
 
 class Hub:
@@ -32,20 +35,22 @@ class Hub:
         self.counts: Counter[str] = Counter()
         self._on_lost = on_lost
         self.members: set[str] = set()
-        self._guests: set[asyncio.Task[None]] = set()
+        self.guests: set[_Guest] = set()
         self._closing = False
 
     async def start(self) -> None:
         """Begin to answer."""
-        self._server = await asyncio.start_unix_server(self._welcome, self.path / SOCKET)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: _Guest(self), str(self.path / SOCKET))
 
     async def close(self) -> None:
         self._closing = True
         self._server.close()
-        for guest in self._guests:
-            guest.cancel()
-        if self._guests:
-            await asyncio.wait(self._guests)
+        guests = list(self.guests)
+        for guest in guests:
+            guest.transport.abort()
+        for guest in guests:
+            await guest.over.wait()
         for queue in self.queues.values():
             queue.clear()
         self.board.close()
@@ -55,57 +60,59 @@ class Hub:
         """Make a queue. BadParameters: there is one of this name."""
         if name in self.queues:
             raise BadParameters(f"there is a message queue {name!r} already")
-        self.queues[name] = MessageQueue(most, self._drop)
+        self.queues[name] = MessageQueue(most, self.drop)
 
     async def put(self, name: str, held: Held, timeout: float | None) -> int:
-        """Add a message as soon as there is room, or raise TimeoutError; returns the bytes that its envelope took: none, here."""
+        """Add a message as soon as there is room, or raise TimeoutError; returns the bytes of its envelope: none, here."""
         try:
-            queue = self._queue(name)
-            if held.message.msg_type is not MessageType.SHUTDOWN:
+            if not self.put_now(name, held):
                 async with asyncio.timeout(timeout):
-                    await queue.put(held)
-                return 0
+                    await self.queues[name].put(held)
         except BaseException:
-            self._drop(held)
+            self.drop(held)
             raise
-        self._drop(held)
-        queue.close()
         return 0
+
+    def put_now(self, name: str, held: Held) -> bool:
+        """Add a message, or close the queue; returns False where that must wait."""
+        queue = self._queue(name)
+        if held.message.msg_type is MessageType.SHUTDOWN:
+            self.drop(held)
+            queue.close()
+        elif queue.has_room:
+            queue.put_now(held)
+        else:
+            return False
+        return True
 
     async def get(self, name: str, reader: str, timeout: float | None) -> Held | None:
         queue = self._queue(name)
+        if queue:
+            return queue.get_now(reader)
         async with asyncio.timeout(timeout):
             return await queue.get(reader)
 
     async def done(self, name: str, reader: str) -> None:
         self._queue(name).done(reader)
 
+    def at_once(self, request: Put | Get | Done, reader: str) -> Answer | None:
+        """Answer what can be answered without waiting; else None."""
+        if isinstance(request, Put):
+            return Answer(request.number) if self.put_now(request.queue, request.held) else None
+        queue = self._queue(request.queue)
+        if isinstance(request, Get):
+            return Answer(request.number, held=queue.get_now(reader)) if queue else None
+        queue.done(reader)
+        return Answer(request.number)
+
     def _queue(self, name: str) -> MessageQueue:
         if name not in self.queues:
             raise UnknownName("message queue", name, self.queues)
         return self.queues[name]
 
-    def _drop(self, held: Held) -> None:
+    def drop(self, held: Held) -> None:
         if held.segment:
             (self.path / held.segment).unlink(missing_ok=True)
-
-    async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one process from its first word to its last."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._guests.add(task)
-        try:
-            await _Guest(self, reader, writer).serve()
-        except (OSError, EOFError):
-            pass  # it is gone
-        except (DecodeError, msgspec.MsgspecError):
-            self.counts["errors"] += 1
-        except asyncio.CancelledError:  # the hub closes; a server logs what is cancelled
-            if not self._closing:
-                raise
-        finally:
-            self._guests.discard(task)
-            writer.close()
 
     def admit(self, name: str) -> int:
         """Let a process in, and return its slot. BadParameters: one of its name is there. QueueFull: no slot is left."""
@@ -135,77 +142,108 @@ class Hub:
         self.watch.dismiss(name)
 
 
-class _Guest:
+class _Guest(Frames):
     """One connection. What can be answered at once is; what must wait has a task."""
 
-    def __init__(self, hub: Hub, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._hub, self._reader, self._writer = hub, reader, writer
+    def __init__(self, hub: Hub) -> None:
+        super().__init__()
+        self._hub = hub
         self._name = ""
+        self._slot = -1
+        self._left = False
         self._waiting: dict[int, asyncio.Task[None]] = {}
+        self.over = asyncio.Event()
 
-    async def serve(self) -> None:
-        hello = _decode(await read(self._reader))
-        if not isinstance(hello, Hello):
-            raise DecodeError("the first word of a process is its name")
-        try:
-            slot = self._hub.admit(hello.name)
-        except (BadParameters, QueueFull) as exc:
-            told(self._writer, Answer(0, error="name", text=str(exc)))
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._hub.guests.add(self)
+
+    def hear(self, frame: bytes) -> None:
+        request = _decode(frame)
+        if self._left:
             return
-        self._name, died = hello.name, True
-        told(self._writer, Answer(0, slot=slot))
-        try:
-            while not isinstance(request := _decode(await read(self._reader)), Bye | Hello):
-                await self._hear(request)
-                await self._writer.drain()
-            died = False
-        finally:
-            for task in self._waiting.values():
-                task.cancel()
-            if self._waiting:
-                await asyncio.wait(self._waiting.values())
-            self._hub.leave(self._name, slot, died=died)
-
-    async def _hear(self, request: Put | Get | Done | Cancel) -> None:
-        if isinstance(request, Cancel):
+        if isinstance(request, Hello) or not self._name:
+            self._greet(request)
+        elif isinstance(request, Bye):
+            self._left = True
+            self.transport.close()
+        elif isinstance(request, Cancel):
             task = self._waiting.get(request.number)
-            if (
-                task is None or not task.cancel()
-            ) and request.queue in self._hub.queues:  # it was answered, and nobody listened
+            if (task is None or not task.cancel()) and request.queue in self._hub.queues:
+                # It was answered, and nobody listened.
                 self._hub.queues[request.queue].give_back(self._name, died=False)
-            return
+        else:
+            self._serve(request)
+
+    def _greet(self, hello: Request) -> None:
+        if not isinstance(hello, Hello) or self._name:
+            raise DecodeError("the first word of a process is its name, and no other is")
+        try:
+            self._slot = self._hub.admit(hello.name)
+        except (BadParameters, QueueFull) as exc:
+            self._left = True
+            self.tell(Answer(0, error="name", text=str(exc)))
+            self.transport.close()
+        else:
+            self._name = hello.name
+            self.tell(Answer(0, slot=self._slot))
+
+    def _serve(self, request: Put | Get | Done) -> None:
         if isinstance(request, Put) and request.held.segment and not _SEGMENT.fullmatch(request.held.segment):
             raise DecodeError("a segment has another name")
-        if self._at_once(request):
-            await self._answer(request)
+        try:
+            answer = self._hub.at_once(request, self._name)
+        except (UnknownName, ChannelClosed) as exc:
+            answer = _failed(request, exc)
+            if isinstance(request, Put):
+                self._hub.drop(request.held)
+        if answer is not None:
+            self.tell(answer)
             return
         task = asyncio.get_running_loop().create_task(self._answer(request), name=f"answer to {self._name}")
         self._waiting[request.number] = task
-        task.add_done_callback(lambda _: self._waiting.pop(request.number, None))
+        task.add_done_callback(lambda _: self._answered(request.number))
+        if len(self._waiting) >= _AT_ONCE:
+            self.transport.pause_reading()
 
-    def _at_once(self, request: Put | Get | Done) -> bool:
-        queue = self._hub.queues.get(request.queue)
-        if queue is None or isinstance(request, Done):
-            return True
-        if isinstance(request, Put):
-            return queue.has_room or request.held.message.msg_type is MessageType.SHUTDOWN
-        return len(queue) > 0
+    def _answered(self, number: int) -> None:
+        self._waiting.pop(number, None)
+        if len(self._waiting) < _AT_ONCE and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.transport.resume_reading()
+
+    def end(self, error: Exception | None) -> None:
+        if isinstance(error, DecodeError | msgspec.MsgspecError):
+            self._hub.counts["errors"] += 1
+        for task in list(self._waiting.values()):
+            task.cancel()
+        self._hub.guests.discard(self)
+        if self._name:
+            self._hub.leave(self._name, self._slot, died=not self._left)
+        self.over.set()
 
     async def _answer(self, request: Put | Get | Done) -> None:
-        hub, number = self._hub, request.number
+        """Answer what has to wait."""
+        hub = self._hub
         try:
             if isinstance(request, Put):
                 await hub.put(request.queue, request.held, request.timeout)
-                answer = Answer(number)
-            elif isinstance(request, Get):
-                answer = Answer(number, held=await hub.get(request.queue, self._name, request.timeout))
+                answer = Answer(request.number)
             else:
-                await hub.done(request.queue, self._name)
-                answer = Answer(number)
-        except TimeoutError:
-            answer = Answer(number, error="timeout")
-        except UnknownName as exc:
-            answer = Answer(number, error="queue", text=str(exc))
-        except ChannelClosed as exc:
-            answer = Answer(number, error="closed", text=str(exc))
-        told(self._writer, answer)
+                assert isinstance(request, Get)
+                answer = Answer(request.number, held=await hub.get(request.queue, self._name, request.timeout))
+        except (TimeoutError, UnknownName, ChannelClosed) as exc:
+            answer = _failed(request, exc)
+        if not self.transport.is_closing():
+            self.tell(answer)
+
+
+def _failed(request: Put | Get | Done, error: Exception) -> Answer:
+    words = {TimeoutError: "timeout", UnknownName: "queue", ChannelClosed: "closed"}
+    word: Any = words[type(error)]
+    return Answer(request.number, error=word, text=str(error))

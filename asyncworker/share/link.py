@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -68,59 +67,93 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Answer).decode
 
 
-async def read(reader: asyncio.StreamReader) -> bytes:
-    """Return one frame. EOFError: the other end is gone. DecodeError: it is too long."""
-    length = int.from_bytes(await reader.readexactly(_LENGTH), "big")
-    if length > MOST:
-        raise DecodeError(f"a message of {length} bytes; {MOST} are the most")
-    return await reader.readexactly(length)
+class Frames(asyncio.Protocol):
+    """A connection as frames: each its length, in four bytes, and itself. Subclasses `hear` them, and of the `end`."""
+
+    transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def hear(self, frame: bytes) -> None:
+        """Take one frame. DecodeError, MsgspecError: it is none; the connection is closed."""
+
+    def end(self, error: Exception | None) -> None:
+        """Hear that the connection is over."""
+
+    def tell(self, word: Request | Answer) -> int:
+        """Write one frame and return its length. BadParameters: it is too long. TypeError: it cannot travel."""
+        data = _encode(word)
+        if len(data) > MOST:
+            raise BadParameters(f"a message of {len(data)} bytes; {MOST} are the most: pass large values as buffers")
+        self.transport.write(len(data).to_bytes(_LENGTH, "big") + data)
+        return _LENGTH + len(data)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        start = 0
+        try:
+            while len(buffer) >= start + _LENGTH:
+                length = int.from_bytes(buffer[start : start + _LENGTH], "big")
+                if length > MOST:
+                    raise DecodeError(f"a message of {length} bytes; {MOST} are the most")  # noqa: TRY301 - as what hears
+                if len(buffer) < start + _LENGTH + length:
+                    break
+                start += _LENGTH
+                self.hear(bytes(buffer[start : start + length]))
+                start += length
+        except (DecodeError, msgspec.MsgspecError) as exc:
+            self._refused = exc
+            self.transport.abort()
+        del buffer[:start]
+
+    _refused: Exception | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end(self._refused or exc)
 
 
-def told(writer: asyncio.StreamWriter, word: Request | Answer) -> int:
-    """Write one frame and return its length."""
-    data = _encode(word)
-    if len(data) > MOST:
-        raise BadParameters(f"a message of {len(data)} bytes; {MOST} are the most: pass large values as buffers")
-    writer.write(len(data).to_bytes(_LENGTH, "big") + data)
-    return _LENGTH + len(data)
-
-
-class Link:
+class Link(Frames):
     """A connection to the owner of a place; *on_lost* is called when that ends without our doing."""
 
     def __init__(self, place: Path, on_lost: Callable[[], None]) -> None:
+        super().__init__()
         self._place, self._on_lost = place, on_lost
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[Answer]] = {}
         self._open = False
+        self._over = asyncio.Event()
 
     async def open(self, name: str) -> int:
         """Connect and return our slot. ChannelClosed: nobody is there. BadParameters: the name is taken."""
+        loop = asyncio.get_running_loop()
+        first: asyncio.Future[Answer] = loop.create_future()
+        self._asked[0] = first
         try:
-            self._reader, self._writer = await asyncio.open_unix_connection(self._place / SOCKET)
-            told(self._writer, Hello(name))
-            answer = _decode(await read(self._reader))
-        except (OSError, EOFError) as exc:
+            await loop.create_unix_connection(lambda: self, str(self._place / SOCKET))
+        except OSError as exc:
             raise ChannelClosed(f"nobody is at {self._place}: {exc}") from exc
+        self.tell(Hello(name))
+        answer = await first
+        del self._asked[0]
         if answer.error:
-            self._writer.close()
+            self.transport.close()
             raise BadParameters(answer.text)
         self._open = True
-        self._hearing = asyncio.get_running_loop().create_task(self._hear(), name="link")
         return answer.slot
 
     async def close(self) -> None:
         """Say good-bye: nothing that we had in hand comes back."""
         if self._open:
             self._open = False
-            with contextlib.suppress(OSError):
-                told(self._writer, Bye())
-                await self._writer.drain()
-        self._hearing.cancel()
-        await asyncio.wait([self._hearing])
-        self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+            self.tell(Bye())
+        self.transport.close()
+        await self._over.wait()
 
     async def put(self, queue: str, held: Held, timeout: float | None) -> int:
         _, size = await self._ask(Put(next(self._numbers), queue, timeout, held))
@@ -138,11 +171,11 @@ class Link:
             raise ChannelClosed
         future = self._asked[request.number] = asyncio.get_running_loop().create_future()
         try:
-            size = told(self._writer, request)
+            size = self.tell(request)
             answer = await future
         except asyncio.CancelledError:
             if self._open:
-                told(self._writer, Cancel(request.number, request.queue if isinstance(request, Get) else ""))
+                self.tell(Cancel(request.number, request.queue if isinstance(request, Get) else ""))
             raise
         finally:
             del self._asked[request.number]
@@ -154,16 +187,16 @@ class Link:
             raise ChannelClosed(answer.text)
         return answer, size
 
-    async def _hear(self) -> None:
-        try:
-            while True:
-                answer = _decode(await read(self._reader))
-                if (future := self._asked.get(answer.number)) is not None and not future.done():
-                    future.set_result(answer)
-        except (OSError, EOFError, DecodeError, msgspec.MsgspecError) as exc:
-            for future in self._asked.values():
-                if not future.done():
-                    future.set_exception(ChannelClosed(f"the owner of the channel is gone: {exc}"))
-            if self._open:
-                self._open = False
-                self._on_lost()
+    def hear(self, frame: bytes) -> None:
+        answer = _decode(frame)
+        if (future := self._asked.get(answer.number)) is not None and not future.done():
+            future.set_result(answer)
+
+    def end(self, error: Exception | None) -> None:
+        self._over.set()
+        for future in self._asked.values():
+            if not future.done():
+                future.set_exception(ChannelClosed(f"the owner of the channel is gone: {error or 'closed'}"))
+        if self._open:
+            self._open = False
+            self._on_lost()

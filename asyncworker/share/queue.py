@@ -78,6 +78,10 @@ class MessageQueue:
         """Add a message as soon as there is room. ChannelClosed: the queue takes no more."""
         while not self.has_room:
             await _turn(self._putters, lambda: self.has_room)
+        self.put_now(held)
+
+    def put_now(self, held: Held) -> None:
+        """Add a message where there is room."""
         if self.closed:
             raise ChannelClosed("the message queue is closed")
         self._waiting.append(held)
@@ -91,6 +95,11 @@ class MessageQueue:
         self.done(reader)
         while not self.has_answer:
             await _turn(self._getters, lambda: self.has_answer)
+        return self.get_now(reader)
+
+    def get_now(self, reader: str) -> Held | None:
+        """Lend the oldest message where there is one."""
+        self.done(reader)
         if not self._waiting:
             return None
         held = self._on_loan[reader] = self._waiting.popleft()

@@ -303,7 +303,7 @@ async def test_gauges_are_there_at_once_and_when_their_process_has_died(main: Ow
     other = HighPerformanceIPC("other", place=main.place, measure=lambda: gauges)
     await other.start()
     assert main.read_gauges("other") == msgspec.structs.replace(gauges, beats=1)
-    other._link._writer.transport.abort()  # as a death looks from here
+    other._link.transport.abort()  # as a death looks from here
 
     async def seen() -> bool:
         return bool(told)
