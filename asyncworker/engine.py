@@ -49,6 +49,7 @@ from asyncworker.queue.schedule import Missed, Schedule
 from asyncworker.queue.signing import Keyring, signed
 from asyncworker.queue.task import DEFAULTS, TaskOptions, Tasks, options_of
 from asyncworker.queue.worker.sought import HIGHEST
+from asyncworker.queue.worker.turns import check_weights
 from asyncworker.queue.worker.worker import Lifespan, Worker
 from asyncworker.registry import find
 from asyncworker.schedules import Schedules
@@ -77,6 +78,8 @@ class Engine:
         namespace: keeps engines that share a server apart.
         queues: what this engine's worker serves: names, or name -> how many of its jobs may run at once.
         concurrency: how many jobs at once in a worker process; "auto" is sought, for each task by itself.
+        weights: queue -> weight, 1 where none is given. While several have jobs waiting, each brings jobs in proportion to
+            its weight; none starves.
         routes: task name pattern (as in a shell) -> queue, for tasks that name none; first match wins.
         lease: seconds of silence after which a worker is dead and its jobs are given back.
         grace_period: seconds that a drain waits for running jobs.
@@ -100,6 +103,7 @@ class Engine:
         namespace: str = "asyncworker",
         queues: Iterable[str] | Mapping[str, int] = QUEUES,
         concurrency: int | Auto = "auto",
+        weights: Mapping[str, float] | None = None,
         routes: Mapping[str, str] | None = None,
         lease: float = 10.0,
         grace_period: float = 30.0,
@@ -117,6 +121,7 @@ class Engine:
         self.namespace = namespace
         self.queues = queues
         self.concurrency = concurrency
+        self.weights = check_weights(weights or {})
         self.lease = lease
         self.grace_period = grace_period
         self.database = database
@@ -512,6 +517,7 @@ class Engine:
             lease_s=self.lease,
             grace_s=self.grace_period,
             burst=burst,
+            weights=self.weights,
             brisk=() if isinstance(self.queues, Mapping) else (PARTITION_QUEUE,),
             schedules=self.schedules,
             version=__version__,

@@ -30,6 +30,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
+_WEIGHTED = re.compile(r"[^:]+(:(?!0*\.?0*$)[0-9]+(\.[0-9]+)?)?")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]\s]*)(:(?P<port>[0-9]{1,5}))?")
 _BOOLEANS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
 
@@ -113,11 +114,11 @@ def choice(*words: str) -> Kind:
 def names() -> Kind:
     def parse(value: str) -> tuple[str, ...]:
         found = tuple(word.strip() for word in value.split(","))
-        if not all(word and ":" not in word for word in found):
+        if not all(_WEIGHTED.fullmatch(word) for word in found):
             raise ValueError
         return found
 
-    return Kind("NAME,NAME", "names with commas between them", parse)
+    return Kind("NAME[:WEIGHT],…", "names with commas between them, each with a weight above 0 or without", parse)
 
 
 def keys() -> Kind:
@@ -175,7 +176,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     app: Annotated[
         str | None, Setting(text("MODULE:NAME"), "Your engine, as module:attribute; its tasks and functions.")
     ] = None
-    queues: Annotated[tuple[str, ...], Setting(names(), "Queues to work on, first ones first; else all known.")] = ()
+    queues: Annotated[tuple[str, ...], Setting(names(), "Queues to work on, with their weights; else all known.")] = ()
     concurrency: Annotated[int | Auto, Setting(auto_or(number(1, 10_000)), "Jobs in flight in one worker.")] = "auto"
     workers: Annotated[
         int | Auto | None, Setting(auto_or(number(0, 1000)), "Worker processes to start here, supervised.")
@@ -279,6 +280,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     json: Annotated[bool, Setting(boolean(), "Print one JSON document on standard output.")] = False
     no_color: Annotated[bool, Setting(boolean(), "No colours, as NO_COLOR says, too.")] = False
     debug: Annotated[bool, Setting(boolean(), "Show the traceback of an unexpected error.")] = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the queues, without weights."""
+        return tuple(name.partition(":")[0] for name in self.queues)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights of those queues that are given one."""
+        return {name: float(weight) for name, _, weight in (queue.partition(":") for queue in self.queues) if weight}
 
     def dsn(self) -> str | None:
         """Return the database's URL: the one that was given, else one made of the ``db_*`` parts, else None."""

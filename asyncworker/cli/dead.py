@@ -85,8 +85,8 @@ async def _chosen(call: Call, engine: Engine, jobs: Sequence[str]) -> list[Found
         if job not in dead:
             raise JobNotFound(f"{job!r} is no dead letter")
     found = [one for one in await engine.broker.find(jobs or dead) if one]
-    if settings.queues:
-        found = [one for one in found if one.queue in settings.queues]
+    if settings.names:
+        found = [one for one in found if one.queue in settings.names]
     if settings.task:
         found = [one for one in found if _letter(one)["task"] == settings.task]
     return found
@@ -95,7 +95,7 @@ async def _chosen(call: Call, engine: Engine, jobs: Sequence[str]) -> list[Found
 async def _asked(call: Call, engine: Engine, jobs: tuple[str, ...], verb: str) -> list[str]:
     """Return the ids that are meant, once the person has said so."""
     settings = call.settings
-    if not (jobs or settings.all or settings.queues or settings.task):
+    if not (jobs or settings.all or settings.names or settings.task):
         raise click.UsageError("say which: ids, --queues, --task or --all")
     ids = [one.id for one in await _chosen(call, engine, jobs)]
     if ids and not jobs and not settings.yes:

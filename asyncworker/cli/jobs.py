@@ -20,7 +20,7 @@ async def body(call: Call) -> None:
     """
     async with client_for(call) as engine:
         workers = (await engine.broker.depth([])).workers
-        names = call.settings.queues or tuple(
+        names = call.settings.names or tuple(
             dict.fromkeys([*engine.queues, *(name for card in workers.values() for name in card.queues)])
         )
         depth = await engine.broker.depth(names)

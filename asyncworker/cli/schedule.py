@@ -56,8 +56,8 @@ async def add(call: Call, name: str, called: str, args: tuple[str, ...]) -> None
     read as those of 'asyncworker enqueue'.
     """
     settings = call.settings
-    options = {"queue": settings.queues[0]} if settings.queues else {}
-    if len(settings.queues) > 1:
+    options = {"queue": settings.names[0]} if settings.names else {}
+    if len(settings.names) > 1:
         raise BadParameters("a schedule enqueues into one queue: give --queues one name")
     async with client_for(call) as engine:
         new = await engine.schedules.add(

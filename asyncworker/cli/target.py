@@ -47,9 +47,10 @@ def engine_for(call: Call, *, broker: str | None = None) -> Engine:
     engine.signing_keys = settings.signing_key or engine.signing_keys
     engine.keep_at = settings.keep or engine.keep_at
     if settings.queues:
+        engine.weights |= settings.weights
+        names = settings.names
         slots = engine.queues if isinstance(engine.queues, Mapping) else {}
-        known = all(name in slots for name in settings.queues)
-        engine.queues = {name: slots[name] for name in settings.queues} if known else settings.queues
+        engine.queues = {name: slots[name] for name in names} if all(name in slots for name in names) else names
     return engine
 
 

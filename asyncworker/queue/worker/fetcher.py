@@ -17,6 +17,7 @@ from asyncworker.queue.job import Claimed, Settled
 from asyncworker.queue.worker.brisk import Brisk
 from asyncworker.queue.worker.runner import Runner
 from asyncworker.queue.worker.slots import Slots
+from asyncworker.queue.worker.turns import Turns
 
 MOST = 200
 """Jobs a step settles or claims: longer scripts stall everybody else (`bench/bound.py`)."""
@@ -28,7 +29,7 @@ LEAP_S = 1.0
 class Fetcher:
     """Feed one runner from one epoch.
 
-    *slots* say how many may run here at once. ``drain()`` makes it claim no more; `run` then returns once all that runs has ended and is settled. With
+    *slots* say how many may run here at once, *turns* in which order queues are asked. ``drain()`` makes it claim no more; `run` then returns once all that runs has ended and is settled. With
     *burst* it drains by itself when there is nothing to claim, nothing running and nothing delayed.
     """
 
@@ -40,6 +41,7 @@ class Fetcher:
         wake: asyncio.Event,
         *,
         slots: Slots,
+        turns: Turns,
         bus: Bus,
         burst: bool = False,
         brisk: Brisk | None = None,
@@ -50,6 +52,7 @@ class Fetcher:
         self._runner = runner
         self._wake = wake
         self._slots = slots
+        self._turns = turns
         self._bus = bus
         self._burst = burst
         self._brisk = brisk
@@ -68,13 +71,14 @@ class Fetcher:
         Raises:
             LeaseLost: the epoch was reaped.
         """
-        runner, wake, slots, brisk = self._runner, self._wake, self._slots, self._brisk
+        runner, wake, slots, brisk, turns = self._runner, self._wake, self._slots, self._brisk, self._turns
         while True:
             wake.clear()
             settled = runner.take(MOST)
             room, want = ({}, 0) if self._draining else slots.ask(runner.running, runner.live, MOST)
             if brisk is not None:
                 room, want = brisk.widen(room, want, MOST, runner.running)
+            room = turns.order(room)
             if not settled and not want:
                 if self._draining and not runner.live:
                     return
@@ -87,6 +91,7 @@ class Fetcher:
             before = runner.running.copy()
             runner.start(fresh, claimed.now_ms)
             slots.took(room, want, before, runner.running)
+            turns.took(room, want, before, runner.running)
             if brisk is not None:
                 brisk.took(runner.running)
             if len(claimed.deliveries) == MOST:

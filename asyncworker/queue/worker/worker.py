@@ -40,6 +40,7 @@ from asyncworker.queue.worker.scheduler import Scheduler
 from asyncworker.queue.worker.slots import Slots
 from asyncworker.queue.worker.sought import Seek, SoughtSlots, forgetful
 from asyncworker.queue.worker.sweeper import Sweeper
+from asyncworker.queue.worker.turns import Turns
 from asyncworker.secret import mask_text
 from asyncworker.tune.decisions import Decisions
 from asyncworker.tune.sensors.profiler import PerformanceProfiler
@@ -58,7 +59,7 @@ class Worker:
     Args:
         queues: name -> how many of its jobs may run here at once; None: how many is sought. concurrency: how many jobs
             in all. lease_s: how long silence is forgiven.
-        grace_s: how long a drain waits for what runs. burst: return when the queues are empty. brisk: queues whose claims may grow while their jobs are short. lifespan: makes the
+        grace_s: how long a drain waits for what runs. burst: return when the queues are empty. brisk: queues whose claims may grow while their jobs are short. weights: of queues, see `Turns`. lifespan: makes the
         context in which this worker lives; its value is the jobs' ``ctx.resources``. seek: where the policies come from
         that seek how many. decisions: where these are noted. profiler: measures some of the jobs.
     """
@@ -74,6 +75,7 @@ class Worker:
         grace_s: float = 30.0,
         burst: bool = False,
         brisk: Collection[str] = (),
+        weights: Mapping[str, float] | None = None,
         schedules: Iterable[Schedule] = (),
         version: str = "",
         bus: Bus | None = None,
@@ -92,6 +94,7 @@ class Worker:
         self._grace_s = grace_s
         self._burst = burst
         self._brisk = brisk
+        self._turns = Turns(weights or {})
         self._schedules = tuple(schedules)
         self._version = version
         self._bus = bus or Bus()
@@ -209,6 +212,7 @@ class Worker:
             bus=self._bus,
             burst=self._burst,
             brisk=Brisk(self._brisk, self._clock) if self._brisk else None,
+            turns=self._turns,
             clock=self._clock,
         )
         sweeper = Sweeper(self._broker, epoch, bus=self._bus, clock=self._clock)
