@@ -189,3 +189,17 @@ def test_where_calls_take_long_it_does_not_wait_for_them() -> None:
         known.on_complete(tick / 100, 0.16, 16, True)
         known.on_wait(tick / 100)
     assert "still growing" in known.because, "calls end: what they tell is better than a guess"
+
+
+@pytest.mark.parametrize("seed", [24, 35, 52])  # taken for a faster backend once, where it then stayed
+def test_a_step_off_a_cliff_is_undone_within_three_epochs(seed: int) -> None:
+    policy, rng, t, epoch, beyond = UslPolicy(), random.Random(seed), 0.0, 0, 0
+    while t < 40.0:
+        rate = 50.0 * policy.limit if policy.limit <= 40 else 500.0
+        took = policy.limit / rate * rng.lognormvariate(-0.125, 0.5)
+        t += rng.expovariate(rate)
+        policy.on_complete(t, took, policy.limit, True)
+        if (now := policy.state_dict()["epoch"] if policy.limit > 42 or beyond else epoch) != epoch:
+            epoch = now
+            beyond = beyond + 1 if policy.limit > 42 else 0
+            assert beyond <= 3, f"at {t:.1f} s"
