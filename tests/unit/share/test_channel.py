@@ -59,7 +59,7 @@ async def other(main: Owner) -> AsyncIterator[HighPerformanceIPC]:
 
 
 WORKER = """
-import asyncio, os, signal, sys
+import asyncio, os, signal, sys, uvloop
 from asyncworker import HighPerformanceIPC, MessageType
 
 async def work():
@@ -77,7 +77,7 @@ async def work():
             await ipc.send_message("results", MessageType.DATA, result)
             await ipc.done("tasks")
 
-asyncio.run(work())
+uvloop.run(work())  # as workers do
 """
 
 
@@ -378,7 +378,7 @@ def test_what_cannot_work_is_refused(make: Callable[[], object]) -> None:
 
 
 PARENT = """
-import asyncio, sys
+import asyncio, sys, uvloop
 from asyncworker.share.channel import HighPerformanceIPC
 
 async def own():
@@ -387,7 +387,7 @@ async def own():
         print(ipc.place, flush=True)
         await asyncio.Event().wait()
 
-asyncio.run(own())
+uvloop.run(own())
 """
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import uvloop
 
 from asyncworker import Context, Engine, SettingsError, TaskFailed, TaskTimeout
 from asyncworker.work.executors.process import ProcessExecutor
@@ -102,6 +103,19 @@ async def test_large_bytes_and_buffers_go_through_shared_memory(executor: Proces
     assert (back.format, back.tolist()) == ("d", list(range(50_000)))
     assert await executor.bind(calls.echo)(bytearray(big)) == big
     assert await executor.bind(calls.where)() in {process.child.pid for process in executor._all}
+
+
+def test_buffers_go_through_shared_memory_on_uvloop_too() -> None:
+    big = os.urandom(3_000_001)
+
+    async def there_and_back() -> list[bytes]:
+        one = ProcessExecutor(processes=2)
+        try:
+            return await asyncio.gather(*(one.bind(calls.backwards)(big) for _ in range(6)))
+        finally:
+            one.close()
+
+    assert uvloop.run(there_and_back()) == [big[::-1]] * 6
 
 
 async def test_a_jobs_large_arguments_reach_its_process_uncopied() -> None:
