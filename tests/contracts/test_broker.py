@@ -1356,6 +1356,30 @@ class TestDelay:
         await world.put(count=1)
         await worker.told("")
 
+    async def test_who_sleeps_on_is_noticed_again_and_again(self, world: World, worker: Member):
+        await worker.step(3, idle=True)
+        for _ in range(3):
+            (job_id,) = await world.put(count=1)
+            await worker.told("")
+            worker.notices.clear()
+            assert ids_of((await worker.step(3, idle=True)).deliveries) == [job_id]
+            await worker.step(3, world.done(job_id), idle=True)
+        await worker.step(0)
+        await world.put(count=1)
+        await world.broker.depth([])
+        assert worker.notices == [], "who wants nothing is not noticed"
+
+    async def test_who_has_its_quota_of_a_queue_is_noticed_for_others_alone(self, world: World, worker: Member):
+        full, free = f"{world.queue}full", f"{world.queue}free"
+        (job_id,) = await world.put(world.job(queue=full))
+        claimed = await worker.step(9, queues={full: 1, free: 1}, idle=True)
+        assert ids_of(claimed.deliveries) == [job_id]
+        await world.put(world.job(queue=full))
+        await world.broker.depth([])
+        assert worker.notices == []
+        await world.put(world.job(queue=free))
+        await worker.told("")
+
     async def test_in_the_order_of_their_due_times(self, world: World, worker: Member):
         jobs = [world.job(delay_s=delay) for delay in (0.04, 0.01, 0.03, 0.02)]
         urgent = world.job(delay_s=0.045, priority=9)
