@@ -34,8 +34,15 @@ CEILING = 48
 BORROWS, LEAKS, SLOW, CANCELS = 500, 10, 25, 20
 HOLD_S = 0.003
 LEAK_AFTER_S = 1.0
+LOOKED_S = 0.001
+"""How often it is looked whether a shrink is over."""
 
 Make = Callable[[int], Driver]
+
+
+def now() -> float:
+    """Return the running loop's time: the doubles can also be judged in virtual time."""
+    return asyncio.get_running_loop().time()
 
 
 async def leaks(make: Make, rng: random.Random) -> dict[str, float]:
@@ -47,9 +54,9 @@ async def leaks(make: Make, rng: random.Random) -> dict[str, float]:
     delays: list[float] = []
 
     def heard(event: BorrowLeaked) -> None:
-        told[event.place] = time.perf_counter()
+        told[event.place] = now()
         if "ended" in event.because:
-            delays.append(time.perf_counter() - ended.pop(0))
+            delays.append(now() - ended.pop(0))
 
     bus.listen(BorrowLeaked, heard)
     pool = ConnectionPoolOptimizer(
@@ -64,7 +71,7 @@ async def leaks(make: Make, rng: random.Random) -> dict[str, float]:
 
     async def ends_with_it() -> None:
         await pool.acquire()
-        ended.append(time.perf_counter())
+        ended.append(now())
 
     async def keeps_it() -> None:
         kept.append(await pool.acquire())
@@ -107,34 +114,39 @@ async def leaks(make: Make, rng: random.Random) -> dict[str, float]:
 
 
 async def shrink(make: Make) -> dict[str, float]:
-    """Return how long after a shrink from 32 to 4, in holds, at most 4 are in use, with callers in line all the time."""
-    hold_s = 0.05
+    """Return how long after a shrink from 32 to 4 at most 4 are in use, with callers in line all the time.
+
+    In holds, giving back included: the longest there was, as on a busy machine none is as short as it asks for.
+    """
+    hold_s, longest = 0.05, 0.0
     async with ConnectionPoolOptimizer(make(CEILING), max_size=CEILING, automatic=False) as pool:
         pool.resize(32)
         over, full = False, asyncio.Event()
         holding = 0
 
         async def use() -> None:
-            nonlocal holding
+            nonlocal holding, longest
             while not over:
                 async with pool.acquire():
+                    came = now()
                     holding += 1
                     if holding == 32:
                         full.set()
                     await asyncio.sleep(hold_s)
                     holding -= 1
+                longest = max(longest, now() - came)
 
         users = [asyncio.create_task(use()) for _ in range(40)]
         await full.wait()
-        began = time.perf_counter()
+        began = now()
         pool.resize(4)
         while pool.in_use > 4:  # noqa: ASYNC110 - nothing is set at the moment that is measured
-            await asyncio.sleep(0.001)
-        took = (time.perf_counter() - began) / hold_s
+            await asyncio.sleep(LOOKED_S)
+        took = now() - began
         over = True
         await asyncio.gather(*users)
         opened = (await pool.monitor_health()).opened
-    return {"shrunk_holds": took, "opened": opened}
+    return {"shrunk_holds": took / (longest + LOOKED_S), "opened": opened}
 
 
 async def grow(make: Make) -> float:
@@ -143,13 +155,13 @@ async def grow(make: Make) -> float:
 
         async def wait() -> float:
             async with pool.acquire():
-                return time.perf_counter()
+                return now()
 
         async with pool.acquire():
             waiter = asyncio.create_task(wait())
             await asyncio.sleep(0.01)
             assert pool.waiting
-            began = time.perf_counter()
+            began = now()
             pool.resize(2)
             return 1000 * (await waiter - began)
 
@@ -161,9 +173,9 @@ async def fair(make: Make) -> dict[str, float]:
         waits: list[float] = []
 
         async def use(number: int) -> None:
-            came = time.perf_counter()
+            came = now()
             async with pool.acquire():
-                waits.append(time.perf_counter() - came)
+                waits.append(now() - came)
                 served.append(number)
                 await asyncio.sleep(0.02)
 
@@ -197,10 +209,10 @@ async def cost(make: Make) -> float:
 async def deadline(make: Make) -> float:
     """Return by how many milliseconds a caller's deadline of 50 ms is overrun."""
     async with ConnectionPoolOptimizer(make(4), min_size=1, max_size=4, automatic=False) as pool, pool.acquire():
-        began = time.perf_counter()
+        began = now()
         with contextlib.suppress(PoolTimeout):
             await pool.acquire(timeout=0.05)
-        return 1000 * (time.perf_counter() - began) - 50
+        return 1000 * (now() - began) - 50
 
 
 async def redis_alone(url: str) -> float:
@@ -288,9 +300,8 @@ def bars(figures: Figures) -> dict[str, bool]:
         met[f"{name}: recall 1.0, each with its line"] = of["recall"] == 1.0
         met[f"{name}: precision >= .9"] = of["precision"] >= 0.9
         met[f"{name}: a task that ended is told of within 100 ms"] = of["told_after_ms"] <= 100
-        # One hold, and what giving back and a turn of a busy machine take.
         met[f"{name}: at most 4 in use one hold after a shrink, and 4 open"] = (
-            of["shrunk_holds"] <= 1.3 and of["opened"] <= 4
+            of["shrunk_holds"] <= 1 and of["opened"] <= 4
         )
         met[f"{name}: who waited is served within 50 ms of a grow"] = of["grow_ms"] <= 50
         met[f"{name}: longest wait <= 2x the mean, nobody overtakes"] = of["longest_wait"] <= 2 and not of["overtook"]
