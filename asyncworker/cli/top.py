@@ -18,7 +18,7 @@ from asyncworker.daemon.instruments import ALONE_S, WATCHED_S, Look, looks, watc
 from asyncworker.queue.keeps.keep import Keep
 from asyncworker.tune.top import FunctionLoad, walls_of
 
-PATIENCE_S = 2 * (ALONE_S + WATCHED_S)
+PATIENCE_S = ALONE_S + 3 * WATCHED_S
 """How long a first look waits for workers to notice it."""
 LINES = 8
 
@@ -77,9 +77,10 @@ async def body(call: Call) -> None:
             await _live(call, keep)
         else:
             found = await _first(keep)
-            _show(call, view(found))
-            if late := [look.source for look in found if not look.watched]:
-                call.say(f"no answer in time, so this is how it was up to ten seconds ago: {', '.join(late)}")
+            heard, silent = heard_of(found)
+            _show(call, view(heard))
+            if silent and not call.settings.json:
+                call.say(f"no answer in time, so told as of up to a minute ago, or left out: {', '.join(silent)}")
     finally:
         await engine.close()
 
@@ -96,12 +97,22 @@ async def _first(keep: Keep) -> list[Look]:
 
 
 async def _live(call: Call, keep: Keep) -> None:
-    name = _name()
+    name, deadline = _name(), time.monotonic() + PATIENCE_S
     with live_tables(call) as draw:
         while True:
             await watch(keep, name)
-            draw(_tables(view(await looks(keep))))
+            found = await looks(keep)
+            draw(_tables(view(heard_of(found)[0] if time.monotonic() > deadline else found)))
             await asyncio.sleep(WATCHED_S)
+
+
+def heard_of(found: Sequence[Look]) -> tuple[Sequence[Look], list[str]]:
+    """Return the looks of workers that answer (all, where none does), and the names of those that do not.
+
+    A worker that was killed does not answer, and is forgotten some minutes later; nor does one whose loop is held.
+    """
+    heard = [look for look in found if look.watched]
+    return heard or found, [look.source for look in found if not look.watched]
 
 
 def _name() -> str:
