@@ -93,6 +93,10 @@ def manager_for(settings: Settings, engine: Engine, number: int | None) -> Dynam
         low = high = number
     if low > high:
         raise SettingsError(f"min_workers {low} is more than max_workers {high}")
+
+    async def planned() -> int:
+        return len((await engine.admin.schedules())[0])
+
     own = msgspec.structs.replace(
         settings, broker=engine.url, workers=None, reload=False, burst=False, metrics_port=None, supervisor=None
     )
@@ -109,6 +113,7 @@ def manager_for(settings: Settings, engine: Engine, number: int | None) -> Dynam
         recycle_jobs=settings.recycle_jobs,
         recycle_bytes=settings.recycle_memory * MIB if settings.recycle_memory else None,
         grace_period=engine.grace_period,
+        planned=planned,
         bus=engine.bus,
     )
 

@@ -16,7 +16,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from statistics import quantiles
 from types import TracebackType
 from typing import Any, Self
@@ -56,6 +56,7 @@ class DynamicWorkerManager:
         cpu_threshold, memory_threshold: shares of processors and memory above which no worker is added.
         queue_threshold: so many jobs waiting in one queue force one more.
         recycle_jobs, recycle_bytes: a worker that did so many jobs, or takes so much memory, is replaced by a new one.
+        planned: returns how many schedules there are that need somebody to fire them, though nothing waits.
         grace_period: the workers'. backend: returns how many workers what they work with can bear.
     """
 
@@ -76,6 +77,7 @@ class DynamicWorkerManager:
         grace_period: float = 30.0,
         interval: float = CYCLE_S,
         backend: Callable[[], float] = lambda: math.inf,
+        planned: Callable[[], Awaitable[int]] | None = None,
         host: Callable[[], Host] | None = None,
         bus: Bus | None = None,
         clock: Clock = SYSTEM,
@@ -97,7 +99,7 @@ class DynamicWorkerManager:
         self._crew = Crew(command, dict(variables), high + 1, grace_period, self._bus, clock)
         self.min_workers, self.max_workers = min_workers, high
         self._recycle_jobs, self._recycle_bytes = recycle_jobs or math.inf, recycle_bytes or math.inf
-        self._interval, self._backend = interval, backend
+        self._interval, self._backend, self._planned = interval, backend, planned
         self.decisions = Decisions(self._bus)
         self._sensor = DepthSensor()
         self._before: dict[str, Gauges] = {}
@@ -262,6 +264,7 @@ class DynamicWorkerManager:
         try:
             async with asyncio.timeout(self._interval + CYCLE_S):
                 depth = await self._broker.depth(self._queues)
+                planned = await self._planned() if self._planned and self.min_workers == 0 else 0
         except (AsyncWorkerError, OSError) as exc:
             self._failed_row += 1
             self.failed_cycles += 1
@@ -283,7 +286,7 @@ class DynamicWorkerManager:
             seen,
             host,
             deepest=max((queue.queued for queue in queues), default=0),
-            scheduled=sum(queue.scheduled for queue in queues),
+            scheduled=sum(queue.scheduled for queue in queues) + planned,
             starting=size - len([worker for worker in working if worker.stays]),
             running=depth.running,
             worker_bytes=_typical([worker.rss_bytes for worker in working]),

@@ -175,6 +175,15 @@ async def test_s26_from_nobody_to_one() -> None:
     assert (first.name, first.old, first.new, first.because) == ("workers", 0, 1, "work waits, and nobody works")
 
 
+async def test_s26_schedules_need_somebody() -> None:
+    async def planned() -> int:
+        return 1
+
+    async with managed(min_workers=0, planned=planned) as manager:
+        await working(manager, 1)
+        assert "will be due" in manager.get_worker_stats()["because"] or names(manager)
+
+
 async def test_s30_who_is_killed_is_replaced_under_its_name() -> None:
     ended: list[ProcessEnded] = []
     bus = Bus()
