@@ -175,7 +175,7 @@ class Crew:
             if worker.leaves:
                 self.crashes.forget(name)
                 continue
-            again = self.crashes.died(name, now - worker.born)
+            again = self.crashes.died(name, now - worker.born, worker.gauges.ended)
             if worker.stays:
                 self.due[name] = now + again
             level = logging.ERROR if name in self.crashes.looping else logging.WARNING

@@ -28,3 +28,10 @@ def test_who_lives_long_is_forgiven() -> None:
     crashes.forget("b")
     crashes.forget("nobody")
     assert crashes.died("b", 0.0) == 0.0
+
+
+def test_who_did_a_job_was_of_use() -> None:
+    crashes = Crashes()
+    assert [crashes.died("a", 1.0, jobs=1) for _ in range(5)] == [0.0] * 5
+    assert not crashes.looping
+    assert [crashes.died("a", 1.0) for _ in range(2)] == [1.0, 2.0]
