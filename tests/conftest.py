@@ -2,6 +2,7 @@
 
 | fixture               | scope   | gives                                                                      |
 |-----------------------|---------|----------------------------------------------------------------------------|
+| `seed`                | test    | a number, new each time: what is drawn from it must not matter             |
 | `redis_url`           | session | a Valkey of this test process                                              |
 | `debian_redis_url`    | session | Debian's Redis, or a skip                                                  |
 | `each_redis_url`      | session | the test runs on both                                                      |
@@ -12,7 +13,7 @@
 | `debian_postgres_dsn` | module  | the same on Debian's PostgreSQL, or a skip                                 |
 | `each_postgres_dsn`   | module  | the test runs on both                                                      |
 
-With ``--long`` the tests that are marked so run too.
+With ``--long`` the tests that are marked so run too; with ``--repeat N`` those marked ``bars`` run N times.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import asyncio
 import inspect
 import os
 import random
+import secrets
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -34,13 +36,27 @@ from tests.support import leaks, servers
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests marked long, too")
+    parser.addoption("--repeat", type=int, default=1, help="how many times to run each test marked bars")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # pytest-xdist's processes must find the same tests: one hash seed for all of them, another in each run.
     os.environ.setdefault("PYTHONHASHSEED", str(random.randrange(2**32)))
     config.addinivalue_line("markers", "long: takes long; runs with --long only")
+    config.addinivalue_line("markers", "bars: an experiment in short, on fresh draws; its bars hold on any")
     config.addinivalue_line("markers", "leaks: leaves threads or processes behind on purpose")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    times = metafunc.config.getoption("--repeat")
+    if times > 1 and metafunc.definition.get_closest_marker("bars"):
+        metafunc.fixturenames.append("turn")
+        metafunc.parametrize("turn", range(times))
+
+
+@pytest.fixture
+def seed() -> int:
+    return secrets.randbits(32)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

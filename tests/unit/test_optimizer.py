@@ -10,11 +10,9 @@ import pytest
 
 from asyncworker import AsyncWorkerOptimizer
 from asyncworker.errors import BadParameters
-from bench.control import virtual_loop
+from bench.control import bench_unknown_knee, virtual_loop
 from bench.control.bench_convergence import end_to_end
 from bench.control.simulation import Scalable, Works
-
-SEED = random.SystemRandom().randrange(2**32)
 
 
 async def double(number: int) -> int:
@@ -96,9 +94,19 @@ async def test_a_concurrency_that_is_none_is_refused(concurrency: object) -> Non
         AsyncWorkerOptimizer().map(double, [1], concurrency=concurrency)  # type: ignore[arg-type]
 
 
-def test_auto_does_nearly_the_most_work_there_is_to_do() -> None:
-    shares = end_to_end(SEED, draws=2)
-    assert sum(shares) / 2 >= 0.88, f"seed {SEED}"
+@pytest.mark.bars
+def test_auto_does_nearly_the_most_work_there_is_to_do(seed: int) -> None:
+    shares = end_to_end(seed, draws=2)
+    assert sum(shares) / 2 >= 0.88, f"seed {seed}"
+
+
+@pytest.mark.bars
+def test_auto_does_nearly_as_much_as_the_best_number(seed: int) -> None:
+    services = bench_unknown_knee.drawn(random.Random(seed), 3)
+    results = virtual_loop.run(bench_unknown_knee.judge_all(services, 10.0, 3))
+    shares = [of["share"] for of in results]
+    assert sum(shares) / 3 >= 0.80, f"seed {seed}: {shares}"
+    assert min(shares) >= 0.65, f"seed {seed}: {shares}"
 
 
 def test_what_it_learned_is_used_again_also_elsewhere() -> None:

@@ -106,11 +106,12 @@ def test_a_significant_trifle_does_not_matter() -> None:
     assert not found.matters
 
 
-def test_s42_a_count_that_is_larger_than_at_first_is_no_leak() -> None:
-    figures = families(random.Random(20), 20)
-    assert all(figures[family]["ours"] == 0 for family in CLEAN)
-    assert all(figures[family]["ours"] == 1 for family in LEAKING)
-    assert figures["warm-up"]["first against last"] == 1
+@pytest.mark.bars
+def test_s42_a_count_that_is_larger_than_at_first_is_no_leak(seed: int) -> None:
+    figures = families(random.Random(seed), 20)
+    assert all(figures[family]["ours"] <= 0.15 for family in CLEAN), seed
+    assert all(figures[family]["ours"] >= 0.85 for family in LEAKING), seed
+    assert figures["warm-up"]["first against last"] >= 0.9, seed
 
 
 def test_only_the_leak_is_named_among_many_types() -> None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import random
-import secrets
 
 import pytest
 
 from bench.control import bench_batch_arrivals, bench_batch_backlog, bench_distribution, bench_pipeline
 from bench.control.simulation import Works
 
-
-@pytest.fixture
-def seed() -> int:
-    return secrets.randbits(32)
+pytestmark = pytest.mark.bars
 
 
 def test_the_batch_size_comes_near_the_best(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -504,6 +504,19 @@ def test_optimize_pool_size_decides_and_says_why() -> None:
     told(story)
 
 
+@pytest.mark.bars
+def test_leaks_queue_growth_and_shrink_are_what_they_say(seed: int) -> None:
+    """As `bench_pool_honesty` has it, in virtual time."""
+
+    def make(ceiling: int) -> PostgresqlDriver:
+        return PostgresqlDriver(lambda: guarded_asyncpg(PostgresPool(ceiling, connect_s=0.005)), ceiling)
+
+    bench_pool_honesty.READS.clear()
+    of = virtual_loop.run(bench_pool_honesty.judge_one(make, random.Random(seed)))
+    met = bench_pool_honesty.bars({"double": {**of, "private_reads": len(bench_pool_honesty.READS)}})
+    assert not [bar for bar, good in met.items() if not good], f"seed {seed}: {of}"
+
+
 def test_the_guard_raises_on_private_names() -> None:
     thing = guard(PostgresPool(1))
     scope = {"__name__": "asyncworker.x", "thing": thing}

@@ -22,35 +22,40 @@ SLACK = 0.04
 """Few draws vary more than the experiments' many."""
 
 
-def test_it_finds_the_best_and_finds_it_again_after_a_change() -> None:
-    ours = judge(bench_convergence.measure, OURS, SEED, 4)
-    assert not [str(bar) for bar in bench_convergence.bars(ours, SLACK) if bar.missed], f"seed {SEED}"
+@pytest.mark.bars
+def test_it_finds_the_best_and_finds_it_again_after_a_change(seed: int) -> None:
+    ours = judge(bench_convergence.measure, OURS, seed, 4)
+    assert not [str(bar) for bar in bench_convergence.bars(ours, SLACK) if bar.missed], f"seed {seed}"
 
 
-def test_it_beats_the_seeds_rules_on_the_same_backends() -> None:
-    seeds = {rule: judge(bench_convergence.measure, rule, SEED, 2) for rule in bench_convergence.SEEDS}
-    ours = judge(bench_convergence.measure, OURS, SEED, 2)
+@pytest.mark.bars
+def test_it_beats_the_seeds_rules_on_the_same_backends(seed: int) -> None:
+    seeds = {rule: judge(bench_convergence.measure, rule, seed, 2) for rule in bench_convergence.SEEDS}
+    ours = judge(bench_convergence.measure, OURS, seed, 2)
     for rule, figures in seeds.items():
-        assert sum(ours["share"]) > sum(figures["share"]), f"{rule}, seed {SEED}"
+        assert sum(ours["share"]) > sum(figures["share"]), f"{rule}, seed {seed}"
 
 
-def test_it_is_right_on_other_shapes() -> None:
-    ours = {name: judge(measure, OURS, SEED, 2) for name, (measure, _) in bench_shapes.measures().items()}
+@pytest.mark.bars
+def test_it_is_right_on_other_shapes(seed: int) -> None:
+    ours = {name: judge(measure, OURS, seed, 2) for name, (measure, _) in bench_shapes.measures().items()}
     few = [bar for bar in bench_shapes.bars(ours, SLACK) if not bar.what.startswith(("flat", "saturating: under"))]
-    assert not [str(bar) for bar in few if bar.missed], f"seed {SEED}"
-    assert max(ours["flat"]["inflight"]) < 40, f"seed {SEED}"
-    assert max(ours["saturating"]["crowd"]) < 15, f"seed {SEED}"
+    assert not [str(bar) for bar in few if bar.missed], f"seed {seed}"
+    assert max(ours["flat"]["inflight"]) < 40, f"seed {seed}"
+    assert max(ours["saturating"]["crowd"]) < 15, f"seed {seed}"
 
 
-def test_what_it_learned_helps_after_a_restart() -> None:
-    ours = judge(bench_restart.measure, OURS, SEED, 5)
-    assert not [str(bar) for bar in bench_restart.bars(ours, SLACK) if bar.missed], f"seed {SEED}"
+@pytest.mark.bars
+def test_what_it_learned_helps_after_a_restart(seed: int) -> None:
+    ours = judge(bench_restart.measure, OURS, seed, 5)
+    assert not [str(bar) for bar in bench_restart.bars(ours, SLACK) if bar.missed], f"seed {seed}"
 
 
-def test_the_gate_on_real_tasks_does_as_the_simulation() -> None:
+@pytest.mark.bars
+def test_the_gate_on_real_tasks_does_as_the_simulation(seed: int) -> None:
     backend = Scalable(50.0, 0.03, 0.0005)
-    completed = virtual_loop.run(mapped(backend, Works(random.Random(SEED)), 10.0))
-    assert completed / 10 / best(backend)[1] > 0.85, f"seed {SEED}"
+    completed = virtual_loop.run(mapped(backend, Works(random.Random(seed)), 10.0))
+    assert completed / 10 / best(backend)[1] > 0.85, f"seed {seed}"
 
 
 def test_where_nobody_asks_for_the_limit_it_does_not_move() -> None:
