@@ -10,10 +10,11 @@ One for each backend: a policy that sees two kinds of calls mixed learns the mix
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from asyncworker.errors import BadParameters
 from asyncworker.tune.actuators.limiter import Limiter
@@ -25,6 +26,18 @@ R = TypeVar("R")
 
 ROUNDING_S = 1.0
 """A loop's clock that is so near to the system's is the system's, rounded, or read when this turn of the loop began."""
+
+WAIT_S, WAITS = 0.1, 20
+"""How often, and how many times, it is looked whether the first call has ended."""
+
+
+@runtime_checkable
+class Patient(Protocol):
+    """A policy that wants to know where nothing ends."""
+
+    def on_wait(self, t: float) -> int:
+        """Hear that all permits are out and calls wait; returns the limit."""
+        ...
 
 
 class AdaptiveLimiter:
@@ -78,9 +91,21 @@ class AdaptiveLimiter:
 
     def now(self) -> float:
         """Return the time by which calls are measured."""
-        if self._clock is None:
-            self._clock = _loop_clock()
-        return self._clock()
+        return (self._clock or self._start())()
+
+    def _start(self) -> Callable[[], float]:
+        """Choose the clock when the first call begins; and look now and then whether none ends."""
+        self._clock = _loop_clock()
+        if isinstance(self.policy, Patient):
+            with contextlib.suppress(RuntimeError):
+                self._wait(asyncio.get_running_loop(), self.policy, WAITS)
+        return self._clock
+
+    def _wait(self, loop: asyncio.AbstractEventLoop, policy: Patient, left: int) -> None:
+        if self.limiter.waiting and self._clock is not None:
+            self._resize(policy.on_wait(self._clock()))
+        if left and not self.completed:
+            loop.call_later(WAIT_S, self._wait, loop, policy, left - 1)
 
     def complete(self, began: float, ok: bool = True) -> None:
         """Report a call that began at ``now() == began`` and has just ended; its permit must still be held."""
@@ -103,7 +128,7 @@ class AdaptiveLimiter:
         async def call(item: T) -> R:
             nonlocal clock
             if clock is None:
-                clock = self._clock = _loop_clock()
+                clock = self._start()
             began = clock()
             try:
                 result = await func(item)

@@ -9,6 +9,8 @@ import msgspec
 LEAST = 0.03
 """What a model of it may be wrong by anyway, as a share; beside the noise of counting."""
 LEAST_DRIFT = 0.02
+NOISIER = 3
+"""How many times as uneven as was said something may be taken for."""
 FAR, TWICE = 4.0, 2
 """Standard deviations that are far off, and how many measurements in a row must be."""
 SLACK, PILE = 0.5, 10.0
@@ -27,6 +29,11 @@ class Change(msgspec.Struct):
     surprises: int = 0
     above: float = 0.0
     below: float = 0.0
+
+    @classmethod
+    def of(cls, noise: float) -> Change:
+        """Return one for what varies by itself, a share: less, as soon as that is seen, or more, but not much more."""
+        return cls(max(noise, LEAST) ** 2, most=max(NOISIER * noise, LEAST) ** 2)
 
     @property
     def unusual(self) -> float:

@@ -36,7 +36,7 @@ WINDOW_S, NOISE = 0.25, 0.1
 STOCK_S = 0.002
 """How long a claim takes, about."""
 LOOK_S = 0.003
-SORT_S = 1.0
+SORT_S = 0.2
 """How often it is found out anew which tasks are active in which queue."""
 BUSY_S = 0.2
 """How long it is watched before it is known how busy the loop is: less than a policy waits before it grows blindly."""
@@ -206,7 +206,11 @@ class SoughtSlots(Slots):
         """Report what has ended, and count anew what each queue may have."""
         self._looked, saturated = now, self._busy.ratio > FULL
         ended, self.ended, failed, self.failed = self.ended, {}, self.failed, {}
-        if now - self._sorted >= SORT_S or not ended.keys() <= self._where.keys() | self._aside:
+        if (
+            now - self._sorted >= SORT_S
+            or (live and not self._where)
+            or not ended.keys() <= self._where.keys() | self._aside
+        ):
             self._sort(now, ended, live)
         if (last := self.last) is not None:
             self.last = None

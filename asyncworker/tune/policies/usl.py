@@ -24,7 +24,7 @@ from typing import Any, Literal
 import msgspec
 
 from asyncworker.errors import BadParameters
-from asyncworker.tune.change import LEAST, Change
+from asyncworker.tune.change import Change
 from asyncworker.tune.failures import Failures
 from asyncworker.tune.history import Sample, effective_count, points, usual_rate
 from asyncworker.tune.policies.policy import check_bounds, load
@@ -36,22 +36,19 @@ GROWTH = 1.1
 """Start-up goes on while doubling the limit brings this much."""
 STEP = 1.6
 """How far the centre may move at once, how far a bracket steps, and how high the widest probe reaches."""
-PLAIN = 1.05
-"""What a step up must promise where the caller itself is the limit."""
+PLAIN, GIVEN_UP = 1.05, 0.03
+"""Where the caller itself is the limit: what a step up must promise, and the share of throughput given up for less."""
 HISTORY = 64
 MOVED, CALM, REST = 0.2, 12, 3
 """After `CALM` epochs in which the centre has not moved so far, in ln N, it is held longer between probes: they cost."""
 START_WINDOW, BRIEF_S = 0.02, 0.1
 """Start-up asks for plain differences, so its epochs may be shorter; one so brief does not end it."""
-PATIENCE_S = 0.3
-GUESS = 100
+PATIENCE_S, GUESS = 0.3, 100
 """Start-up waits so long for the first call to end; then it grows without knowing, as waiting is cheap, up to so many."""
 PLAIN_AFTER_S = 0.1
 """After so long start-up looks whether throughput grows, or does not, plainly."""
 TURNOVER = 1.5
 """A turnover lasts at most so many times what calls took before."""
-NOISIER = 3
-"""How many times as uneven as was said a backend may be taken for."""
 MUCH_LOWER = 1.7
 """Below a limit that was so many times as high, turnover is over when no more calls are under way than may be."""
 
@@ -127,9 +124,7 @@ class UslPolicy:
         self.saturated, self._stock = False, stock
         self._answered, self._asked = False, math.inf  # whether any call has ended; since when that is waited for
         initial = min(max(initial, low), high)
-        self._state = _State(
-            initial, float(initial), change=Change(max(noise, LEAST) ** 2, most=max((NOISIER * noise) ** 2, LEAST**2))
-        )
+        self._state = _State(initial, float(initial), change=Change.of(noise))
         self.limit = initial
         self._before, self._usual = initial, math.inf  # the limit before this one, and how long calls took then
         self._begin(-math.inf, settled=False)
@@ -383,7 +378,11 @@ class UslPolicy:
             highest = min(highest, state.curve.within(self._slo, self.low, self.high))
             low = max(float(self.low), state.centre / STEP)
             high = min(state.centre * STEP, highest)
-            state.centre = state.curve.knee(low, high, self._tolerance) if low < high else max(float(self.low), high)
+            state.centre = (
+                state.curve.knee(low, high, max(self._tolerance, GIVEN_UP * self.saturated))
+                if low < high
+                else max(float(self.low), high)
+            )
         centre = state.centre
         state.calm = state.calm + 1 if abs(math.log(centre / before)) < MOVED else 0
         if state.place % 2 and state.calm > CALM and state.rested < REST:

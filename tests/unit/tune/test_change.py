@@ -25,7 +25,7 @@ def test_many_a_little_off_the_same_way_are_one_too() -> None:
 
 
 def test_what_always_varies_is_no_change_in_the_end() -> None:
-    rng, change = random.Random(11), Change(most=0.3**2)
+    rng, change = random.Random(11), Change.of(0.1)
     found = [change.judge(rng.gauss(0, 0.25), COUNTING) != 0 for _ in range(400)]
     assert sum(found[100:]) < 0.1 * sum(found) + 12
     assert 0.1 < change.unusual**0.5 < 0.4
