@@ -86,6 +86,8 @@ def receive_now(wire: socket.socket) -> tuple[bytes, int]:
 def _first(wire: socket.socket, most: int, segment: int) -> tuple[bytes, int]:
     """Return some bytes of a head; the segment comes with the first of them."""
     more, found, _, _ = socket.recv_fds(wire, most, 1, _FLAGS)
+    for one in found:
+        os.set_inheritable(one, False)  # where the flag is not known
     return _some(more), found[0] if found else segment
 
 
