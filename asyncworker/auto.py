@@ -1,11 +1,11 @@
 """What "auto" means: what a tuner finds out, and what is a plain rule, a number and its reason.
 
-| what        | rule                                              | why                                                    |
-|-------------|---------------------------------------------------|--------------------------------------------------------|
-| concurrency | sought, for each task (`asyncworker.queue.worker.sought`) or function (`asyncworker.optimizer`) alone      |
-| partitions  | 2 at once a worker process                        | one is read while the other is computed                |
-| workers     | one process a usable processor                    | a process uses one                                     |
-| partition   | 10,000 items                                      | the seed's: some 10 ms to 1 s of work, under 1 MB text |
+| what        | rule                                              | why                                                      |
+|-------------|---------------------------------------------------|----------------------------------------------------------|
+| concurrency | no rule: sought for each task by itself           | `queue/worker/sought.py`; in this process `optimizer.py` |
+| partitions  | 2 at once a worker process                        | one is read while the other is computed                  |
+| workers     | one process a usable processor                    | a process uses one                                       |
+| partition   | 10,000 items                                      | the seed's: some 10 ms to 1 s of work, under 1 MB text   |
 """
 
 from __future__ import annotations
