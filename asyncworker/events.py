@@ -6,6 +6,7 @@
 | WorkerStopped   | worker            | it has drained and left                                     |
 | JobsClaimed     | worker, fetcher   | once a round trip that brought jobs                         |
 | JobsEnded       | worker, fetcher   | once a round trip that settled jobs                         |
+| JobsFailed      | worker, fetcher   | once a round trip that settled jobs of which some failed    |
 | WorkerIdled     | worker, fetcher   | it begins or ends to wait for work, with room for any       |
 | BrokerDisrupted | broker            | once an outage, at its first failed call                    |
 | BrokerRestored  | broker            | at the first answer after an outage                         |
@@ -68,6 +69,13 @@ class JobEnd(msgspec.Struct, frozen=True, gc=False):
 
 
 class JobsEnded(Event, frozen=True):
+    epoch: str
+    ends: list[JobEnd]
+
+
+class JobsFailed(Event, frozen=True):
+    """Those attempts alone that failed for good: telling of each one that ended takes a tenth of its time."""
+
     epoch: str
     ends: list[JobEnd]
 

@@ -8,7 +8,7 @@ from typing import TextIO
 import msgspec
 
 from asyncworker.cli.line import count, date, duration, one_line
-from asyncworker.events import BrokerDisrupted, BrokerRestored, Bus, JobsEnded, LeaseEnded, WorkerReaped
+from asyncworker.events import BrokerDisrupted, BrokerRestored, Bus, JobsEnded, JobsFailed, LeaseEnded, WorkerReaped
 from asyncworker.secret import mask_text
 
 log = logging.getLogger("asyncworker.worker")
@@ -59,11 +59,13 @@ def tell(bus: Bus) -> None:
     bus.listen(BrokerRestored, lambda e: log.info("the broker %s is back after %s", e.broker, duration(e.outage_s)))
     bus.listen(LeaseEnded, lambda e: log.warning("lost its lease and begins anew: %s", e.because))
     bus.listen(WorkerReaped, lambda e: log.warning("worker %s died; %s jobs were given back", e.epoch, count(e.jobs)))
-    bus.listen(JobsEnded, _ended)
+    if log.isEnabledFor(logging.DEBUG):
+        bus.listen(JobsEnded, _ended)
+    else:
+        bus.listen(JobsFailed, _ended)
 
 
-def _ended(event: JobsEnded) -> None:
+def _ended(event: JobsEnded | JobsFailed) -> None:
     for end in event.ends:
         level = logging.WARNING if end.status == "failed" else logging.DEBUG
-        if log.isEnabledFor(level):
-            log.log(level, "%s on %s: %s after %s", end.task, end.queue, end.status, duration(end.duration_s))
+        log.log(level, "%s on %s: %s after %s", end.task, end.queue, end.status, duration(end.duration_s))

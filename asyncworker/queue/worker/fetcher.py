@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping
 
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.events import Bus, JobsClaimed, JobsEnded, WorkerIdled
+from asyncworker.events import Bus, JobsClaimed, JobsEnded, JobsFailed, WorkerIdled
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.job import Claimed, Settled
 from asyncworker.queue.worker.brisk import Brisk
@@ -115,6 +115,7 @@ class Fetcher:
         """Make one round trip and tell what came of it."""
         runner, bus = self._runner, self._bus
         ends, runner.ends = runner.ends, []
+        runner.tell = bus.wants(JobsEnded)
         try:
             claimed = await self._broker.step(self._epoch, settled, room, want, idle=want > 0)
         except BaseException:
@@ -124,6 +125,8 @@ class Fetcher:
             runner.applied()
         if ends:
             bus.emit(JobsEnded(epoch=self._epoch, ends=ends))
+            if failed := [end for end in ends if end.status == "failed"]:
+                bus.emit(JobsFailed(epoch=self._epoch, ends=failed))
         if claimed.deliveries and bus.wants(JobsClaimed):
             again = sum(1 for delivery in claimed.deliveries if delivery.deliveries)
             bus.emit(JobsClaimed(epoch=self._epoch, count=len(claimed.deliveries), redelivered=again))

@@ -35,7 +35,7 @@ class Runner:
 
     Args:
         wake: set whenever something has ended, for the fetcher to see.
-        tell: keep a `JobEnd` of each attempt for the listeners (else `ends` stays empty).
+        tell: keep a `JobEnd` of each attempt for the listeners, not only of those that failed; may be changed.
         sought: is told how many have ended, and whom it lets in.
         profiler: measures some of the calls.
     """
@@ -60,7 +60,7 @@ class Runner:
         self._telling: set[asyncio.Task[None]] = set()
         self._wake = wake
         self._clock = clock
-        self._tell = tell
+        self.tell = tell
         self._outbox: list[Settled] = []
         self._taken = 0
         self._chunks: list[tuple[int, asyncio.Future[None]]] = []
@@ -211,7 +211,7 @@ class Runner:
             self._wake.set()
         if still_ours:
             self._outbox.append(settled)
-            if self._tell and attempt.status:
+            if attempt.status and (self.tell or attempt.status == "failed"):
                 self.ends.append(attempt.end(self._tasks))
             if self._hooks.follow:
                 await self._follow(attempt, task)

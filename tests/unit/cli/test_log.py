@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from asyncworker.cli.log import start_logging, tell
-from asyncworker.events import BrokerDisrupted, BrokerRestored, Bus, JobEnd, JobsEnded, LeaseEnded, WorkerReaped
+from asyncworker.events import BrokerDisrupted, BrokerRestored, Bus, JobEnd, JobsEnded, JobsFailed, LeaseEnded, WorkerReaped
 
 NASTY = "a\nb\x1b[31m\u202e redis://u:hunter2@h"
 
@@ -71,7 +71,8 @@ def test_what_happens_to_a_worker_is_told() -> None:
     bus.emit(BrokerRestored(broker="redis://h", outage_s=2.5))
     bus.emit(LeaseEnded(epoch="e", because="silent for too long"))
     bus.emit(WorkerReaped(epoch="e", jobs=3))
-    bus.emit(JobsEnded(epoch="e", ends=[JobEnd("mail", "q", "failed", 0, 1.5), JobEnd("mail", "q", "succeeded", 0, 1)]))
+    assert not bus.wants(JobsEnded), "workers need not tell of each job"
+    bus.emit(JobsFailed(epoch="e", ends=[JobEnd("mail", "q", "failed", 0, 1.5)]))
     assert [line.split(" ", 2)[2] for line in out.getvalue().splitlines()] == [
         "WARNING asyncworker.worker: the broker redis://h is gone: gone",
         "INFO asyncworker.worker: the broker redis://h is back after 2.5 s",
@@ -79,3 +80,12 @@ def test_what_happens_to_a_worker_is_told() -> None:
         "WARNING asyncworker.worker: worker e died; 3 jobs were given back",
         "WARNING asyncworker.worker: mail on q: failed after 1.5 s",
     ]
+
+
+def test_who_logs_all_is_told_of_each_job() -> None:
+    out, bus = io.StringIO(), Bus()
+    start_logging("debug", "text", out)
+    tell(bus)
+    assert not bus.wants(JobsFailed)
+    bus.emit(JobsEnded(epoch="e", ends=[JobEnd("mail", "q", "failed", 0, 1.5), JobEnd("mail", "q", "succeeded", 0, 1)]))
+    assert [line.split(" ")[2] for line in out.getvalue().splitlines()] == ["WARNING", "DEBUG"]

@@ -31,6 +31,8 @@ class Bench:
         self.tasks = Tasks()
         self.ends: list[events.JobEnd] = []
         self.bus.listen(events.JobsEnded, lambda event: self.ends.extend(event.ends))
+        self.failures: list[events.JobEnd] = []
+        self.bus.listen(events.JobsFailed, lambda event: self.failures.extend(event.ends))
 
     def task(self, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,6 +114,7 @@ async def test_a_failure_is_tried_again_and_then_told(bench: Bench) -> None:
     assert (state, record.reason, record.attempt) == (State.FAILED, Reason.ERROR, 3)
     assert (record.error_type, record.error_text, record.task) == ("ValueError", "no such thing", "fails")
     assert [end.status for end in bench.ends] == ["retrying", "retrying", "failed"]
+    assert bench.failures == bench.ends[2:]
     assert [end.wait_s >= 0 for end in bench.ends] == [True, False, False], "only a first attempt has waited"
 
 
