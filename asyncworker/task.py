@@ -42,7 +42,7 @@ class Call(msgspec.Struct, frozen=True):
         """Return how calls of a task are enqueued where nobody says otherwise."""
         sent = {name: value for name in SENT if (value := getattr(task, name)) != getattr(DEFAULTS, name)}
         own = {name: getattr(task, name) for name in ("queue", "priority", "on_conflict", "when_full", "durable")}
-        return cls(**own, options=sent)
+        return cls(**own, delay=task.debounce or 0.0, options=sent)
 
     def bare(self) -> Call:
         """Return only where it goes, without what is special about this call."""
@@ -64,6 +64,10 @@ class Call(msgspec.Struct, frozen=True):
                 options["until_s"] = options.pop("deadline").astimezone(UTC).timestamp()
         said = {name: value for name, value in (options | own).items() if name in TaskOptions.__struct_fields__}
         options_of({name: value for name, value in said.items() if value is not None})
+        if options.get("debounce") and not own.keys().isdisjoint({"delay", "at"}):
+            raise BadParameters("debounce= is a delay of its own: give no delay= or at= with it")
+        if "debounce" in rest:
+            own["delay"] = rest["debounce"] or 0.0
         call = msgspec.structs.replace(self, **own, options=options)
         if call.delay and call.at is not None:
             raise BadParameters("give delay= or at=, not both")

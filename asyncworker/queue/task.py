@@ -31,7 +31,8 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     so many seconds after it was enqueued is ``expired`` instead. ``deadline``: so many seconds after it was enqueued
     no attempt begins, and none goes on. ``unique``: a key that one job of the namespace at a time may have, until it
     is over; ``on_conflict`` says whether enqueueing another gives the handle of the one that is there or raises.
-    ``when_full``: enqueueing into a queue that is full waits until there is room, or raises. ``durable``: where a job
+    ``debounce``: of calls with the same ``unique`` key that come within so many seconds of one another only the last is
+    made, so long after it. ``when_full``: enqueueing into a queue that is full waits until there is room, or raises. ``durable``: where a job
     must be when enqueueing it returns: with the server, on a replica as well, on disk, or in an outbox. ``limit``, ``rate``: how
     many run at once, and how often one starts, in the whole fleet. ``allow_failure``: a job runs whatever became of those
     that it waits for; else one of them that did not succeed fails it, for reason ``dependency``.
@@ -53,6 +54,7 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     expires: float | None = None
     deadline: float | None = None
     unique: str | None = None
+    debounce: float | None = None
     on_conflict: Literal["return", "raise"] = "return"
     when_full: Literal["block", "reject"] = "block"
     durable: Literal["memory", "replica", "disk", "outbox"] = "memory"
@@ -74,6 +76,8 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 raise BadParameters(f"{name} must be seconds, 0 or more, not {value!r}")
         if self.unique is not None and (type(self.unique) is not str or not 0 < len(self.unique) <= LONGEST_KEY):
             raise BadParameters(f"unique must be a text of 1..{LONGEST_KEY} characters, not {self.unique!r}")
+        if self.debounce is not None and self.unique is None:
+            raise BadParameters("debounce needs unique=: the key whose calls become one")
         for name, kind in LIMITS.items():
             if not isinstance(getattr(self, name), kind | None):
                 raise BadParameters(f"{name} must be a {kind.__name__}(…), not {getattr(self, name)!r}")
@@ -84,11 +88,20 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 raise BadParameters(f"{name} must be one of {', '.join(words)}, not {word!r}")
 
 
-SECONDS = ("timeout", "retry_backoff", "retry_backoff_max", "result_ttl", "failure_ttl", "expires", "deadline")
+SECONDS = (
+    "timeout",
+    "retry_backoff",
+    "retry_backoff_max",
+    "result_ttl",
+    "failure_ttl",
+    "expires",
+    "deadline",
+    "debounce",
+)
 LONGEST_KEY = 1000
 LIMITS = {"limit": Limit, "rate": Rate}
 WORDS = {"on_conflict": ("return", "raise"), "when_full": ("block", "reject"), "durable": (*LEVELS, "outbox")}
-SENT = ("expires", "deadline", "unique", "max_deliveries", "allow_failure")
+SENT = ("expires", "deadline", "unique", "debounce", "max_deliveries", "allow_failure")
 """Task options that go with each job where they are not the default, for the broker has a part in them."""
 
 PORTABLE = frozenset(

@@ -1,4 +1,4 @@
-"""What the functions of ``redis.lua`` do about limits and rates; with those of `redis_scenarios`, all there are."""
+"""What the functions of ``redis.lua`` do about limits, rates and debounced calls; with those of `redis_scenarios`, all there are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from asyncworker.queue.body import pack_body
+from asyncworker.queue.job import Job
 from asyncworker.queue.limit import Limit, Rate
 from tests.support.redis_scenarios import SCENARIOS, scenario
 from tests.support.redis_script import Ear, Script
@@ -468,6 +469,68 @@ def a_job_may_be_given_its_gates_later(s: Script) -> None:
     s.cancel(jobs[2].id)
     assert s.claim("e1", 9, (jobs[2].id, "g", 0, msgspec.msgpack.encode(third))) == [jobs[0].id]
     assert s.state(jobs[2].id) == "c"
+
+
+# ------------------------------------------------------------------------------------------------ debounced calls
+
+
+def debounced(s: Script, payload: bytes = b"call", **more: Any) -> Job:
+    options = {"unique": "k", "debounce": 5, **more.pop("options", {})}
+    return s.job(payload=payload, options=options, **{"delay_s": 5, **more})
+
+
+@scenario
+def a_later_call_takes_the_place_of_one_that_waits(s: Script) -> None:
+    s.join()
+    first = debounced(s, b"first", priority=3)
+    s.put(first)
+    s.now += 3000
+    last = debounced(s, b"last", queue="p", options={"expires": 60})
+    assert s.send(last) == [1, f"0u{first.id}".encode()]
+    assert s.look(last.id) == [None]
+    assert (s.redis("ZCARD", "d:q"), bells(s, "p")) == (0, {f"5{first.id}": s.now + 5000})
+    assert s.note(first.id) == {"b": s.now}
+    s.fcall("wait", "me", first.id)
+    s.now += 1000
+    assert s.send(debounced(s, b"more", options={"expires": 60})) == [1, f"0u{first.id}".encode()]
+    assert s.note(first.id) == {"b": s.now, "w": ["me"]}
+    s.now += 5000
+    answer = s.step("e1", 1)
+    assert answer[3] == [first.id]
+    assert b"more" in answer[4][0]
+
+
+@scenario
+def a_call_that_comes_too_late_is_one_of_its_own(s: Script) -> None:
+    s.join()
+    (first,) = s.put(debounced(s))
+    s.now += 5000
+    assert s.claim("e1", 1) == [first]
+    (second,) = s.put(debounced(s))
+    assert s.send(s.job(options={"unique": "k"})) == [1, f"0u{second}".encode()]
+    s.step("e1", 0, (first, "r", 60_000, b"why"))
+    assert s.send(debounced(s)) == [1, f"0u{second}".encode()]
+    s.now += 5000
+    s.claim("e1", 1)
+    s.step("e1", 0, (second, "r", 60_000, b"why"))
+    (third,) = s.put(debounced(s))
+    assert s.state(second) == "retrying", "what has begun is not taken over"
+    s.cancel(second)
+    assert s.hash("u") == {"k": third.encode()}, "its key is another's by now"
+    s.cancel(third)
+    assert s.hash("u") == {}
+
+
+@scenario
+def a_replayed_call_is_no_later_one(s: Script) -> None:
+    s.join()
+    (first,) = s.put(debounced(s))
+    s.now += 5000
+    s.claim("e1", 1)
+    s.step("e1", 0, (first, "f", 60, b"x"))
+    (second,) = s.put(debounced(s))
+    assert s.fcall("replay", first) == [1]
+    assert (s.state(first), s.state(second)) == ("queued", "scheduled")
 
 
 @scenario

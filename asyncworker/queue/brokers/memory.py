@@ -281,6 +281,8 @@ class MemoryBroker(Broker, Admin):
         """Take one job in: a parent into its feeder's hands, any other to wait; *links*: what a dead letter waited for."""
         if job.id in self._jobs or self._ended(job.id):
             return Receipt.KNOWN
+        if renewed := self._renew(job):
+            return renewed
         family, feeder = self._family(job.id), self._epochs.get(job.hold)
         if (job.hold and not feeder) or (parent_of(job.id) and (family is None or family.over)):
             return Receipt.CLOSED
@@ -308,6 +310,16 @@ class MemoryBroker(Broker, Admin):
         else:
             self._later(entry, due_ms, now_ms)
         return Receipt.ACCEPTED
+
+    def _renew(self, job: Job) -> Twin | None:
+        """Let a debounced call take the place of the one of its key that waits for its time, under that one's id."""
+        twin = self._jobs.get(self._twins.get(job.options.get("unique") or "", ""))
+        if twin is None or twin.state is not State.SCHEDULED or not (job.options.get("debounce") and job.delay_s):
+            return None
+        self._lift(twin)
+        twin.job, twin.born_ms = msgspec.structs.replace(job, id=twin.job.id), self._now_ms()
+        self._later(twin, twin.born_ms + round(job.delay_s * 1000), twin.born_ms)
+        return Twin(twin.job.id)
 
     def _hold_back(self, entry: _Entry, links: _Links, due_ms: int) -> None:
         """Let a job wait for those of its formers that are not over; one asked for again has lost those who succeeded."""
@@ -359,7 +371,8 @@ class MemoryBroker(Broker, Admin):
 
     def _refusal(self, job: Job) -> Receipt | Twin | Missing | None:
         """Return why a job that comes from outside cannot be taken in now."""
-        if twin := self._twins.get(job.options.get("unique") or ""):
+        twin = self._twins.get(job.options.get("unique") or "")
+        if twin and not job.options.get("debounce"):
             return Twin(twin)
         queue = self._queues[job.queue]
         waiting = queue.queued + len(queue.delayed) + self._gates.waiting[job.queue]
@@ -516,7 +529,7 @@ class MemoryBroker(Broker, Admin):
         found = entry.found(state, record)
         self._lift(entry)
         del self._jobs[entry.job.id]
-        if key := entry.job.options.get("unique"):
+        if (key := entry.job.options.get("unique")) and self._twins.get(key) == entry.job.id:
             del self._twins[key]
         self._queues[entry.job.queue].counts[state] += 1
         if entry.told:

@@ -589,7 +589,7 @@ local function finish(id, body, state, record, number)
     end
   end
   local key = key_of(body)
-  if key then
+  if key and call('HGET', locks, key) == id then
     call('HDEL', locks, key)
   end
   if has(body, PARENT + AFTER) and call('EXISTS', tag .. 'z:' .. id) == 0 then
@@ -826,7 +826,7 @@ end
 local function refusal(queue, body)
   local key = key_of(body)
   local twin = key and call('HGET', locks, key)
-  if twin and call('HEXISTS', bodies, twin) == 1 then
+  if twin and not read_options(body).debounce and call('HEXISTS', bodies, twin) == 1 then
     return 'u' .. twin
   end
   if not has(body, AFTER) and room_in(queue) < 1 then
@@ -849,10 +849,32 @@ local function take_plain(queue, level, id, body)
   wake(queue)
 end
 
+-- A debounced call takes the place of the one of its key that still waits for its time, under that one's id.
+local function renew(body, delay)
+  local key = delay > 0 and key_of(body)
+  local twin = key and read_options(body).debounce and call('HGET', locks, key)
+  local old = twin and call('HGET', bodies, twin)
+  if not old or note_of(twin).a or call('ZREM', tag .. 'd:' .. queue_of(old), level_of(old) .. twin) == 0 then
+    return nil
+  end
+  call('HSET', bodies, twin, body)
+  if has(body, TIMED) then
+    local note = note_of(twin)
+    note.b = now
+    save(twin, note)
+  end
+  later(twin, body, now + delay)
+  return twin
+end
+
 -- Take in one job that is a child, a parent, delayed or otherwise special; returns why not.
 local function take_one(queue, id, body, delay, at, holder, formers)
   if is_known(id) then
     return 'k'
+  end
+  local twin = renew(body, delay)
+  if twin then
+    return 'u' .. twin
   end
   local parent = family_of(id)
   if parent and not is_taking(parent) then
