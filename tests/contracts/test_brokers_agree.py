@@ -34,6 +34,9 @@ actions = st.one_of(
     st.tuples(st.just("limited"), st.sampled_from("ab"), st.integers(4, 5), st.sampled_from([0, 0, 60])),
     st.tuples(st.just("parent"), number),
     st.tuples(st.just("child"), number, number),
+    st.tuples(
+        st.just("after"), number, number, st.sampled_from([{}, {"allow_failure": True}, {"inputs": 2}]), st.booleans()
+    ),
     st.tuples(st.just("again"), number),
     st.tuples(st.just("step"), number, st.integers(1, 4), st.lists(st.sampled_from([None, *OPS]), max_size=6)),
     st.tuples(st.just("step"), number, st.integers(1, 4), st.lists(st.sampled_from([None, *OPS]), max_size=6)),
@@ -104,6 +107,8 @@ class Pair:
             await self.put(self.worlds[0].new_id(), options=options, priority=about[1], delay_s=about[2])
         elif kind == "parent":
             await self.put(self.worlds[0].new_id(), hold=about[0] % 3)
+        elif kind == "after":
+            await self.after(*about)
         elif kind == "child":
             if self.parents:
                 child = child_id(self.parents[about[0] % len(self.parents)], about[1] % 5)
@@ -120,6 +125,13 @@ class Pair:
             if await self.is_alive(job_id):
                 await {"again": self.put, "cancel": self.cancel, "wait": self.wait}[kind](job_id)
 
+    async def after(self, first: int, second: int, options: dict[str, Any], late: bool) -> None:
+        """Enqueue a job that waits for two others; children, which go when their parent does, are not waited for."""
+        if former := [job_id for job_id in self.ids if parent_of(job_id) is None]:
+            after = dict.fromkeys(former[place % len(former)] for place in (first, second))
+            delay_s = 60 if late else 0
+            await self.put(self.worlds[0].new_id(), after=tuple(after), options=options, delay_s=delay_s)
+
     async def cancel(self, job_id: str) -> None:
         await self.both(lambda n, world: world.broker.cancel(job_id))
 
@@ -134,6 +146,7 @@ class Pair:
     async def wait(self, job_id: str) -> None:
         await self.both(lambda n, world: world.broker.wait([job_id], 0))
         await self.both(lambda n, world: world.broker.wait([f"{job_id}:1"], 0))
+        await self.both(lambda n, world: world.broker.wait([f"{job_id}.1"], 0))
 
     async def step(self, who: int, want: int, ops: list[Op | None]) -> None:
         hand = self.hands[who]
@@ -177,7 +190,7 @@ class Pair:
                 one
                 and (one.id, one.state, one.record if one.state != "failed" else 0)
                 + (
-                    (one.attempt, one.deliveries, one.payload, one.priority, one.children)
+                    (one.attempt, one.deliveries, one.payload, one.priority, one.children, one.after, one.waits_for)
                     if not one.state.terminal
                     else ()
                 )
