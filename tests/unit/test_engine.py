@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from asyncworker import Context, Engine, State, errors
+from asyncworker.events import Decided
 from asyncworker.queue.codec import Ids, pack_call
 from asyncworker.queue.job import Job, WorkerCard
 
@@ -387,6 +388,42 @@ async def test_map_here_needs_no_queue(engine: Engine) -> None:
         return n * n
 
     assert [out async for out in engine.map(square, range(10), ordered=True)] == [n * n for n in range(10)]
+
+
+async def test_how_many_at_once_is_found_and_told(engine: Engine) -> None:
+    told: list[Decided] = []
+    end = engine.bus.listen(Decided, told.append)
+
+    @engine.task(result_ttl=0)
+    async def quick() -> None: ...
+
+    async def double(number: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * number
+
+    await quick.enqueue_many([()] * 3000)
+    async with asyncio.timeout(20):
+        while not told:
+            await quick.enqueue_many([()] * 100)
+        assert sorted([out async for out in engine.map(double, range(500))]) == list(range(0, 1000, 2))
+    end()
+    assert told[0].name == "task quick"
+    assert "start-up" in told[0].because
+    assert told[0] in list(engine.optimizer.decisions)
+    assert engine.optimizer.learned.keys() >= {"task quick", double.__qualname__}
+
+
+async def test_a_number_that_was_given_is_not_decided_about(namespace: str) -> None:
+    engine = Engine("memory://", namespace=namespace, concurrency=7)
+
+    @engine.task(result_ttl=0)
+    async def quick() -> None: ...
+
+    async with engine:
+        await quick.enqueue_many([()] * 2000)
+        await engine.drain()
+    assert list(engine.optimizer.decisions) == []
+    assert engine.optimizer.learned == {}
 
 
 async def test_a_cron_task_is_a_task_too(engine: Engine) -> None:

@@ -114,3 +114,17 @@ def test_the_last_thousand_decisions_are_kept() -> None:
     decisions.add("pool", 7, 7, "no change")
     assert len(decisions) == 1000
     assert next(iter(decisions)).old == 1001
+
+
+def test_calls_that_take_long_are_not_waited_for() -> None:
+    async def main() -> float:
+        limiter = AdaptiveLimiter(UslPolicy())
+
+        async def call() -> None:
+            async with limiter:
+                await asyncio.sleep(10.0)
+
+        await asyncio.gather(*(call() for _ in range(100)))
+        return asyncio.get_running_loop().time()
+
+    assert virtual_loop.run(main()) < 13.0, "four at once would have taken 250 s"
