@@ -120,11 +120,6 @@ class Crew:
                 else:
                     self.idlest[0].retire()
 
-    async def start(self, name: str) -> None:
-        """Start one more."""
-        async with self._changing:
-            await self._start(name)
-
     async def leave(self, *workers: WorkerProcess) -> None:
         """Let them drain, and return when they have ended; kill those that hang."""
         now = self._clock.monotonic()
@@ -163,7 +158,17 @@ class Crew:
         try:
             await asyncio.wait([making])
         finally:  # who is cancelled meanwhile leaves no process that nobody knows
+            await self._take_in(name, making)
+
+    async def _take_in(self, name: str, making: asyncio.Future[WorkerProcess]) -> None:
+        try:
             worker = self.workers[name] = await making
+        except OSError as exc:
+            again = self.crashes.died(name, 0.0) or LOOK_S
+            self.due[name] = self._clock.monotonic() + again
+            log.error("%s cannot be started: %s; again in %g s", name, exc, again)  # noqa: TRY400 - it is foreseen
+            return
+        finally:
             self._making.discard(name)
         for other in self.workers.values():
             if other.outgoing and other.successor is None:

@@ -226,6 +226,21 @@ async def test_s30_a_crash_loop_backs_off_and_is_red() -> None:
         assert manager.get_worker_stats()["dead_workers"] == 0
 
 
+async def test_s30_what_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, tries = crew_module.WorkerProcess, []
+
+    def fails_twice(*given: Any) -> Any:
+        tries.append(given)
+        if len(tries) < 3:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return start(*given)
+
+    monkeypatch.setattr(crew_module, "WorkerProcess", fails_twice)
+    async with managed(min_workers=1) as manager:
+        assert await working(manager, 1) == ["worker-1"]
+    assert len(tries) == 3
+
+
 async def test_s29_who_prints_without_end_is_not_held_up(capfd: pytest.CaptureFixture[str]) -> None:
     async with managed(min_workers=1, BEHAVE="chatty") as manager:
         await working(manager, 1)
