@@ -118,19 +118,22 @@ class Metered(Coroutine[Any, Any, Any]):
     Args:
         parent: whose critical path this may lie on: who awaits it (``nested``), or who started it as a task.
 
-    Cost: two clock readings and about half a microsecond a step.
+    Who steps it steps a generator at once: ``send`` is that generator's own, and there is no ``__next__``, which asyncio
+    would rather call. Between two steps no line of Python runs but the generator's, on local names.
+
+    Cost: two clock readings and about a quarter of a microsecond a step.
     """
 
     __slots__ = (
-        "__name__", "__qualname__", "_coro", "_meter", "_nested", "_parent", "_plain", "_send", "awaited", "child",
+        "__name__", "__qualname__", "_closing", "_coro", "_generator", "_meter", "_nested", "_parent", "awaited", "child",
         "children", "created_at", "delegated", "ended_at", "inner", "inner_ready", "left_at", "longest", "on_loop",
-        "path", "ready", "record", "steps",
+        "path", "ready", "record", "send", "steps",
     )  # fmt: skip
 
     def __init__(
         self, coro: Coroutine[Any, Any, Any], meter: Meter, record: Record, parent: Metered | None, *, nested: bool
     ) -> None:
-        self._coro, self._send, self._meter, self.record = coro, coro.send, meter, record
+        self._coro, self._meter, self.record = coro, meter, record
         self._parent, self._nested = parent, nested
         self.__name__ = getattr(coro, "__name__", record.frame[0])
         self.__qualname__ = getattr(coro, "__qualname__", record.frame[0])
@@ -138,8 +141,11 @@ class Metered(Coroutine[Any, Any, Any]):
         self.path: dict[Stack, float] = {}
         self.steps = self.children = 0
         self.on_loop = self.inner = self.inner_ready = self.ready = self.awaited = self.longest = 0.0
-        self._plain, self.delegated = True, False
+        self.delegated = self._closing = False
         self.ended_at = 0.0
+        self._generator = self._stepped()
+        self.send = self._generator.send  # type: ignore[method-assign]  # a slot in the place of the method
+        self.send(None)  # up to where steps begin, so that it can also be thrown at
         self.created_at = self.left_at = perf_counter()
 
     def __repr__(self) -> str:
@@ -169,66 +175,81 @@ class Metered(Coroutine[Any, Any, Any]):
     def cr_suspended(self) -> bool:
         return bool(getattr(self._coro, "cr_suspended", False))
 
-    def send(self, value: Any = None) -> Any:
-        meter, record = self._meter, self.record
-        outer, meter.active = meter.active, self
-        record.turn = turn = record.turn - 1
-        cpu = thread_time() if turn < 0 else 0.0
-        began = perf_counter()
-        if self._plain:
-            self.ready += began - self.left_at
-        elif not self.delegated:
-            self._waited(began)
-        self.delegated = ended = failed = False
-        try:
-            result = self._send(value)
-            self._plain = result is None and not self.delegated
-            return result
-        except BaseException as exc:
-            ended, failed = True, not isinstance(exc, StopIteration)
-            raise
-        finally:
-            self.left_at = now = perf_counter()
+    def _stepped(self) -> Generator[Any, Any, Any]:
+        """Step what is wrapped, each time that this is stepped."""
+        coro, meter, record, nested, clock = self._coro, self._meter, self.record, self._nested, perf_counter
+        step = send = coro.send
+        error: BaseException | None = None
+        result, plain = None, True
+        steps, accounted, turn = 0, 0, record.turn
+        on_loop = ready = longest = left = 0.0
+        while error is None:
+            try:
+                value = yield result
+            except GeneratorExit:
+                if not self._closing:  # it is forgotten, and so is the coroutine
+                    raise
+                left, error = clock(), GeneratorExit()
+                break
+            except BaseException as exc:
+                step, value = coro.throw, exc
+            outer = meter.active
+            meter.active = self
+            turn -= 1
+            cpu = thread_time() if turn < 0 else 0.0
+            began = clock()
+            if plain:
+                ready += began - (left or self.created_at)
+            elif self.delegated:
+                self.delegated = False
+            else:
+                self._waited(began, left)
+            try:
+                result = step(value)
+            except BaseException as exc:
+                error = exc
+            left = clock()
             meter.active = outer
-            took = now - began
-            self.on_loop += took
-            self.steps += 1
-            if took > self.longest:  # noqa: PLR1730 - a call of max costs as much as a clock
-                self.longest = took
+            took = left - began
+            on_loop += took
+            self.steps = steps = steps + 1
+            if took > longest:  # noqa: PLR1730 - a call of max costs as much as a clock
+                longest = took
             if turn < 0:
-                self._clocked(took, thread_time() - cpu)
-            if self._nested and outer is not None:
+                turn, accounted = self._clocked(took, thread_time() - cpu), steps
+            if nested and outer is not None:
                 outer.inner += took
-                outer.delegated = not ended
-            if ended:
-                self._end(failed=failed)
-
-    __next__ = send
+                outer.delegated = error is None
+            plain = result is None and not self.delegated
+            step = send
+        record.turn -= steps - accounted
+        self.on_loop, self.longest, self.left_at = on_loop, longest, left
+        self.ready += ready
+        self._end(failed=not isinstance(error, StopIteration))
+        try:
+            if isinstance(error, StopIteration):
+                return error.value
+            if not self._closing:
+                raise error
+        finally:
+            error = None  # its traceback holds this frame
 
     def throw(self, *error: Any) -> Any:
-        self._send = lambda _: self._coro.throw(*error)
-        try:
-            return self.send()
-        finally:
-            self._send = self._coro.send
+        return self._generator.throw(*error)
 
     def close(self) -> None:
         self._coro.close()
-        if not self.ended_at:
-            self.left_at = perf_counter()
-            self._end(failed=True)
+        self._closing = True
+        self._generator.close()
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return self
+        return self._generator
 
-    def __iter__(self) -> Metered:
-        return self
-
-    def _waited(self, began: float) -> None:
+    def _waited(self, began: float, left: float) -> None:
         """Share out the wait that has just ended, between awaiting and being ready."""
-        gap, lag = began - self.left_at, self._meter.lag
+        gap, lag = began - left, self._meter.lag
         child, self.child = self.child, None
-        if child is not None and child.ended_at > self.left_at and began - child.ended_at <= max(AT_ONCE_S, 3 * lag):
+        if child is not None and child.ended_at > left and began - child.ended_at <= max(AT_ONCE_S, 3 * lag):
             delay = began - child.ended_at
             shared = min(gap - delay, child.ended_at - child.created_at)
             self.take(child, shared)
@@ -238,13 +259,15 @@ class Metered(Coroutine[Any, Any, Any]):
         self.ready += delay
         self.awaited += gap - delay
 
-    def _clocked(self, took: float, cpu: float) -> None:
+    def _clocked(self, took: float, cpu: float) -> int:
+        """Take in the CPU time of a step; returns in how many steps it is read again."""
         record = self.record
         record.clocked += 1
         record.clocked_loop += took
         record.cpu += min(cpu, took)
         dear = record.clocked_loop > CLOCK_FROM_S * record.clocked
         record.turn = 0 if dear or record.clocked < CLOCK_FIRST else CLOCK_ONE_IN - 1
+        return record.turn
 
     def take(self, other: Metered, seconds: float) -> None:
         """Lay *seconds* of the path of another on one's own, in its proportions."""
