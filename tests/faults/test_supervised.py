@@ -224,11 +224,13 @@ async def test_f23_s30_a_killed_daemons_workers_hand_back_and_are_gone_and_the_n
                 assert await over(second) == 0, running.said
 
 
-async def test_s31_two_signals_end_it_fast_and_one_renews_its_workers(seed: int) -> None:
+async def test_s31_e18_two_signals_end_it_fast_and_one_renews_its_workers(seed: int) -> None:
     with server() as redis:
         async with fleet(redis, seed, workers=0) as running:
             with daemon(running) as process:
                 before = await members(redis, 2)
+                said = [" ".join(psutil.Process(pid).cmdline()) for pid in before]
+                assert not any(redis.url in words for words in said), "where the broker is stands in no command line"
                 process.send_signal(signal.SIGHUP)
 
                 async def renewed() -> bool:
@@ -254,17 +256,6 @@ async def test_s31_two_signals_end_it_fast_and_one_renews_its_workers(seed: int)
             assert not redis.epochs()
             (job,) = await running.engine.broker.find(running.ids)
             assert (job.state, job.attempt, job.deliveries) == ("queued", 0, 0)
-
-
-async def test_e18_no_workers_command_line_tells_where_the_broker_is(seed: int) -> None:
-    with server() as redis:
-        async with fleet(redis, seed, workers=0) as running:
-            with daemon(running) as process:
-                workers = await members(redis, 2)
-                for pid in workers:
-                    assert redis.url not in " ".join(psutil.Process(pid).cmdline())
-                process.terminate()
-                assert await over(process) == 0, running.said
 
 
 async def test_s26_the_first_job_of_a_fleet_of_nobody_is_done(seed: int) -> None:
