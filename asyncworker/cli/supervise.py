@@ -14,11 +14,13 @@ from asyncworker.cli.command import Call
 from asyncworker.cli.line import duration
 from asyncworker.cli.log import log, tell
 from asyncworker.daemon.metrics import MetricsServer, WorkerMetrics
+from asyncworker.daemon.process import ProcessMetrics
 from asyncworker.engine import Engine
 from asyncworker.errors import SettingsError
 from asyncworker.events import Decided
 from asyncworker.fleet.manager import DynamicWorkerManager
 from asyncworker.fleet.report import Report
+from asyncworker.queue.archive import Archive, Deciding
 from asyncworker.secret import mask_url
 from asyncworker.settings import Settings, environment
 from asyncworker.tune.sensors.jobs import JobsSensor
@@ -70,11 +72,13 @@ async def supervise(call: Call, engine: Engine, number: int | None) -> int:
         if settings.metrics_port is not None:
             sensor = JobsSensor(engine.bus, engine.tasks, frozenset(engine.queues))
             metrics = WorkerMetrics(engine.broker, list(engine.queues), sensor, asyncio.get_running_loop())
-            server = MetricsServer(metrics, settings.metrics_port)
+            server = MetricsServer(metrics, settings.metrics_port, ProcessMetrics(engine, None, manager.decisions))
             opened.callback(server.close)
             notes.append(server.url)
         log.info("%s", banner(engine, manager, notes))
         stopped = opened.enter_context(signals(engine, manager))
+        if engine.keep is not None:
+            await opened.enter_async_context(Archive(engine.keep, Deciding(manager.decisions)))
         await opened.enter_async_context(manager)
         waiting = [asyncio.ensure_future(manager.wait()), asyncio.ensure_future(stopped.wait())]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

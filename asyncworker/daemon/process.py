@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from asyncworker.daemon.instruments import Instruments
 from asyncworker.engine import Engine
+from asyncworker.tune.decisions import Decisions
 from asyncworker.tune.histogram import LogHistogram
 from asyncworker.tune.sensors.memory import MemoryOptimizer
 from asyncworker.tune.sensors.sensor import Durations, Readable, Reading, Timed
@@ -50,10 +51,11 @@ class ProcessMetrics(Collector):
 
     Args:
         instruments: None where they are switched off.
+        decisions: what is told of; else those of the engine's own optimizer.
     """
 
-    def __init__(self, engine: Engine, instruments: Instruments | None) -> None:
-        self._engine, self._instruments = engine, instruments
+    def __init__(self, engine: Engine, instruments: Instruments | None, decisions: Decisions | None = None) -> None:
+        self._engine, self._instruments, self._decisions = engine, instruments, decisions
         self._memory = instruments.memory if instruments else MemoryOptimizer()
 
     def describe(self) -> Iterable[Metric]:
@@ -68,7 +70,7 @@ class ProcessMetrics(Collector):
         yield from told(sensors)
 
     def _sizes(self) -> Iterator[Metric]:
-        decisions = self._engine.optimizer.decisions
+        decisions = self._engine.optimizer.decisions if self._decisions is None else self._decisions
         limit = GaugeMetricFamily("asyncworker_concurrency_limit", "How many at once.", labels=("limiter",))
         inflight = GaugeMetricFamily("asyncworker_concurrency_inflight", "How many now.", labels=("limiter",))
         for name, thing in sorted(decisions.things().items()):

@@ -72,6 +72,17 @@ class Learner(Protocol):
         ...
 
 
+class Deciding:
+    """One who decides and learns nothing, and does not go on from what others decided."""
+
+    def __init__(self, decisions: Decisions) -> None:
+        self.decisions = decisions
+        self.learned: dict[str, dict[str, Any]] = {}
+
+    def remember(self, learned: Mapping[str, dict[str, Any]]) -> None:
+        """Do nothing."""
+
+
 class Archive:
     """Keep what one learner decides and learns, as long as anybody is inside ``async with``; used by one event loop.
 
@@ -117,6 +128,8 @@ class Archive:
 
     async def load(self) -> None:
         """Let the learner go on from what is kept; without it where the keep does not answer in time."""
+        if isinstance(self._learner, Deciding):
+            return
         try:
             async with asyncio.timeout(PATIENCE_S):
                 kept = await self._keep.values(LEARNED)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -15,9 +16,24 @@ from typing import Any
 
 import pytest
 
-from asyncworker import AsyncWorkerOptimizer
+from asyncworker import AsyncWorkerOptimizer, Engine
 from asyncworker.queue.archive import Archive, open_keep
-from tests.support.command import call, environment
+from asyncworker.queue.codec import Ids, pack_call
+from asyncworker.queue.job import Job
+from tests.support.command import call, environment, run, started
+
+SHOP = """
+import asyncio
+
+from asyncworker import Engine
+
+engine = Engine()
+
+
+@engine.task()
+async def nap():
+    await asyncio.sleep(0.02)
+"""
 
 CHANGES = (
     ("task mail", 4, 8, "start-up: 120/s at 4, still growing"),
@@ -167,3 +183,30 @@ def test_a_terminal_gets_colours_and_the_last_ones(
     told = on_terminal("explain", *place, *colour, cwd=tmp_path)
     assert "22 earlier ones: --all shows them" in told
     assert ("\x1b[31m" in told, "\x1b[32m" in told) == (some, some)
+
+
+def test_a_restarted_worker_goes_on_from_what_it_learned_and_a_supervisor_is_explained_too(
+    redis_url: str, namespace: str, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    place = ("--broker", redis_url, "--namespace", namespace)
+    asyncio.run(enqueue(redis_url, namespace, 1500))
+    assert run("worker", "shop", *place, "--burst", cwd=tmp_path)[0] == 0
+    asyncio.run(enqueue(redis_url, namespace, 1500))
+    with started("daemon", "shop", *place, "--min-workers", "0", "--max-workers", "1", cwd=tmp_path) as running:
+        deadline = time.monotonic() + 60
+        while json.loads(call("jobs", "--json", *place, cwd=tmp_path)[1])["queues"]["default"]["succeeded"] < 3000:
+            assert time.monotonic() < deadline, running.said
+            time.sleep(0.05)
+        running.signal(signal.SIGTERM)
+        assert running.end()[0] == 0
+    told = json.loads(call("explain", "--json", *place, cwd=tmp_path)[1])
+    first, *_ = naps = [one for one in told["decisions"] if one["name"] == "task nap"]
+    assert "start-up" in first["because"]
+    assert {one["name"] for one in told["sizes"]} >= {"task nap", "workers"}
+    assert all(one["old"] > first["old"] for one in naps if one["source"] != first["source"])
+
+
+async def enqueue(url: str, namespace: str, jobs: int) -> None:
+    async with Engine(url, namespace=namespace) as engine:
+        await engine.broker.enqueue([Job(Ids()(), "default", pack_call("nap", (), {})) for _ in range(jobs)])

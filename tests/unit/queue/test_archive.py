@@ -10,7 +10,7 @@ import pytest
 
 from asyncworker.errors import KeepError, UnknownName
 from asyncworker.queue import archive as module
-from asyncworker.queue.archive import Archive, history, open_keep
+from asyncworker.queue.archive import Archive, Deciding, history, open_keep
 from asyncworker.queue.keeps.memory import MemoryKeep
 from asyncworker.testing import FrozenClock
 from asyncworker.tune.decisions import Decisions
@@ -183,3 +183,13 @@ async def test_a_place_is_a_url_or_a_path(tmp_path: Path) -> None:
         assert await keep.last("log", 1) == [b"1"]
     with pytest.raises(UnknownName):
         open_keep("ftp://h", "n")
+
+
+async def test_who_learns_nothing_is_given_nothing_but_what_it_decides_is_kept(keep: Moody, learner: Learner) -> None:
+    async with Archive(keep, learner):
+        learner.decisions.add("mail", 1, 2, "more")
+    decisions = Decisions()
+    async with Archive(keep, Deciding(decisions)):
+        decisions.add("workers", 1, 2, "9 wait")
+    assert [one.name for one in decisions] == ["workers"]
+    assert {one.name for one in (await history(keep)).decisions} == {"mail", "workers"}
