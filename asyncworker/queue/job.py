@@ -17,6 +17,12 @@ PRIORITIES = range(10)
 DEFAULT_PRIORITY = 5
 
 
+MAX_DELIVERIES = 3
+APART = 10
+"""Workers that may die with a job in hand after its ``max_deliveries``: it runs in a process of its own then, so that it
+was hardly the cause."""
+
+
 class State(StrEnum):
     """Where a job is. The last four are terminal: exactly one of them is reached, once."""
 
@@ -169,6 +175,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     error_type: str = ""
     error_text: str = ""
     detail: Any = None
+    queue: str = ""
 
 
 class Counted(msgspec.Struct, frozen=True):

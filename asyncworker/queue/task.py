@@ -11,7 +11,7 @@ import msgspec
 from asyncworker.errors import BadParameters, DecodeError, SettingsError, UnknownName
 from asyncworker.queue.context import Context
 from asyncworker.queue.durability import LEVELS
-from asyncworker.queue.job import DEFAULT_PRIORITY, PRIORITIES
+from asyncworker.queue.job import DEFAULT_PRIORITY, MAX_DELIVERIES, PRIORITIES
 from asyncworker.queue.limit import AT_ONCE, OFTEN, Limit, Rate, key_of
 from asyncworker.registry import find
 from asyncworker.work.executors.executor import Executor
@@ -27,7 +27,7 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ``timeout`` is for one attempt (None: none). ``max_attempts`` counts the first; **any** exception runs the
     job again unless ``retry_on``, ``no_retry_on`` or ``retry_when(attempt, error)`` say otherwise.
     ``result_ttl`` and ``failure_ttl``: None keeps, 0 does not store. ``max_deliveries``: how many workers may
-    die with the job in hand before it fails as ``worker_lost``. ``expires``: a job whose first attempt has not begun
+    die with the job in hand before it is run in a process of its own; if that dies too, it fails as ``worker_lost``. ``expires``: a job whose first attempt has not begun
     so many seconds after it was enqueued is ``expired`` instead. ``deadline``: so many seconds after it was enqueued
     no attempt begins, and none goes on. ``unique``: a key that one job of the namespace at a time may have, until it
     is over; ``on_conflict`` says whether enqueueing another gives the handle of the one that is there or raises.
@@ -50,7 +50,7 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     retry_when: Callable[[int, BaseException], bool] | None = None
     result_ttl: float | None = 3600.0
     failure_ttl: float | None = 604800.0
-    max_deliveries: int = 3
+    max_deliveries: int = MAX_DELIVERIES
     expires: float | None = None
     deadline: float | None = None
     unique: str | None = None
@@ -141,6 +141,7 @@ class Definition(msgspec.Struct, frozen=True):
     options: TaskOptions
     signature: Signature
     gated: frozenset[str] = frozenset()  # options that name its gates
+    apart: Callable[..., Awaitable[Any]] | None = None  # calls it in a process of its own; None: it has to be here
 
     def check_rest(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of one call but the first, which another job gives; see `check`."""
@@ -241,12 +242,24 @@ class Tasks(Mapping[str, Definition]):
         call = self._executors[executor].bind(function)
         options = _named(name, options)
         gated = frozenset(field for field in LIMITS if getattr(options, field) is not None)
-        definition = Definition(name, call, options, Signature(function, Context), gated)
+        signature = Signature(function, Context)
+        definition = Definition(name, call, options, signature, gated, self._apart(function, signature))
         self._check_limits(definition)
         if executor == "process" and definition.signature.given_name:
             raise SettingsError(f"task {name!r} runs in a process of its own, where there is no Context to be had")
         self._known[name] = definition
         return definition
+
+    def _apart(self, function: Callable[..., Any], signature: Signature) -> Callable[..., Awaitable[Any]] | None:
+        """Return what calls a function in a process where nothing else runs, if that can find and call it."""
+        if signature.given_name or not inspect.isroutine(function):
+            return None
+        if "apart" not in self._executors:
+            self._executors["apart"] = find("executor", "process").ProcessExecutor(1)
+        try:
+            return self._executors["apart"].bind(function)
+        except SettingsError:
+            return None
 
     def _check_limits(self, definition: Definition) -> None:
         """Refuse limits by what is no parameter, and two limits of one name that are not the same."""

@@ -7,12 +7,13 @@ MessagePack through a socket that only the two processes hold, large buffers thr
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import inspect
 import os
 import socket
 from collections.abc import Callable
 from functools import cache
-from inspect import isroutine
 from typing import Any
 
 import msgspec
@@ -76,7 +77,10 @@ def _answer(data: bytes, segment: int) -> tuple[bytes, int]:
         whole = unload([*request.args, *request.kwargs.values()], request.freight, segment)
         args, names = whole[: len(request.args)], whole[len(request.args) :]
         places, kwargs = signature.convert(args, dict(zip(request.kwargs, names, strict=True)))
-        (value,), freight, back = load([function(*places, **kwargs)])
+        value = function(*places, **kwargs)
+        if inspect.iscoroutine(value):
+            value = asyncio.run(value)
+        (value,), freight, back = load([value])
         return encode(Answer(value, freight=freight)), back
     except BaseException as exc:
         return _told(exc), -1
@@ -98,5 +102,5 @@ def find(module: str, name: str) -> tuple[Callable[..., Any], Signature]:
     found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
-    function = found if isroutine(found) else getattr(found, "__wrapped__", found)
+    function = found if inspect.isroutine(found) else getattr(found, "__wrapped__", found)
     return function, Signature(function)

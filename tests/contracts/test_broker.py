@@ -14,7 +14,7 @@ import pytest
 from asyncworker.errors import JobNotFound, JobTooBig, LeaseLost
 from asyncworker.queue.admin import Admin
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, Ids, pack, unpack, unpack_record
-from asyncworker.queue.job import Ended, Op, Progress, Reason, Receipt, Record, Settled, State, Twin, child_id
+from asyncworker.queue.job import APART, Ended, Op, Progress, Reason, Receipt, Record, Settled, State, Twin, child_id
 from tests.support.brokers import TTL, Member, World, makes, until
 from tests.support.clock import FrozenClock
 
@@ -763,7 +763,7 @@ class TestEpoch:
 
     @pytest.mark.parametrize(("own", "argument", "lives"), [(1, 3, 1), (2, 1, 2), (4, 1, 4)])
     async def test_its_own_max_deliveries_goes_first(self, world: World, own: int, argument: int, lives: int):
-        job_id = await world.put_one(options={"max_deliveries": own})
+        job_id = await world.put_one(options={"max_deliveries": own - APART})
         for n in range(lives):
             member = await world.join()
             assert (await member.claim_one()).deliveries == n
@@ -925,7 +925,7 @@ class TestParents:
 
     async def test_who_feeds_and_works_dies(self, world: World, worker: Member, feeder: Member):
         parent, _ = await world.parent(feeder)
-        (child,) = await world.put(world.job(id=child_id(parent, 0), options={"max_deliveries": 1}))
+        (child,) = await world.put(world.job(id=child_id(parent, 0), options={"max_deliveries": 1 - APART}))
         assert (await feeder.claim_one()).id == child
         await feeder.leave(crashed=True)
         assert ids_of(await worker.claim(5)) == [parent]

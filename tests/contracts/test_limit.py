@@ -9,7 +9,7 @@ import pytest
 
 from asyncworker.queue.admin import Admin
 from asyncworker.queue.codec import pack
-from asyncworker.queue.job import Op, Receipt, State
+from asyncworker.queue.job import APART, Op, Receipt, State
 from asyncworker.queue.limit import Limit, Rate
 from tests.support.brokers import Member, World, makes
 from tests.support.clock import FrozenClock
@@ -121,7 +121,7 @@ class TestLimit:
 
     async def test_a_permit_comes_back_when_a_job_is_given_up(self, world: World, worker: Member):
         doomed = await world.join()
-        first, second = await world.put(count=2, options={**ONE, "max_deliveries": 1})
+        first, second = await world.put(count=2, options={**ONE, "max_deliveries": 1 - APART})
         await doomed.claim(1)
         await doomed.leave(crashed=True)
         assert await world.state(first) is State.FAILED

@@ -14,7 +14,7 @@ from asyncworker.errors import JobNotFound, ResultExpired, Retry, Snooze
 from asyncworker.job import JobHandle
 from asyncworker.queue.brokers.redis import RedisBroker
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, pack_call, unpack_record
-from asyncworker.queue.job import Ended, Job, State, WorkerCard
+from asyncworker.queue.job import APART, Ended, Job, State, WorkerCard
 from tests.faults.crew import QUEUE, Crew, crew, new_id
 from tests.faults.server import TAG, server
 from tests.support.proxy import proxy
@@ -227,16 +227,16 @@ async def test_f22_what_a_worker_does_not_know_is_left_to_others() -> None:
 
 
 async def test_f12_a_task_says_how_many_deaths_a_job_may_meet() -> None:
-    """Its own option counts, not the default of the worker that finds the dead."""
+    """Its own option counts, not the default of the worker that finds the dead; after it, workers run it apart."""
     with server() as redis:
         async with Engine(redis.url) as engine:
 
-            @engine.task(max_deliveries=5)
+            @engine.task(max_deliveries=1)
             async def patient() -> None: ...
 
             job = await patient.enqueue()
             card = WorkerCard(host="here", pid=1, queues=(QUEUE,), concurrency=1, lease_s=30, started_s=0)
-            for deaths in range(1, 6):
+            for deaths in range(1, 1 + 1 + APART):
                 assert (await job.status()).state is State.QUEUED
                 epoch = await engine.broker.join(card, lambda _: None)
                 (delivery,) = (await engine.broker.step(epoch, [], {QUEUE: 1}, 1)).deliveries

@@ -14,7 +14,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from asyncworker.queue.job import Claimed, Depth, Ended, Found, Job, Missing, Receipt, Settled, State, Twin, WorkerCard
+from asyncworker.queue.job import (
+    APART,
+    MAX_DELIVERIES,
+    Claimed,
+    Depth,
+    Ended,
+    Found,
+    Job,
+    Missing,
+    Receipt,
+    Settled,
+    State,
+    Twin,
+    WorkerCard,
+)
 
 Notice = Callable[[str], None]
 """Called in the event loop: ``""`` there may be work; an id: this job was asked to stop, or (a parent's id)
@@ -79,11 +93,11 @@ class Broker(Protocol):
         """
         ...
 
-    async def reap(self, epoch: str, seen: str, *, crashed: bool, max_deliveries: int = 3) -> int:
+    async def reap(self, epoch: str, seen: str, *, crashed: bool, max_deliveries: int = MAX_DELIVERIES + APART) -> int:
         """End an epoch whose last beat is still *seen* (``""``: whatever it is; for one's own), give its jobs back.
 
-        With *crashed* each job's deliveries are counted up; one with ``max_deliveries`` of them (its own option
-        of that name goes before the argument) fails as ``worker_lost`` instead.
+        With *crashed* each job's deliveries are counted up; one with *max_deliveries* of them fails as ``worker_lost``
+        instead. A job's own option of that name, and `APART` more, goes before the argument.
 
         Returns:
             how many jobs it held, or -1 when it has beaten since, or is gone.

@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import secrets
 import threading
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +30,8 @@ from asyncworker.queue.brokers.broker import Broker, Notice
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, pack, unpack, unpack_record
 from asyncworker.queue.gate import Gates, is_late, is_limited
 from asyncworker.queue.job import (
+    APART,
+    MAX_DELIVERIES,
     PRIORITIES,
     Claimed,
     Delivery,
@@ -50,6 +52,7 @@ from asyncworker.queue.job import (
     WorkerCard,
     parent_of,
 )
+from asyncworker.queue.search import MOST, Page, Query, Stand, pack_stand, rank, read_stand
 
 CANCELLED_TTL_S = 3600
 LOST_TTL_S = 7 * 86400
@@ -80,6 +83,7 @@ class MemoryBroker(Broker, Admin):
         self._epochs: dict[str, _Epoch] = {}
         self._idle: dict[str, set[str]] = {}  # who sleeps, and the queues it watches
         self._dead: dict[str, _Entry] = {}
+        self._roll: list[tuple[int, str]] = []  # while somebody walks: all jobs, as they were when a walk began
         self._gates = Gates(self._call_up, self._arm)
         self._called: list[_Entry] | None = None  # while jobs are claimed: who has been called up meanwhile
         self._twins: dict[str, str] = {}  # unique key -> the job that has it
@@ -137,7 +141,7 @@ class MemoryBroker(Broker, Admin):
             self._beats[epoch] = count + 1, lease_ms
             return {name: f"{count}:{ms}" for name, (count, ms) in self._beats.items()} if look else None
 
-    async def reap(self, epoch: str, seen: str, *, crashed: bool, max_deliveries: int = 3) -> int:
+    async def reap(self, epoch: str, seen: str, *, crashed: bool, max_deliveries: int = MAX_DELIVERIES + APART) -> int:
         with self._lock:
             beat = self._beats.get(epoch)
             if beat is None or seen not in {"", "{}:{}".format(*beat)}:
@@ -152,7 +156,7 @@ class MemoryBroker(Broker, Admin):
             entry.deliveries += crashed
             if entry.cancel_asked:
                 self._end(entry, State.CANCELLED, CANCELLED_TTL_S)
-            elif crashed and entry.deliveries >= entry.job.options.get("max_deliveries", max_deliveries):
+            elif crashed and entry.deliveries >= entry.lethal(max_deliveries):
                 text = f"{entry.deliveries} workers died with this job in hand"
                 record = Record(attempt=entry.spent + 1, reason=Reason.WORKER_LOST, error_text=text)
                 self._end(entry, State.FAILED, LOST_TTL_S, pack(record))
@@ -235,6 +239,25 @@ class MemoryBroker(Broker, Admin):
         if receipt is not Receipt.FULL:
             self._ticks[name] = tick_ms
         return receipt
+
+    async def jobs(self, query: Query, cursor: str = "", limit: int = MOST) -> Page:
+        stand = read_stand(cursor)
+        if stand is None or not self._roll:
+            self._forget_expired()
+            over = ((rank(found.state), found.id) for found in self._over.values())
+            self._roll = sorted([*over, *((rank(entry.state), job_id) for job_id, entry in self._jobs.items())])
+        ranks = {rank(state) for state in query.states}
+        first = bisect_left(self._roll, (min(ranks), ""))
+        last = bisect_left(self._roll, (max(ranks) + 1, ""))
+        if stand:
+            first = bisect_right(self._roll, (stand.rank, stand.after))
+        lot = self._roll[first : min(first + max(limit, 1), last)]
+        found = zip(lot, await self.find([job_id for _, job_id in lot]), strict=True)
+        jobs = [one for (level, _), one in found if one and query.fits(one) and rank(one.state) == level]
+        if first + len(lot) < last:
+            return Page(jobs, pack_stand(Stand(lot[-1][0], after=lot[-1][1])))
+        self._roll = []
+        return Page(jobs)
 
     async def dead(self) -> list[str]:
         self._forget_expired()
@@ -641,6 +664,11 @@ class _Entry:
     put_back: int = 0
     cancel_asked: bool = False
     error: str = ""
+
+    def lethal(self, most: int) -> int:
+        """Return after how many deliveries it is given up."""
+        own = self.job.options.get("max_deliveries")
+        return most if own is None else own + APART
 
     def found(self, end: State | None = None, record: bytes = b"") -> Found:
         return Found(

@@ -39,6 +39,10 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
   s               hash   name -> schedule (MessagePack), of those that people set; workers read them
   t               hash   name -> the last tick of that schedule, ms; also of those that workers bring along
   p               hash   id -> error, of jobs that could not be settled: nobody touches them again
+  y               zset   <state><stretch> of each of the following that there is, or was lately
+  y:<state><stretch> zset who ended so, f c e ids, s result buckets without 'o:', all with score 0 and so by age; made in
+                         one stretch of 17 minutes (the first five characters of ids); as old as the youngest record
+  y:b             zset   ids of jobs that may be blocked: that wait at a gate or for others, or have children; score 0
   k:1 k:2         string the epochs that sweep for a lease; TTL
   in:<name>       channel of an epoch or a client: 'w<queue>' look for work; 'c<id>' stop this job, or this parent's
                          children; 'v<state><id> <record>' this job is over; 'o<id>' it is over, fetch its record
@@ -47,6 +51,11 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
          priority, length of the queue's name, that name, [length of the options in two bytes, options as MessagePack map,] payload
   note = MessagePack map: a attempts spent, d deliveries, p put back, c cancel asked, w inboxes of who waits, e error,
          b when it was enqueued, ms, n jobs wait for it
+
+Jobs are listed (LIST) from where they lie anyway: in lists, among what is delayed, in hands. Only of those that are
+over there are lists of their own, y:; they cost a plain job nothing when it is enqueued, claimed, or settled without a
+result, and a batch of results three commands (ZADD of its buckets, EXPIRE twice), whatever its size. No list is ever cleaned up: it
+goes with its key, and what it tells that is true no longer is passed over.
 
 A call that came before is answered, not applied again: a step's seq must follow the epoch's last one, a producer's
 its lane's. ARGV's first is always the time: 0 (ask the server's clock) or, in tests, ms. ]]
@@ -62,11 +71,13 @@ local LANE_TTL = 3600
 local CANCELLED_TTL = 3600
 local FAILED_TTL = 604800
 local MOST_DEAD = 10000
+local APART = 10 -- deaths that a job may meet beyond its own limit, while it runs in a process of its own
 local PARENT, TIMED, UNIQUE, AFTER, LIMITED = 2, 4, 8, 16, 128 -- flags of a body
 local CALLED = -1 -- rank of a job that waited at a gate and may come
 local LOWEST_FIRST = 16 -- one call in so many goes to the lowest priority that waits
 local LATE_MS = 1000 -- how late a job must be to pass without a permit: its worker must come to the same end
 local ID = 26 -- characters; a child's id goes on with a dot and its part
+local STRETCH = 5 -- characters of an id that are its time but for 17 minutes
 
 local HOW = { f = 'failed', c = 'was cancelled', e = 'has expired' }
 local AWAITED = '\129\161n\1' -- a note that says that jobs wait for this one, and nothing else
@@ -78,7 +89,7 @@ local LATE = -4
 
 -- What `begin` gives each call: Redis' own door (closed while a library loads), its keys; and `read_clock`: its time.
 local call
-local tag, beats, bodies, notes, counts, parked, locks, switches, dead, limits
+local tag, beats, bodies, notes, counts, parked, locks, switches, dead, limits, over, blocked
 local now
 local noted -- whether any job may have a note, once that was asked
 local called, moved -- while jobs are claimed: who has been called up meanwhile; whether a list or a date changed
@@ -96,6 +107,8 @@ local function begin(keys)
   switches = tag .. 'm'
   dead = tag .. 'z'
   limits = tag .. 'l'
+  over = tag .. 'y'
+  blocked = tag .. 'y:b'
   called = nil
   noted = nil
   ended = {}
@@ -337,6 +350,7 @@ local function step_out(gate, queue, id)
     return false
   end
   call('ZREM', line, id)
+  call('ZREM', blocked, id)
   if call('EXISTS', line) == 0 then
     call('HDEL', tag .. 'v:' .. gate, queue)
   end
@@ -434,6 +448,7 @@ local function admit(id, body)
   if blocker then
     call('HINCRBY', tag .. 'v:' .. blocker, queue, 0)
     call('ZADD', line_of(queue, blocker), rank, id)
+    call('ZADD', blocked, 0, id)
     call('HINCRBY', counts, queue .. ':w', 1)
   end
   stir_all(gates)
@@ -485,6 +500,37 @@ local function bucket_of(id)
   return tag .. 'o:' .. id:sub(1, -2), id:sub(-1)
 end
 
+-- Let a key live at least so long; returns whether it is a new one.
+local function prolong(key, ttl)
+  if call('EXPIRE', key, ttl, 'NX') == 1 then
+    return true
+  end
+  call('EXPIRE', key, ttl, 'GT')
+end
+
+-- Note who ended so, and will be known for that long. The first of a stretch tidies up.
+local function enlist(state, names, ttl)
+  local lists = {}
+  for _, name in ipairs(names) do
+    local list = state .. name:sub(1, STRETCH)
+    local members = lists[list] or {}
+    members[#members + 1] = 0
+    members[#members + 1] = name
+    lists[list] = members
+  end
+  for list, members in pairs(lists) do
+    bulk('ZADD', tag .. 'y:' .. list, members)
+    if prolong(tag .. 'y:' .. list, ttl) then
+      for _, known in ipairs(call('ZRANGE', over, 0, -1)) do
+        if call('EXISTS', tag .. 'y:' .. known) == 0 then
+          call('ZREM', over, known)
+        end
+      end
+      call('ZADD', over, 0, list)
+    end
+  end
+end
+
 -- Keep records of successes.
 local function keep(ids, records, ttl)
   local buckets = {}
@@ -495,12 +541,13 @@ local function keep(ids, records, ttl)
     fields[#fields + 1] = records[k]
     buckets[bucket] = fields
   end
+  local names = {}
   for bucket, fields in pairs(buckets) do
     bulk('HSET', bucket, fields)
-    if call('EXPIRE', bucket, ttl, 'NX') == 0 then
-      call('EXPIRE', bucket, ttl, 'GT')
-    end
+    prolong(bucket, ttl)
+    names[#names + 1] = bucket:sub(#tag + 3)
   end
+  enlist('s', names, ttl)
 end
 
 -- How a job ended (or a chunk of its record): state letter, record; false where nobody knows.
@@ -584,6 +631,7 @@ local function finish(id, body, state, record, number)
     keep({ id }, { record }, number)
   elseif number > 0 then
     call('SET', tag .. 'f:' .. id, state .. record, 'EX', number)
+    enlist(state, { id }, number)
     if state == 'f' and not has(body, PARENT) then
       bury(id, body, note, number)
     end
@@ -592,8 +640,11 @@ local function finish(id, body, state, record, number)
   if key and call('HGET', locks, key) == id then
     call('HDEL', locks, key)
   end
-  if has(body, PARENT + AFTER) and call('EXISTS', tag .. 'z:' .. id) == 0 then
-    call('UNLINK', unpack(kin_of(id)))
+  if has(body, PARENT + AFTER) then
+    call('ZREM', blocked, id)
+    if call('EXISTS', tag .. 'z:' .. id) == 0 then
+      call('UNLINK', unpack(kin_of(id)))
+    end
   end
   tell(id, queue_of(body), note, state, record)
 end
@@ -603,11 +654,12 @@ local function guarded(act, id, ...)
   local fine, why = pcall(act, id, ...)
   if not fine then
     call('HSET', parked, id, tostring(why))
+    call('ZADD', blocked, 0, id)
   end
   return fine and why
 end
 
--- How the script writes a `Record` of queue/job.py: an array of nine.
+-- How the script writes a `Record` of queue/job.py: an array of ten.
 local function failure_record(body, attempt, reason, text)
   local start = options_of(body)
   local task = ''
@@ -615,7 +667,7 @@ local function failure_record(body, attempt, reason, text)
     local _
     _, task = cmsgpack.unpack_one(body, start)
   end
-  return '\153' .. cmsgpack.pack(task, attempt, 0, now / 1000, nil, reason, '', text, nil)
+  return '\154' .. cmsgpack.pack(task, attempt, 0, now / 1000, nil, reason, '', text, nil, queue_of(body))
 end
 
 ------------------------------------------------------------------------------------------------ jobs that wait for jobs
@@ -902,6 +954,9 @@ local function take_one(queue, id, body, delay, at, holder, formers)
   end
   if has(body, TIMED) then
     save(id, { b = now })
+  end
+  if has(body, PARENT + AFTER) then
+    call('ZADD', blocked, 0, id)
   end
   local due = math.max(now + delay, at)
   if holder ~= '' then
@@ -1363,7 +1418,8 @@ end
 local function most_deliveries(body, most)
   local _, text = options_of(body)
   local fine, options = pcall(cmsgpack.unpack, text)
-  return fine and tonumber(options.max_deliveries) or tonumber(most)
+  local own = fine and tonumber(options.max_deliveries)
+  return own and own + APART or tonumber(most)
 end
 
 -- Take one job out of the hands of an epoch that ended, unless it has just been released with its child.
@@ -1454,6 +1510,7 @@ local function lift(id, body, state, holder)
     call('HDEL', tag .. 'a:' .. holder, id)
   elseif state == 'blocked' then
     call('HDEL', parked, id)
+    call('ZREM', blocked, id)
   else
     call('ZREM', tag .. 'd:' .. queue_of(body), level_of(body) .. id)
   end
@@ -1539,6 +1596,56 @@ local function find(args)
     end
   end
   return found
+end
+
+-- PLACES  ARGV now -> {epochs, (field of a switch, its value)*, names of lists of those that are over}
+local function places()
+  return { call('HKEYS', beats), call('HGETALL', switches), call('ZRANGE', over, 0, -1) }
+end
+
+-- How a place of each kind is read on, and what is told then: after is who was told last, at where that stood.
+local READ = {
+  a = function(key)
+    return call('HKEYS', key)
+  end,
+  -- Where after stands now, and who follow; who is claimed meanwhile lets it come nearer to the head.
+  r = function(key, count, after, at)
+    if call('LINDEX', key, at) ~= after then
+      at = call('LPOS', key, after, 'MAXLEN', at + SLICE) or -1
+    end
+    return { at, call('LRANGE', key, at + 1, at + count) }
+  end,
+  -- Members and when they are due; from that time on, where after is due no more.
+  d = function(key, count, after, at)
+    local rank = call('ZRANK', key, after)
+    if rank then
+      return call('ZRANGE', key, rank + 1, rank + count, 'WITHSCORES')
+    end
+    return call('ZRANGEBYSCORE', key, at, '+inf', 'WITHSCORES', 'LIMIT', 0, count)
+  end,
+  y = function(key, count, after)
+    return call('ZRANGEBYLEX', key, after, '+', 'LIMIT', 0, count)
+  end,
+  -- The last bucket that was looked into, and whose results lie in these.
+  s = function(key, count, after)
+    local last = ''
+    local ids = {}
+    for _, bucket in ipairs(call('ZRANGEBYLEX', key, after, '+', 'LIMIT', 0, count)) do
+      last = bucket
+      for _, rest in ipairs(call('HKEYS', tag .. 'o:' .. bucket)) do
+        ids[#ids + 1] = bucket .. rest
+      end
+      if #ids >= count then
+        break
+      end
+    end
+    return { last, ids }
+  end,
+}
+
+-- LIST  ARGV now kind place count after at -> as READ
+local function list(args)
+  return READ[args[2]](tag .. args[3], tonumber(args[4]), args[5], args[6])
 end
 
 -- DEPTH  ARGV now queue* -> {now, running, (epoch, card)*, {queued, scheduled, heads of levels, counters, {paused, bound}}*}
@@ -1681,6 +1788,8 @@ register('cancel', cancel, 'allow-oom')
 register('wait', wait, 'allow-oom')
 register('look', look, 'no-writes')
 register('find', find, 'no-writes')
+register('places', places, 'no-writes')
+register('list', list, 'no-writes')
 register('depth', depth, 'no-writes')
 register('switch', switch, 'allow-oom')
 register('regulate', regulate, 'allow-oom')

@@ -26,9 +26,25 @@ from asyncworker.queue.brokers.broker import Notice
 from asyncworker.queue.codec import pack
 from asyncworker.queue.durability import DISK, LEVELS, REPLICA, Assurance
 from asyncworker.queue.inbox import Inbox
-from asyncworker.queue.job import Claimed, Depth, Ended, Found, Job, Missing, Receipt, Settled, State, Twin, WorkerCard
+from asyncworker.queue.job import (
+    APART,
+    MAX_DELIVERIES,
+    Claimed,
+    Depth,
+    Ended,
+    Found,
+    Job,
+    Missing,
+    Receipt,
+    Settled,
+    State,
+    Twin,
+    WorkerCard,
+)
 from asyncworker.queue.lane import Lane
+from asyncworker.queue.listing import page
 from asyncworker.queue.script import ANSWER_S, Script, facts
+from asyncworker.queue.search import MOST, Page, Query
 
 TEXT = files(__package__).joinpath("redis.lua").read_text("utf-8")
 MOST_LOOKS = 200
@@ -193,7 +209,7 @@ class RedisBroker:
         texts = [text.decode() for text in answer[1]]
         return dict(zip(texts[::2], texts[1::2], strict=True))
 
-    async def reap(self, epoch: str, seen: str, *, crashed: bool, max_deliveries: int = 3) -> int:
+    async def reap(self, epoch: str, seen: str, *, crashed: bool, max_deliveries: int = MAX_DELIVERIES + APART) -> int:
         held: int = await self._ask("reap", epoch, seen, int(crashed), max_deliveries)
         if not seen:
             await self._forget(epoch)
@@ -265,6 +281,9 @@ class RedisBroker:
 
     async def fire(self, name: str, tick_ms: int, job: Job) -> Receipt | Twin | Missing | None:
         return parcel.fired(await self._ask("fire", name, tick_ms, job.queue, job.id, pack_body(job)))
+
+    async def jobs(self, query: Query, cursor: str = "", limit: int = MOST) -> Page:
+        return await page(self._ask, self.find, query, cursor, limit)
 
     async def dead(self) -> list[str]:
         return sorted(job_id.decode() for job_id in await self._ask("dead"))

@@ -119,7 +119,20 @@ class Attempt:
         record = b""
         if number or child:
             try:
-                record = pack((self.task, delivery.attempt, self.began, self._clock.now(), value))
+                record = pack(
+                    (
+                        self.task,
+                        delivery.attempt,
+                        self.began,
+                        self._clock.now(),
+                        value,
+                        "",
+                        "",
+                        "",
+                        None,
+                        delivery.queue,
+                    )
+                )
             except BadParameters as exc:  # running it again would not change that
                 return self.failed(exc, Reason.ERROR)
         self.status, self.value = "succeeded", value
@@ -141,6 +154,7 @@ class Attempt:
             error_type=type(exc).__name__,
             error_text=_said(exc)[:TEXT_CHARS],
             detail=getattr(exc, "detail", None),
+            queue=self.delivery.queue,
         )
         try:
             packed = pack(record)
@@ -150,7 +164,13 @@ class Attempt:
         return Settled(self.delivery.id, Op.FAILED, self.delivery.queue, _ttl(self.options.failure_ttl), packed)
 
     def expired(self, why: str) -> Settled:
-        record = Record(task=self.task, attempt=self.delivery.attempt - 1, ended_s=self._clock.now(), error_text=why)
+        record = Record(
+            task=self.task,
+            attempt=self.delivery.attempt - 1,
+            ended_s=self._clock.now(),
+            error_text=why,
+            queue=self.delivery.queue,
+        )
         self.status, self.error = "expired", TaskExpired(why)
         return Settled(self.delivery.id, Op.EXPIRED, self.delivery.queue, _ttl(self.options.failure_ttl), pack(record))
 
@@ -161,6 +181,7 @@ class Attempt:
             started_s=self.began,
             ended_s=self._clock.now(),
             error_text=ascii(why[:TEXT_CHARS]) if not why.isprintable() else why[:TEXT_CHARS],
+            queue=self.delivery.queue,
         )
         self.status, self.error = "cancelled", TaskCancelled(why)
         return Settled(self.delivery.id, Op.CANCELLED, self.delivery.queue, CANCELLED_TTL_S, pack(record))
@@ -186,6 +207,12 @@ class Attempt:
         except BadParameters as exc:
             return self.failed(exc, Reason.BAD_PAYLOAD)
         return Settled(self.delivery.id, Op.GATE, self.delivery.queue, 0, pack(options))
+
+    def suspected(self, fate: ChildProcessError | None = None) -> Settled:
+        """Give a job up with which its last workers died: also the process where it ran alone, if it could be that."""
+        why = "it cannot be run in a process of its own" if fate is None else f"run alone, {fate}"
+        died = f"{self.delivery.deliveries} workers died with this job in hand; {why}"
+        return self.failed(ChildProcessError(died), Reason.WORKER_LOST)
 
     def released(self) -> Settled:
         self.error = TaskCancelled("handed back: its worker stops")

@@ -274,6 +274,8 @@ class Runner:
             attempt.context = self._context(delivery, attempt.task)
             if context_name:
                 names[context_name] = attempt.context
+        if delivery.deliveries >= options.max_deliveries:
+            return attempt.suspected() if definition.apart is None else (definition.apart, places, names)
         return definition.call, places, names
 
     @staticmethod
@@ -288,6 +290,8 @@ class Runner:
                 return attempt.erred(attempt.overrun(), Reason.TIMEOUT)
             case DecodeError():
                 return attempt.failed(exc, Reason.BAD_PAYLOAD)
+            case ChildProcessError() if attempt.delivery.deliveries >= attempt.options.max_deliveries:
+                return attempt.suspected(exc)
             case Snooze():
                 return attempt.later(Op.SNOOZE, "snoozed", exc.delay, exc)
             case Discard():

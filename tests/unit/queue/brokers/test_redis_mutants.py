@@ -45,7 +45,7 @@ RULES = {
     "reap does not compare": ("(args[3] ~= '' and args[3] ~= was)", "false"),
     "reap compares only epochs that are known": ("if not was or (args[3]", "if was and (args[3]"),
     "a delivery costs nothing": ("note.d = (note.d or 0) + 1", "note.d = note.d or 0"),
-    "the worker's limit goes first": ("fine and tonumber(options.max_deliveries) or tonumber(most)", "tonumber(most)"),
+    "the worker's limit goes first": ("own and own + APART or tonumber(most)", "tonumber(most)"),
     "a cancel is lost on retry": ("elseif note.c then", "elseif false then"),
     "a cancel is lost when its worker dies": ("  if note.c then", "  if false then"),
     "a note is kept": ("  call('HDEL', notes, id)", "  local _ = id"),
