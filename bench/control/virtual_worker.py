@@ -19,6 +19,7 @@ from asyncworker.queue.worker.runner import Runner
 from asyncworker.queue.worker.sought import Seek, SoughtSlots, forgetful
 from asyncworker.queue.worker.turns import Turns
 from asyncworker.tune.decisions import Decisions
+from asyncworker.tune.utilisation import LoopLoad
 
 START_S = 1_700_000_000.0
 
@@ -33,6 +34,21 @@ class LoopClock:
         return START_S + self.monotonic()
 
 
+class Load(LoopLoad):
+    """A loop that is as busy as is said: in virtual time the real one always is."""
+
+    def __init__(self, ratio: float) -> None:
+        super().__init__(1.0)
+        self._ratio = ratio
+
+    @property
+    def ratio(self) -> float:
+        return self._ratio
+
+    def watch(self) -> None:
+        """Nothing is to be seen."""
+
+
 class VirtualWorker:
     """A worker, its broker and its tasks; made and used in a virtual loop.
 
@@ -45,6 +61,7 @@ class VirtualWorker:
         *,
         queues: Mapping[str, int | None],
         seek: Seek = forgetful,
+        busy: float = 0.0,
     ) -> None:
         self.clock, self.bus, self.tasks = LoopClock(), Bus(), Tasks()
         self.ends: dict[str, list[float]] = {name: [] for name in tasks}
@@ -55,7 +72,9 @@ class VirtualWorker:
         self.broker = memory.open("memory://", bus=self.bus, clock=self.clock)
         self.decisions = Decisions(self.bus, clock=self.clock)
         self.wake = asyncio.Event()
-        self.slots = SoughtSlots(queues, self.tasks, self.wake, seek=seek, decisions=self.decisions, clock=self.clock)
+        self.slots = SoughtSlots(
+            queues, self.tasks, self.wake, seek=seek, decisions=self.decisions, clock=self.clock, load=Load(busy)
+        )
         self.runner = Runner(self.tasks, self.wake, clock=self.clock, sought=self.slots)
         self._queues, self._ids = tuple(queues), Ids()
 

@@ -16,18 +16,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.queue.task import Definition
 from asyncworker.queue.worker.attempt import Attempt
 from asyncworker.queue.worker.slots import Slots
 from asyncworker.tune.actuators.limiter import Limiter
-from asyncworker.tune.beat import Beat
 from asyncworker.tune.decisions import Decisions
 from asyncworker.tune.policies.usl import UslPolicy
-from asyncworker.tune.utilisation import Utilisation
+from asyncworker.tune.utilisation import LoopLoad
 
 INITIAL = 8
 HIGHEST = 500
@@ -36,7 +34,7 @@ WINDOW_S, NOISE = 0.25, 0.1
 STOCK_S = 0.002
 """How long a claim takes, about."""
 LOOK_S = 0.003
-SORT_S = 0.2
+SORT_S = 0.05
 """How often it is found out anew which tasks are active in which queue."""
 BUSY_S = 0.2
 """How long it is watched before it is known how busy the loop is: less than a policy waits before it grows blindly."""
@@ -98,7 +96,8 @@ class SoughtSlots(Slots):
     Args:
         queues: name -> how many of its jobs; None: that is sought.
         wake: set when there is room that was not there before.
-        seek: makes the policies. decisions: where changes are noted.
+        seek: makes the policies. decisions: where changes are noted. load: tells how busy the loop is; it is watched
+            while a queue has more than there is room for.
     """
 
     def __init__(
@@ -111,6 +110,7 @@ class SoughtSlots(Slots):
         seek: Seek = forgetful,
         decisions: Decisions | None = None,
         clock: Clock = SYSTEM,
+        load: LoopLoad | None = None,
     ) -> None:
         super().__init__({}, concurrency)
         self._fixed = {name: slots for name, slots in queues.items() if slots is not None}
@@ -126,7 +126,7 @@ class SoughtSlots(Slots):
         self._backlog = dict.fromkeys(queues, False)
         self._parked = dict.fromkeys(queues, 0)
         self._looked = self._sorted = -math.inf
-        self._busy = Utilisation(BUSY_S)
+        self._load = load or LoopLoad(BUSY_S)
         self.doors: dict[str, Allowance] = {}
         self.ended: dict[str, int] = {}
         """Attempts that have ended since the last look, by task; the runner counts."""
@@ -134,14 +134,9 @@ class SoughtSlots(Slots):
         self.last: Attempt | None = None
         """The last of them."""
 
-    def __enter__(self) -> Self:
-        """Watch how busy the running loop is."""
-        self._busy = Utilisation(BUSY_S)
-        self._beat = Beat(asyncio.get_running_loop(), self._busy.beat)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._beat.stop()
+    def close(self) -> None:
+        """Watch the loop no more."""
+        self._load.rest()
 
     # --- what the fetcher asks ----------------------------------------------------------------------------------
 
@@ -149,6 +144,8 @@ class SoughtSlots(Slots):
         now = self._clock.monotonic()
         if now - self._looked >= LOOK_S:
             self.look(now, running, live)
+        if not live:
+            self._load.rest()
         want = min(self._concurrency - len(live), most)
         room = {name: n for name in self._order if (n := min(want, self._free(name, running.get(name, 0)))) > 0}
         self._order.append(self._order.pop(0))
@@ -165,6 +162,7 @@ class SoughtSlots(Slots):
         for name, n in got.items():
             if n >= room[name]:
                 self._backlog[name] = True
+                self._load.watch()
             elif short:
                 self._backlog[name] = False
 
@@ -204,13 +202,9 @@ class SoughtSlots(Slots):
 
     def look(self, now: float, running: Mapping[str, int], live: Mapping[str, Attempt]) -> None:
         """Report what has ended, and count anew what each queue may have."""
-        self._looked, saturated = now, self._busy.ratio > FULL
+        self._looked, saturated = now, self._load.ratio > FULL
         ended, self.ended, failed, self.failed = self.ended, {}, self.failed, {}
-        if (
-            now - self._sorted >= SORT_S
-            or (live and not self._where)
-            or not ended.keys() <= self._where.keys() | self._aside
-        ):
+        if now - self._sorted >= SORT_S or not ended.keys() <= self._where.keys() | self._aside:
             self._sort(now, ended, live)
         if (last := self.last) is not None:
             self.last = None

@@ -149,7 +149,7 @@ class Worker:
         """Hold what the jobs need from before the first is claimed until after the last has ended."""
         async with AsyncExitStack() as held:
             if self._sought is not None:
-                held.enter_context(self._sought)
+                held.callback(self._sought.close)
             if self._lifespan is not None:
                 try:
                     self._runner.resources = await held.enter_async_context(self._lifespan())

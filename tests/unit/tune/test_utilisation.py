@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from asyncworker.tune import utilisation
-from asyncworker.tune.utilisation import Utilisation
+from asyncworker.tune.utilisation import LoopLoad, Utilisation
 
 
 class Clocks:
@@ -31,3 +33,17 @@ def test_a_full_loop_is_on_the_cpu_or_late(monkeypatch: pytest.MonkeyPatch) -> N
     assert clocks.second(sensor, cpu=0.98, late=90) == pytest.approx(0.98, abs=0.01)
     assert clocks.second(sensor, cpu=0.5, late=95) == pytest.approx(0.95, abs=0.01), "others want the processor, too"
     assert clocks.second(sensor, cpu=0.0, late=0) == pytest.approx(0.0, abs=0.01)
+
+
+async def test_a_loop_is_watched_only_when_that_is_wanted() -> None:
+    load = LoopLoad(0.02)
+    assert load.ratio == 0.0
+    load.rest()
+    load.watch()
+    load.watch()
+    async with asyncio.timeout(20):
+        while not load.ratio:
+            sum(range(20_000))
+            await asyncio.sleep(0)
+    load.rest()
+    assert load.ratio == 0.0

@@ -55,8 +55,7 @@ def test_a_full_loop_does_not_take_ever_more() -> None:
     """Jobs that compute share the loop: as many a second, however many at once."""
 
     async def main() -> None:
-        worker = VirtualWorker({"compute": of(lambda n: 150.0)}, queues={"default": None})
-        worker.slots._busy.ratio = 1.0
+        worker = VirtualWorker({"compute": of(lambda n: 150.0)}, queues={"default": None}, busy=1.0)
         await worker.put(["compute"] * 4000)
         await worker.work(24.0)
         assert worker.rate("compute", 16, 24) > 0.9 * 150, f"seed {SEED}"
