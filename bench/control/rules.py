@@ -1,8 +1,8 @@
 """Other people's rules, to compare with: ports of what they publish, with their defaults, and the seed's own.
 
 A port that loses here says that the rule is made for another goal, to guard latency, and not that it is bad. `AimdPolicy`
-and `GradientPolicy`, which the package has, stand for two more of them. Each port has its arithmetic checked by hand in
-`tests/unit/bench/test_rules.py`.
+and `GradientPolicy`, which the package has, stand for two more of them. `tests/unit/bench/test_control.py` has the vectors
+of the originals' own tests where there are any (Vegas, AIMD, failsafe-go), and their arithmetic by hand where not.
 """
 
 from __future__ import annotations
