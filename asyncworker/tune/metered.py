@@ -12,7 +12,7 @@ root's own tasks did was a wait for that task, and is laid on the path of the on
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from time import perf_counter, thread_time
 from types import CodeType, FrameType
 from typing import Any
@@ -129,6 +129,7 @@ class Metered(Coroutine[Any, Any, Any]):
         "children", "created_at", "delegated", "ended_at", "inner", "inner_ready", "left_at", "longest", "on_loop",
         "path", "ready", "record", "send", "steps",
     )  # fmt: skip
+    send: Callable[[Any], Any]
 
     def __init__(
         self, coro: Coroutine[Any, Any, Any], meter: Meter, record: Record, parent: Metered | None, *, nested: bool
@@ -144,7 +145,7 @@ class Metered(Coroutine[Any, Any, Any]):
         self.delegated = self._closing = False
         self.ended_at = 0.0
         self._generator = self._stepped()
-        self.send = self._generator.send  # type: ignore[method-assign]  # a slot in the place of the method
+        self.send = self._generator.send
         self.send(None)  # up to where steps begin, so that it can also be thrown at
         self.created_at = self.left_at = perf_counter()
 
