@@ -37,6 +37,7 @@ _WHERE = {
     "JobNotFound": "errors",
     "JobStatus": "job",
     "JobTooBig": "errors",
+    "KeepError": "errors",
     "LeaseLost": "errors",
     "Limit": "queue.limit",
     "MemoryOptimizer": "tune.sensors.memory",
@@ -92,6 +93,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which see no table; a tes
     from asyncworker.errors import JobFailed as JobFailed
     from asyncworker.errors import JobNotFound as JobNotFound
     from asyncworker.errors import JobTooBig as JobTooBig
+    from asyncworker.errors import KeepError as KeepError
     from asyncworker.errors import LeaseLost as LeaseLost
     from asyncworker.errors import PoolClosed as PoolClosed
     from asyncworker.errors import PoolDown as PoolDown
