@@ -8,21 +8,29 @@ in a task of its own: a current task, context variables as at the start, and no 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar, copy_context
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+SLICE_S = 0.01
+"""How long items that never suspend may follow one another before the event loop gets its turn."""
 
 
 class _Turn:
-    """The first steps of tasks that were made together. ``over`` as soon as each of them has suspended or ended."""
+    """The first steps of tasks that were made together. ``over`` as soon as each of them has suspended or ended.
 
-    __slots__ = ("over", "tasks")
+    Attributes: ``until`` when new items are begun, by the monotonic clock; ``late``: some were left because of that.
+    """
+
+    __slots__ = ("late", "over", "tasks", "until")
 
     def __init__(self) -> None:
-        self.over = False
+        self.over = self.late = False
+        self.until = math.inf
         self.tasks: list[asyncio.Task[None]] = []
 
 
@@ -48,16 +56,20 @@ class Shift(Generic[T]):
         waiting, work = self._waiting, self._work
         task, context = asyncio.current_task(), tuple(copy_context().items())
         assert task is not None
-        while waiting and not turn.over:
+        turn.until = min(turn.until, monotonic() + SLICE_S)
+        while waiting and not (turn.over or turn.late):
             await work(waiting.popleft(), task)
+            if monotonic() >= turn.until:
+                turn.late = True
             if task.cancelling() or not _is_still(context):
                 return
 
     def _end(self, turn: _Turn) -> None:
         turn.over = True
-        self._swift = not self._waiting and all(task.done() for task in turn.tasks)
+        none_suspended = all(task.done() for task in turn.tasks)
+        self._swift = none_suspended and (turn.late or not self._waiting)
         if self._waiting:
-            self._begin(len(self._waiting))
+            self._begin(1 if self._swift else len(self._waiting))
 
 
 def _is_still(context: tuple[tuple[ContextVar[Any], Any], ...]) -> bool:

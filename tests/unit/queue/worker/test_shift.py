@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 
+import pytest
+
+from asyncworker.queue.worker import shift
 from asyncworker.queue.worker.shift import Shift
 
 Job = Callable[[], Awaitable[object]]
@@ -77,14 +80,30 @@ async def test_after_slow_ones_the_quick_share_again() -> None:
         if slow:
             await asyncio.sleep(0)
 
-    shift = Shift(work)
+    shifts = Shift(work)
     for slow in (True, False, False):
         begun.clear()
-        shift.add([slow] * 5)
+        shifts.add([slow] * 5)
         for _ in range(10):
             await asyncio.sleep(0)
     assert len(begun) == 5
     assert len(set(begun)) == 1
+
+
+async def test_the_loop_gets_its_turn_between_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shift, "SLICE_S", 0.0)
+    done: list[int] = []
+
+    async def job() -> None:
+        done.append(len(done))
+
+    await worked([job] * 5, turns=2)
+    for most in (2, 3, 4):
+        assert len(done) <= most, "one a turn of the loop"
+        await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert done == [0, 1, 2, 3, 4]
 
 
 async def test_nobody_sees_context_variables_of_another() -> None:
