@@ -169,6 +169,8 @@ def _job_of(flow: Flow[Any], names: dict[int, str]) -> Job:
     """Return a call as a job; *names*: the ids of the flows before it."""
     call = flow.args, flow.kwargs
     (job,) = _starter_of(flow).jobs(flow.name, [call], flow.how, fed=bool(flow.given))
+    if job.options.get("debounce"):
+        raise BadParameters(f"calls of {flow.name} are debounced: a flow cannot be made of what may never be made")
     before = [one.id if isinstance(one, JobHandle) else names[id(one)] for one in flow.before]
     options = job.options
     if flow.given:

@@ -69,6 +69,8 @@ class Call(msgspec.Struct, frozen=True):
         if "debounce" in rest:
             own["delay"] = rest["debounce"] or 0.0
         call = msgspec.structs.replace(self, **own, options=options)
+        if call.after and call.options.get("debounce"):
+            raise BadParameters("a debounced call cannot wait for other jobs")
         if call.delay and call.at is not None:
             raise BadParameters("give delay= or at=, not both")
         if not 0 <= call.delay < float("inf"):

@@ -1419,6 +1419,17 @@ def a_follower_may_be_delayed_and_unique(s: Script) -> None:
 
 
 @scenario
+def a_debounced_call_takes_no_followers_place(s: Script) -> None:
+    s.join()
+    (a,) = s.put(count=1)
+    last = s.after(a, delay_s=5, unique="k")
+    s.claim("e1", 1)
+    s.claim("e1", 0, (a, "s", 0))
+    (other,) = s.put(s.job(delay_s=1, options={"unique": "k", "debounce": 1}))
+    assert s.state(last) == s.state(other) == "scheduled"
+
+
+@scenario
 def followers_of_other_queues_are_woken(s: Script) -> None:
     s.join()
     s.join("e2", queues=["p"])

@@ -216,6 +216,12 @@ async def test_what_can_not_be_waited_for(engine: Engine, tasks: Tasks) -> None:
         await group().enqueue()
     with pytest.raises(errors.BadParameters, match="no engine"):
         await group(group(), tasks.double.bind(1)).enqueue()
+    debounced = tasks.double.with_options(unique="k", debounce=5)
+    for flow in (debounced.bind(1), debounced.bind(1).then(tasks.double), tasks.double.bind(1).then(debounced)):
+        with pytest.raises(errors.BadParameters, match="debounced"):
+            await flow.enqueue()
+    with pytest.raises(errors.BadParameters, match="debounced"):
+        debounced.with_options(after=nobody)
     call = tasks.double.bind(1)
     with pytest.raises(errors.BadParameters, match="stands twice"):
         group(call, call)

@@ -337,7 +337,12 @@ class MemoryBroker(Broker, Admin):
     def _renew(self, job: Job) -> Twin | None:
         """Let a debounced call take the place of the one of its key that waits for its time, under that one's id."""
         twin = self._jobs.get(self._twins.get(job.options.get("unique") or "", ""))
-        if twin is None or twin.state is not State.SCHEDULED or not (job.options.get("debounce") and job.delay_s):
+        if (
+            twin is None
+            or twin.links
+            or twin.state is not State.SCHEDULED
+            or not (job.options.get("debounce") and job.delay_s)
+        ):
             return None
         self._lift(twin)
         twin.job, twin.born_ms = msgspec.structs.replace(job, id=twin.job.id), self._now_ms()

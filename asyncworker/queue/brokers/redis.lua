@@ -906,7 +906,7 @@ local function renew(body, delay)
   local key = delay > 0 and key_of(body)
   local twin = key and read_options(body).debounce and call('HGET', locks, key)
   local old = twin and call('HGET', bodies, twin)
-  if not old or note_of(twin).a or call('ZREM', tag .. 'd:' .. queue_of(old), level_of(old) .. twin) == 0 then
+  if not old or has(old, AFTER) or note_of(twin).a or call('ZREM', tag .. 'd:' .. queue_of(old), level_of(old) .. twin) == 0 then
     return nil
   end
   call('HSET', bodies, twin, body)

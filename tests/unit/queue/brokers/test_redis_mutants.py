@@ -62,6 +62,7 @@ RULES = {
     "one call tells any number of followers": ("math.min(waiting, TOLD - told)", "waiting"),
     "who was not told in one call never is": ("if count < waiting then", "if false then"),
     "who failed first is forgotten": ("and record[6] == 'dependency' then", "and false then"),
+    "a debounced call takes a follower's place": ("not old or has(old, AFTER) or", "not old or"),
     "a blocked job takes room": ("not has(body, AFTER) and room_in", "room_in"),
     "a child is claimed although its parent is over": (
         "elseif parent and not is_taking(parent) then",
