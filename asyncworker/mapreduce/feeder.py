@@ -250,6 +250,7 @@ class Feeder:
             reason="" if cancelled else Reason.ERROR,
             error_type="" if cancelled else type(error).__name__,
             error_text="its submission was interrupted" if cancelled else mask_text(str(error))[:ERROR_CHARS],
+            queue=self._parent.queue,
         )
         op, ttl_s = (Op.CANCELLED, CANCELLED_TTL_S) if cancelled else (Op.FAILED, FAILED_TTL_S)
         try:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from asyncworker.queue.job import Job, Missing, Receipt, Twin
+from asyncworker.queue.search import MOST, Page, Query
 
 
 @runtime_checkable
@@ -53,6 +54,17 @@ class Admin(Protocol):
         Returns:
             what became of the job, as `Broker.enqueue`; None: nothing, for the tick is over. One that finds its queue
             full has not fired.
+        """
+        ...
+
+    async def jobs(self, query: Query, cursor: str = "", limit: int = MOST) -> Page:
+        """Return those jobs that fit among the next *limit* (1..200) of all, behind *cursor* or from the beginning.
+
+        A page may have few, or none, and be followed by others. States follow each other as `search.ORDER` says; within
+        one the order is near to that by age. Jobs that stay as they are while somebody walks are met, each once.
+
+        Raises:
+            BadParameters: that is no cursor.
         """
         ...
 

@@ -197,7 +197,9 @@ def _over(job_id: str, state: State, record: bytes, body: bytes | None, deliveri
         said = unpack_record(record)
     except DecodeError:
         return found
-    return msgspec.structs.replace(found, attempt=said.attempt, started_s=said.started_s, error=said.error_text)
+    return msgspec.structs.replace(
+        found, queue=queue or said.queue, attempt=said.attempt, started_s=said.started_s, error=said.error_text
+    )
 
 
 def _progress(total: bytes, done: bytes, failed: bytes, units: bytes, sealed: bytes, state: bytes) -> Progress:

@@ -876,6 +876,7 @@ def a_job_that_kills_its_workers(s: Script) -> None:
         ended_s=s.now / 1000,
         reason="worker_lost",
         error_text="2 workers died with this job in hand",
+        queue="q",
     )
     assert unpack_record(s.find(other)[1]).task == ""
     assert s.state(unread) == "f"
@@ -1312,7 +1313,7 @@ def who_fails_fails_its_followers(s: Script) -> None:
             assert said[:1] == b"f"
             record = unpack_record(said[1:])
             text = f"job {a} {how}"
-            assert record == Record(task, ended_s=s.now / 1000, reason="dependency", error_text=text)
+            assert record == Record(task, ended_s=s.now / 1000, reason="dependency", error_text=text, queue="q")
             assert ttl_of(s, f"f:{id}") == FAILED_TTL
         assert {key for key in s.names() if key[:2] == "n:"} == {f"n:{b}"}
         assert s.claim("e1", 9, (b, "s", 0)) == []

@@ -212,7 +212,9 @@ class Script:
         return [id.decode() for id in self.redis("LRANGE", f"r:{queue}:{level}", 0, -1)]
 
     def names(self) -> set[str]:
-        return {key.decode().removeprefix(self.tag) for key in self.raw("KEYS", self.tag.replace("{", "\\{") + "*")}
+        """Return the names of all keys but the lists of jobs that are over."""
+        names = {key.decode().removeprefix(self.tag) for key in self.raw("KEYS", self.tag.replace("{", "\\{") + "*")}
+        return {name for name in names if name[0] != "y" or name == "y:b"}
 
     def held(self, epoch: str = "e1") -> set[str]:
         return set(self.hash(f"a:{epoch}")) - {""}
