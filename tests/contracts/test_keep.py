@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from asyncworker import registry
 from asyncworker.errors import KeepError
 from asyncworker.queue.keeps import keep as room
 from asyncworker.queue.keeps.keep import Keep
+from asyncworker.queue.server import start
 from tests.support.brokers import until
 
 Open = Callable[..., Keep]
@@ -114,6 +116,31 @@ async def test_nothing_stays_for_ever_in_redis(
     await keep.drop("table", "a")
     await keep.close()
     assert immortal_keys(redis_url, f"*{namespace}*") == []
+
+
+async def test_a_lost_connection_to_redis_is_replaced_at_once() -> None:
+    server = await asyncio.to_thread(start)
+    keep = registry.find("keep", "redis").open(server.url, namespace="n")
+    await keep.put("table", {"a": b"1"}, 60)
+    async with Redis.from_url(server.url) as client:
+        for _ in range(2):
+            await client.client_kill_filter(_type="normal", skipme=True)
+            assert await keep.values("table") == {"a": b"1"}
+    await keep.close()
+    await asyncio.to_thread(server.stop)
+
+
+async def test_what_is_kept_survives_a_restart_of_the_server(tmp_path: Path) -> None:
+    for before in (b"", b"1"):
+        server = await asyncio.to_thread(start, tmp_path)
+        keep = registry.find("keep", "redis").open(server.url, namespace="n")
+        assert b"".join(await keep.last("log", 10)) == before
+        await keep.append("log", [b"1"], 10)
+        await keep.put("table", {"a": b"1"}, 60)
+        await asyncio.to_thread(server.stop)
+        with pytest.raises(KeepError, match="does not answer"):
+            await keep.values("table")
+        await keep.close()
 
 
 async def test_a_log_in_a_file_goes_a_week_after_its_last_entry(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from asyncworker.errors import KeepError
+from asyncworker.errors import BrokerDown, KeepError
 from asyncworker.queue.address import Address, address_of
 from asyncworker.queue.keeps.keep import LOG_S, MOST_VALUES
 from asyncworker.queue.wire import ERRORS, Wire, mapped
@@ -48,7 +48,7 @@ return #ARGV < 3 and redis.call('HGETALL', KEYS[1]) or {}
 
 
 class RedisKeep:
-    """Hold logs and tables on the server at *address*. One round trip a verb, nothing is repeated."""
+    """Hold logs and tables on the server at *address*. Each call is tried again once, on a new connection, where the old one is lost."""
 
     def __init__(self, address: Address, namespace: str) -> None:
         self._address = address
@@ -71,7 +71,8 @@ class RedisKeep:
             await self._table(table, round(1000 * ttl), *words)
 
     async def values(self, table: str) -> dict[str, bytes]:
-        if not await self._ask("EXISTS", f"{self._tag}t:{table}"):  # mostly so, and workers that idle ask again and again
+        # Mostly there is none, and workers that idle ask again and again.
+        if not await self._ask("EXISTS", f"{self._tag}t:{table}"):
             return {}
         words = iter(await self._table(table, 0))
         return {name.decode(): value for name, value in zip(words, words, strict=True)}
@@ -87,11 +88,16 @@ class RedisKeep:
         found: list[bytes] = await self._ask("EVAL", TABLE, 2, *keys, ttl_ms, MOST_VALUES, *words)
         return found
 
-    async def _ask(self, *command: Any) -> Any:
+    async def _ask(self, *command: Any, again: bool = True) -> Any:
         try:
             return await self._wire(*command, timeout=ANSWER_S)
         except ERRORS as exc:
-            raise KeepError(str(mapped(exc, self._address))) from exc
+            error = mapped(exc, self._address)
+            self._wire.renew()  # the server may be another by now
+            lost = isinstance(error, BrokerDown) and not isinstance(exc, TimeoutError)
+            if not (again and lost):
+                raise KeepError(str(error)) from exc
+        return await self._ask(*command, again=False)
 
 
 def open(url: str, *, namespace: str) -> RedisKeep:
