@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from asyncworker.errors import BadParameters
+from asyncworker.tune.policies import usl
 from asyncworker.tune.policies.usl import UslPolicy
 from bench.control import bench_convergence, bench_restart, bench_shapes, virtual_loop
 from bench.control.end_to_end import mapped
@@ -208,3 +209,35 @@ def test_a_step_off_a_cliff_is_undone_within_three_epochs(seed: int) -> None:
             epoch = now
             beyond = beyond + 1 if policy.limit > 42 else 0
             assert beyond <= 3, f"at {t:.1f} s"
+
+
+def test_a_limit_that_has_stopped_moving_is_held_longer_between_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def moves() -> int:
+        policy, t, moved = UslPolicy(), 0.0, 0
+        while t < 30.0:
+            n = policy.limit
+            t += 0.05 / min(n, 12)  # twelve servers
+            moved += policy.on_complete(t, 0.05 * max(1.0, n / 12), n, True) != n
+        return moved
+
+    rested = moves()
+    monkeypatch.setattr(usl, "REST", 0)
+    assert rested < 0.7 * moves()
+
+
+def test_a_large_step_down_is_over_when_no_more_are_under_way_than_may_be() -> None:
+    policy, t = UslPolicy(initial=100), 0.0
+    policy._before, policy.limit, policy._state.limit = 100, 20, 20
+    policy._begin(0.0, settled=False)
+    for under_way in range(100, 20, -1):  # calls that began long before
+        t += 0.01
+        policy.on_complete(t, 5.0, under_way, True)
+        assert not policy._settled
+    policy.on_complete(t + 0.01, 5.0, 20, True)
+    assert policy._settled
+
+
+def test_so_much_work_is_under_way_as_fetching_some_takes() -> None:
+    limits = served(UslPolicy(stock=0.002), lambda n: 20_000.0, 3.0, calls=20)
+    assert min(limits[len(limits) // 2 :]) >= 0.002 * 20_000 / 1.3, "however flat throughput is"
+    assert min(served(UslPolicy(), lambda n: 20_000.0, 3.0, calls=20)[-500:]) < 20
