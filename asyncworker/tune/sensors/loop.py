@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 THRESHOLD_S = 0.06
 KEPT = 100
+QUIET_S = 10.0
+"""A line that holds the loop again and again is logged at most so often; it is counted each time."""
 DEPTH = 40
 STALL_S = 0.03
 """When the watchdog itself comes so late, the whole process stood still, and no line of it is to blame."""
@@ -75,6 +77,7 @@ class LoopSensor:
         self.held = 0
         """Holds that were noticed, also those that ``blocks`` has forgotten."""
         self._busy = Utilisation()
+        self._said: dict[Line, float] = {}
         self._caught: tuple[float, tuple[Line, ...]] | None = None
         self._beat: Beat | None = None
         self._watchdog: threading.Thread | None = None
@@ -145,7 +148,12 @@ class LoopSensor:
     def _tell(self, block: Block) -> None:
         self.held += 1
         self.blocks.append(block)
-        log.warning("%s", block)
+        now = perf_counter()
+        if now - self._said.get(block.line, -QUIET_S) >= QUIET_S:
+            if len(self._said) >= KEPT:
+                self._said.clear()
+            self._said[block.line] = now
+            log.warning("%s", block)
         if self._on_block is not None:
             self._on_block(block)
 

@@ -14,6 +14,7 @@ import uvloop
 
 from asyncworker.errors import AsyncWorkerError
 from asyncworker.tune.sensors import loop as module
+from asyncworker.tune.sensors import loop as module
 from asyncworker.tune.sensors.loop import Block, LoopSensor
 from bench.control import bench_profiler
 
@@ -118,3 +119,26 @@ async def test_it_can_be_started_again_and_leaves_no_thread() -> None:
 async def test_holds_at_random_are_each_laid_on_their_own_line() -> None:
     figures = await bench_profiler.holds(random.Random(7), number=10, idle_s=1.0)
     assert figures["named"] == figures["found"]
+
+
+def test_a_line_that_holds_the_loop_all_the_time_is_logged_now_and_then(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(module, "perf_counter", lambda: now)
+    sensor = LoopSensor()
+    charge, send = (Block(0.1, (("shop.py", 7, "charge"),)), Block(0.1, (("mail.py", 3, "send"),)))
+    with caplog.at_level(logging.WARNING):
+        for block in (charge, charge, send, charge):
+            sensor._tell(block)
+        now += module.QUIET_S
+        sensor._tell(charge)
+    assert [record.getMessage().partition(" by ")[2] for record in caplog.records] == [
+        "shop.py:7, in charge",
+        "mail.py:3, in send",
+        "shop.py:7, in charge",
+    ]
+    assert sensor.held == len(sensor.blocks) == 5
+    for number in range(2 * module.KEPT):
+        sensor._tell(Block(0.1, (("shop.py", number, "charge"),)))
+    assert len(sensor._said) <= module.KEPT
