@@ -9,13 +9,24 @@ from asyncworker.cli.line import duration, switches
 from asyncworker.cli.table import show_table
 from asyncworker.cli.target import client_for
 
-COUNTS = ("queued", "scheduled", "enqueued", "succeeded", "failed", "cancelled", "expired", "retried", "redelivered")
+COUNTS = (
+    "queued",
+    "scheduled",
+    "blocked",
+    "enqueued",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "expired",
+    "retried",
+    "redelivered",
+)
 
 
 async def body(call: Call) -> None:
     """Count the jobs of each queue, and list who works on them.
 
-    "queued" and "scheduled" are what lies there now; the other columns count all that ever passed. Queues that
+    "queued", "scheduled" and "blocked" (by a limit) are what lies there now; the other columns count all that ever passed. Queues that
     live workers read are looked at, too. One job is told by "asyncworker status JOB".
     """
     async with client_for(call) as engine:

@@ -22,10 +22,17 @@ async def ls(call: Call) -> None:
         call.document(queues)
         return
     rows = [
-        (name, of.queued, of.scheduled, duration(of.oldest_s) if of.queued else "", switches(of.paused, of.most))
+        (
+            name,
+            of.queued,
+            of.scheduled,
+            of.blocked,
+            duration(of.oldest_s) if of.queued else "",
+            switches(of.paused, of.most),
+        )
         for name, of in queues.items()
     ]
-    show_table(call, ("queue", "queued", "scheduled", "oldest", "set"), rows)
+    show_table(call, ("queue", "queued", "scheduled", "blocked", "oldest", "set"), rows)
 
 
 async def pause(call: Call, queue: str) -> None:

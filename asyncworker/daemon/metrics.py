@@ -38,7 +38,7 @@ COUNTERS = (
     ("jobs_redelivered", "Jobs given back because their worker died.", "redelivered"),
 )
 STATUSES = ("succeeded", "failed", "cancelled", "expired")
-STATES = ("queued", "scheduled")
+STATES = ("queued", "scheduled", "blocked")
 
 
 class WorkerMetrics(Collector):
