@@ -91,7 +91,7 @@ class UslPolicy:
         knee_tolerance: throughput given up, a share, for fewer calls under way; 0 for the very peak.
         slo: seconds that a call may take: no more are under way than keep to that, whatever throughput would gain.
         noise: how much throughput varies by itself, a share, until that has been seen; 0: it does not.
-        stock: seconds of work that start-up takes at once, up to `GUESS` calls: what fetching some takes anyway.
+        stock: seconds of work that are under way at least, up to `GUESS` calls: what fetching some takes anyway.
 
     Attributes: ``saturated``, set by who owns the policy: what calls (the event loop) is itself the limit. Nothing
     higher than what was tried is tried then, unless throughput grows with it.
@@ -375,14 +375,12 @@ class UslPolicy:
         if state.curve is not None:
             if self.saturated and state.curve.rate(state.centre * STEP) < PLAIN * state.curve.rate(state.centre):
                 highest = min(highest, max(sample.inflight for sample in state.history))
-            highest = min(highest, state.curve.within(self._slo, self.low, self.high))
-            low = max(float(self.low), state.centre / STEP)
+            least = min(self._stock * state.curve.rate(state.centre), GUESS)
+            highest = min(max(highest, least), state.curve.within(self._slo, self.low, self.high))
+            low = max(float(self.low), state.centre / STEP, least)
             high = min(state.centre * STEP, highest)
-            state.centre = (
-                state.curve.knee(low, high, max(self._tolerance, GIVEN_UP * self.saturated))
-                if low < high
-                else max(float(self.low), high)
-            )
+            given_up = max(self._tolerance, GIVEN_UP * self.saturated)
+            state.centre = state.curve.knee(low, high, given_up) if low < high else max(float(self.low), high)
         centre = state.centre
         state.calm = state.calm + 1 if abs(math.log(centre / before)) < MOVED else 0
         if state.place % 2 and state.calm > CALM and state.rested < REST:
