@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -172,7 +171,9 @@ class RedisBroker:
         member.seq += 1
         lowest_first = int(member.seq % LOWEST_FIRST == 0)
         asleep, stirred, member.stirred = member.asleep, member.stirred, set()
-        asked = {**queues, **dict.fromkeys((asleep | stirred) - queues.keys(), 0)}
+        asked = queues
+        if not (asleep <= queues.keys() and stirred <= queues.keys()):
+            asked = {**queues, **dict.fromkeys((asleep | stirred) - queues.keys(), 0)}
         args: list[Any] = [epoch, member.seq, want, lowest_first, int(idle), len(asked)]
         for name, most in asked.items():
             args += (name, most, 2 if name in stirred else int(name in asleep))
@@ -192,9 +193,11 @@ class RedisBroker:
         if claimed.held is not None:
             member.stirred |= asked.keys()
         elif idle and len(claimed.deliveries) < want:
-            taken = Counter(delivery.queue for delivery in claimed.deliveries)
-            member.asleep = {name for name, most in queues.items() if most > taken[name]}
-            if taken[""]:  # of what cannot be read nobody knows whose quota it counts against
+            room = dict(queues)
+            for delivery in claimed.deliveries:
+                room[delivery.queue] = room.get(delivery.queue, 0) - 1
+            member.asleep = {name for name, most in room.items() if most > 0}
+            if "" in room:  # of what cannot be read nobody knows whose quota it counts against
                 member.stirred |= asked.keys()
         else:
             member.asleep = set()
