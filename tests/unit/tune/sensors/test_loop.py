@@ -14,7 +14,6 @@ import uvloop
 
 from asyncworker.errors import AsyncWorkerError
 from asyncworker.tune.sensors import loop as module
-from asyncworker.tune.sensors import loop as module
 from asyncworker.tune.sensors.loop import Block, LoopSensor
 from bench.control import bench_profiler
 
