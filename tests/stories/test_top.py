@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,8 +71,8 @@ def broker(redis_url: str, namespace: str) -> tuple[str, ...]:
 
 @pytest.fixture
 def worker(place: Path, broker: tuple[str, ...]) -> Iterator[Any]:
-    with started("worker", "shop", *broker, cwd=place) as running:
-        running.wait_for("worker on unix://")
+    with started("worker", "shop", "--metrics-port", "0", *broker, cwd=place) as running:
+        running.wait_for("/metrics")
         yield running
         running.signal(signal.SIGTERM)
         running.wait_for("draining")
@@ -138,6 +140,18 @@ def test_it_tells_of_tasks_workers_and_slow_lines(worker: Any, place: Path, brok
     assert "\x1b" not in out
     heads = [line.split()[0] for line in out.splitlines() if line]
     assert {"task", "nap", "busy", "worker", "slow"} <= set(heads)
+    url = re.search(r"http://127\.0\.0\.1:[0-9]+/metrics", worker.said)
+    assert url
+    with urllib.request.urlopen(url[0], timeout=10) as answer:
+        metrics = answer.read().decode()
+    for told in (
+        'asyncworker_concurrency_limit{limiter="task nap"}',
+        "asyncworker_event_loop_lag_seconds_count",
+        "asyncworker_event_loop_stalls_total",
+        "asyncworker_process_resident_memory_bytes",
+        'asyncworker_profiled_seconds_total{state="await",task="nap"}',
+    ):
+        assert told in metrics
     goes_on_on_a_terminal_until_it_is_interrupted(place, broker)
 
 
