@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -61,9 +62,7 @@ def pack_body(job: Job) -> bytes:
     flags = (PARENT if job.hold else 0) | (AFTER if job.after else 0)
     if not job.options:
         return _head(job.queue, job.priority, flags) + job.payload
-    options = pack(job.options)
-    if len(options) > 0xFFFF:
-        raise BadParameters(f"the options of job {job.id} take {len(options)} bytes; at most 65,535 travel")
+    tail = pack_tail(job.options, job.payload)
     flags |= OPTIONS
     if "expires" in job.options or "deadline" in job.options:
         flags |= TIMED
@@ -71,7 +70,19 @@ def pack_body(job: Job) -> bytes:
         flags |= UNIQUE
     if "limit" in job.options or "rate" in job.options:
         flags |= LIMITED
-    return _head(job.queue, job.priority, flags) + len(options).to_bytes(2, "big") + options + job.payload
+    return _head(job.queue, job.priority, flags) + tail
+
+
+def pack_tail(options: Mapping[str, Any], payload: bytes) -> bytes:
+    """Pack what follows on the head of a body with options.
+
+    Raises:
+        BadParameters: too many options.
+    """
+    packed = pack(options)
+    if len(packed) > 0xFFFF:
+        raise BadParameters(f"the options of a job take {len(packed)} bytes; at most 65,535 travel")
+    return len(packed).to_bytes(2, "big") + packed + payload
 
 
 def split_body(body: bytes) -> tuple[str, int, int, dict[str, Any], bytes]:

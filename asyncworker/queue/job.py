@@ -132,7 +132,7 @@ class Op(StrEnum):
     RETRY = "r"  # delay in ms, an attempt is spent · the error's text
     SNOOZE = "z"  # delay in ms, no attempt is spent · why
     PUT_BACK = "p"  # delay in ms, no attempt is spent: nobody here knows the task · why
-    GATE = "g"  # never started, for its task has limits that it does not name: back to the head with them · its options
+    GATE = "g"  # never started, for its task has limits that it does not name: back to the head with them · options, payload
     RELEASE = "u"  # never started: back to the head of its queue, nothing is spent
     CHUNK = "v"  # a part of a child's result that is too large for one record: its number · the bytes
     SEAL = "b"  # a held parent has all its children now: from here on it waits for them

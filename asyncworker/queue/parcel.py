@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from asyncworker.errors import BadParameters, DecodeError
-from asyncworker.queue.body import AFTER, LIMITED, OPTIONS, delivery, pack_body, read_note, split_body
-from asyncworker.queue.codec import born_ms, unpack_record
+from asyncworker.queue.body import AFTER, LIMITED, OPTIONS, delivery, pack_body, pack_tail, read_note, split_body
+from asyncworker.queue.codec import born_ms, unpack, unpack_record
 from asyncworker.queue.job import (
     DEFAULT_PRIORITY,
     ID_LENGTH,
@@ -143,7 +143,7 @@ def settlements(settled: Sequence[Settled]) -> list[Any]:
             value = one.value.decode(errors="replace") if one.op in _TEXTS else one.value
             others += one.id, one.op.value, one.number, value
     for one in reversed(released):  # each goes before the one before
-        others += one.id, one.op.value, 0, one.value
+        others += one.id, one.op.value, 0, pack_tail(*unpack(one.value)) if one.op is Op.GATE else b""
     args: list[Any] = [len(plain)]
     for (queue, ttl_s), run in plain.items():
         args += queue, ttl_s, len(run) // 2

@@ -1,6 +1,6 @@
 """Signed jobs: workers run only what was enqueued by somebody who knows the key.
 
-A signature (HMAC-SHA256) stands before the payload and covers the job's id, its queue, the options that travel with
+A signature (HMAC-SHA256) stands before the payload and covers the job's id (of a debounced one its key), its queue, the options that travel with
 it and the call itself: so neither a changed byte nor a job moved to another queue is accepted. Several keys let one be
 exchanged for another: the first signs, all of them are accepted, one with a date until then. It is a broker around
 a broker; whoever enqueues or claims through it need not know.
@@ -22,7 +22,8 @@ from asyncworker.clock import Clock
 from asyncworker.errors import SettingsError
 from asyncworker.queue.admin import Admin
 from asyncworker.queue.brokers.broker import Broker
-from asyncworker.queue.job import Claimed, Delivery, Found, Job, Missing, Receipt, Twin
+from asyncworker.queue.codec import pack, unpack
+from asyncworker.queue.job import Claimed, Delivery, Found, Job, Missing, Op, Receipt, Settled, Twin
 
 MARK = b"\xc1"
 HEAD = 1 + 4 + 32
@@ -67,6 +68,12 @@ class Keyring:
         mac = _mac(secret, job.id, job.queue, job.options, job.payload)
         return msgspec.structs.replace(job, payload=MARK + self._first + mac + job.payload)
 
+    def renew(self, gated: Settled) -> Settled:
+        """Return an `Op.GATE` that gives a job back with its signature, which covers the options that it has now."""
+        options, call = unpack(gated.value)
+        job = self.sign(Job(gated.id, gated.queue, call, options=options))
+        return msgspec.structs.replace(gated, value=pack((options, job.payload)))
+
     def check(self, delivery: Delivery) -> Delivery:
         """Return a delivery without its signature; one that cannot be read where that is missing or wrong."""
         payload = delivery.payload
@@ -81,7 +88,8 @@ class Keyring:
 
 
 def _mac(secret: bytes, job_id: str, queue: str, options: Mapping[str, Any], call: bytes) -> bytes:
-    said = _encode((job_id, queue, options))
+    whose = options.get("unique") if options.get("debounce") else job_id  # it may go on under the id of an earlier call
+    said = _encode((whose, queue, options))
     return hmac.digest(secret, len(said).to_bytes(4, "big") + said + call, "sha256")
 
 
@@ -106,8 +114,9 @@ class _Signed:
         receipts: list[Receipt | Twin | Missing] = await self._broker.enqueue(list(map(self._keys.sign, jobs)))
         return receipts
 
-    async def step(self, *args: Any, **kwargs: Any) -> Claimed:
-        claimed: Claimed = await self._broker.step(*args, **kwargs)
+    async def step(self, epoch: str, settled: Sequence[Settled], *args: Any, **kwargs: Any) -> Claimed:
+        signed = [self._keys.renew(one) if one.op is Op.GATE else one for one in settled]
+        claimed: Claimed = await self._broker.step(epoch, signed, *args, **kwargs)
         return msgspec.structs.replace(claimed, deliveries=list(map(self._keys.check, claimed.deliveries)))
 
     async def find(self, ids: Sequence[str]) -> list[Found | None]:

@@ -280,9 +280,10 @@ class TestLimit:
     async def test_a_job_may_be_given_its_limit_by_its_worker(self, world: World, worker: Member):
         first, second = await world.put(count=2, options={"timeout": 7})
         await worker.claim(2)
-        told = [world.done(job_id, Op.GATE, 0, pack({"timeout": 7, **ONE})) for job_id in (first, second)]
-        (delivery,) = await worker.claim(9, *told)
+        value = pack(({"timeout": 7, **ONE}, b"signed"))
+        (delivery,) = await worker.claim(9, *(world.done(job_id, Op.GATE, 0, value) for job_id in (first, second)))
         assert (delivery.id, delivery.attempt, delivery.options) == (first, 1, {"timeout": 7, **ONE})
+        assert delivery.payload == b"signed"
         assert await world.state(second) is State.BLOCKED
         assert await ids(worker, 9, world.done(first)) == [second]
 

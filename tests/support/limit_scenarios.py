@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from asyncworker.queue.body import pack_body
+from asyncworker.queue.body import pack_body, pack_tail
 from asyncworker.queue.job import Job
 from asyncworker.queue.limit import Limit, Rate
 from tests.support.redis_scenarios import SCENARIOS, scenario
@@ -459,15 +459,15 @@ def a_job_may_be_given_its_gates_later(s: Script) -> None:
     assert s.claim("e1", 9) == [job.id for job in jobs]
     for job in jobs[:2]:
         options = {**job.options, **ONE}
-        s.step("e1", 0, (job.id, "g", 0, msgspec.msgpack.encode(options)))
+        s.step("e1", 0, (job.id, "g", 0, pack_tail(options, b"call")))
         assert s.list()[0] == job.id
         assert s.hash("e")[job.id] == pack_body(s.job(job.id, options=options))
     third = {**jobs[2].options, **ONE}
-    assert s.claim("e1", 9, (jobs[2].id, "g", 0, msgspec.msgpack.encode(third))) == [jobs[2].id]
-    assert s.hash("e")[jobs[2].id] == pack_body(s.job(jobs[2].id, options=third))
+    assert s.claim("e1", 9, (jobs[2].id, "g", 0, pack_tail(third, b"other"))) == [jobs[2].id]
+    assert s.hash("e")[jobs[2].id] == pack_body(s.job(jobs[2].id, payload=b"other", options=third))
     assert permits(s, "lt") == {jobs[2].id}
     s.cancel(jobs[2].id)
-    assert s.claim("e1", 9, (jobs[2].id, "g", 0, msgspec.msgpack.encode(third))) == [jobs[0].id]
+    assert s.claim("e1", 9, (jobs[2].id, "g", 0, pack_tail(third, b"call"))) == [jobs[0].id]
     assert s.state(jobs[2].id) == "c"
 
 

@@ -425,7 +425,8 @@ class MemoryBroker(Broker, Admin):
                 self._end(entry, State.CANCELLED, CANCELLED_TTL_S)
             case Op.RELEASE | Op.GATE:
                 if one.op is Op.GATE:
-                    entry.job = msgspec.structs.replace(entry.job, options=unpack(one.value))
+                    options, payload = unpack(one.value)
+                    entry.job = msgspec.structs.replace(entry.job, options=options, payload=payload)
                 released.append(entry)
             case _:
                 self._let_go(entry)

@@ -1104,11 +1104,9 @@ local function keep_chunk(id, number, chunk)
   end
 end
 
--- A body with other options, among them limits.
-local function gated(body, options)
-  local head = '1' .. string.char(bit.bor(body:byte(2), 1, LIMITED)) .. body:sub(3, 4 + body:byte(4))
-  local size = string.char(math.floor(#options / 256), #options % 256)
-  return head .. size .. options .. body:sub((options_of(body)))
+-- A body with other options, among them limits, and what follows on them.
+local function gated(body, tail)
+  return '1' .. string.char(bit.bor(body:byte(2), 1, LIMITED)) .. body:sub(3, 4 + body:byte(4)) .. tail
 end
 
 -- Settle one job by its op (`Op` in queue/job.py says what number and value are).

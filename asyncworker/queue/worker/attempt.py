@@ -204,9 +204,10 @@ class Attempt:
         """Hand a job back that was enqueued without the limits of its task, so that it waits for its turn."""
         try:
             options = self.delivery.options | definition.gates(args, kwargs)
+            value = pack((options, self.delivery.payload))
         except BadParameters as exc:
             return self.failed(exc, Reason.BAD_PAYLOAD)
-        return Settled(self.delivery.id, Op.GATE, self.delivery.queue, 0, pack(options))
+        return Settled(self.delivery.id, Op.GATE, self.delivery.queue, 0, value)
 
     def suspected(self, fate: ChildProcessError | None = None) -> Settled:
         """Give a job up with which its last workers died: also the process where it ran alone, if it could be that."""

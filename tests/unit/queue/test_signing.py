@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncworker import Engine, Limit
 from asyncworker.errors import DecodeError, SettingsError
 from asyncworker.queue.admin import Admin
 from asyncworker.queue.brokers import memory
 from asyncworker.queue.codec import Ids, pack_call, unpack_call
-from asyncworker.queue.job import Delivery, Job
+from asyncworker.queue.job import Delivery, Job, Receipt
 from asyncworker.queue.signing import HEAD, Keyring, signed
 from tests.support.clock import FrozenClock
 
@@ -102,3 +105,40 @@ async def test_a_broker_around_a_broker():
     assert found.payload == CALL
     assert await broker.find([new_id()]) == [None]
     await broker.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_jobs_that_get_limits_or_are_debounced_stay_signed(redis_url: str, kind: str):
+    url = "memory://" if kind == "memory" else redis_url
+    namespace = f"signed-{new_id()}"
+    worker, client = (Engine(url, namespace=namespace, signing_keys=(NEW,)) for _ in range(2))
+    client = worker if kind == "memory" else client
+
+    @worker.task(limit=Limit(1))
+    async def limited() -> int:
+        return 1
+
+    @worker.task(debounce=0.05, unique="k")
+    async def debounced(number: int) -> int:
+        return number
+
+    async with worker, client:
+        job = Job(new_id(), "default", pack_call("limited", (), {}))
+        assert await client.broker.enqueue([job]) == [Receipt.ACCEPTED]
+        calls = [await debounced.enqueue(number) for number in range(3)]
+        assert calls[0].id == calls[2].id
+        working = asyncio.ensure_future(worker.run()) if kind == "redis" else None
+        assert await client.job(job.id).result(timeout=20) == 1
+        assert await calls[0].result(timeout=20) == 2
+        if working is not None:
+            worker.stop()
+            await working
+
+
+def test_options_of_a_debounced_job_that_nobody_signed():
+    forged = delivered(msgspec.structs.replace(SIGNED, options={"debounce": 5}))
+    assert not is_accepted(ring(NEW), forged)
+    job = Job(new_id(), "default", CALL, options={"unique": "k", "debounce": 5.0})
+    made = ring(NEW).sign(job)
+    assert is_accepted(ring(NEW), delivered(made, id=new_id())), "an earlier call's"
+    assert not is_accepted(ring(NEW), delivered(made, options={"unique": "l", "debounce": 5.0}))
