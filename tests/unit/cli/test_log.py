@@ -9,7 +9,16 @@ from collections.abc import Iterator
 import pytest
 
 from asyncworker.cli.log import start_logging, tell
-from asyncworker.events import BrokerDisrupted, BrokerRestored, Bus, JobEnd, JobsEnded, JobsFailed, LeaseEnded, WorkerReaped
+from asyncworker.events import (
+    BrokerDisrupted,
+    BrokerRestored,
+    Bus,
+    JobEnd,
+    JobsEnded,
+    JobsFailed,
+    LeaseEnded,
+    WorkerReaped,
+)
 
 NASTY = "a\nb\x1b[31m\u202e redis://u:hunter2@h"
 
