@@ -159,8 +159,8 @@ class TestWhich:
         assert states_of(["failed"]) == {State.FAILED}
         with pytest.raises(BadParameters, match=r"states are cancelled, "):
             states_of(["failde"])
+        assert isinstance(world.broker, Admin)
         with pytest.raises(BadParameters, match="no cursor"):
-            assert isinstance(world.broker, Admin)
             await world.broker.jobs(Query(), "nonsense")
 
 

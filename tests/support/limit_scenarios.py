@@ -56,6 +56,7 @@ def a_limited_job_takes_a_permit_and_gives_it_back(s: Script) -> None:
     assert s.hash("v:lt") == {"q": b"0"}
     assert s.counts()["w"] == 2
     assert line(s, "lt") == [(second, 4), (third, 4)]
+    assert s.redis("ZRANGE", "y:b", 0, -1) == [second.encode(), third.encode()]
     assert (s.state(first), s.state(second)) == ("running", "blocked")
     s.step("e1", 0, (first, "s", 0))
     assert permits(s, "lt") == set()
@@ -84,7 +85,7 @@ def limits_of_a_key_and_of_all(s: Script) -> None:
     assert s.claim("e1", 9, (ids[4], "s", 0)) == [ids[3]]
     assert s.claim("e1", 9, (ids[0], "s", 0)) == [ids[1]]
     s.step("e1", 0, (ids[1], "s", 0), (ids[3], "s", 0))
-    assert not {name for name in s.names() if name[:2] in {"l:", "v:", "q:"}}
+    assert not {name for name in s.names() if name[:2] in {"l:", "v:", "q:", "y:"}}
     s.put(s.job(options=limit(Limit(key="tenant", per_key=1), "d")))
     assert len(s.claim("e1", 9)) == 1
     assert s.redis("EXISTS", "l:lt") == 0, "what has no bound is not counted"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from asyncworker.queue.body import Note, pack_body, read_note
-from asyncworker.queue.codec import pack_call, unpack_record
+from asyncworker.queue.codec import base32, pack_call, unpack_record
 from asyncworker.queue.job import APART, Job, Record
 from tests.support.redis_script import START_MS, Ear, Script, ScriptError
 
@@ -30,6 +30,10 @@ def scenario(tell: Scenario) -> Scenario:
 def ttl_of(s: Script, key: str) -> int:
     """Return a key's seconds to live, none of which has passed yet."""
     return round(s.redis("PTTL", key) / 1000)
+
+
+def listed(s: Script, key: str) -> list[str]:
+    return [name.decode() for name in s.redis("ZRANGE", key, 0, -1)]
 
 
 # ------------------------------------------------------------------------------------------------ plain jobs
@@ -437,9 +441,11 @@ def a_job_whose_note_cannot_be_read(s: Script) -> None:
     state, _, _, at, error, _ = s.find(id)
     assert (state, at) == (b"blocked", 0)
     assert error
+    assert listed(s, "y:b") == [id]
     s.redis("HDEL", "x", id)
     assert s.cancel(id) == "blocked"
     assert s.state(id) == "c"
+    assert listed(s, "y:b") == []
     assert s.hash("p") == {}
 
 
@@ -1795,6 +1801,115 @@ def which_queues_there_are(s: Script) -> None:
     s.put(s.job(queue="p:1"))
     s.fcall("switch", "q", "b", 3)
     assert s.fcall("queues") == [[b"p:1:n"], [b"p:1:l", b"q:b"]]
+
+
+# ------------------------------------------------------------------------------------------------ lists of jobs
+
+
+def told(s: Script, kind: str, place: str, count: int, after: str = "", at: object = "") -> list[str]:
+    return [name.decode() for name in s.fcall("list", kind, place, count, after, at)]
+
+
+@scenario
+def who_ended_is_listed(s: Script) -> None:
+    s.join()
+    ids = s.put(count=40)
+    stretch = ids[0][:5]
+    buckets = [ids[0][:-1], ids[39][:-1]]
+    s.claim("e1", 40)
+    s.step("e1", 0, *((id, op, 60, b"x") for id, op in zip(ids[:3], "fce", strict=True)))
+    s.step("e1", 0, (ids[3], "s", 60, b"x"), runs=[("q", 90, [(ids[39], b"A"), (ids[38], b"B")])])
+    assert {op: listed(s, f"y:{op}{stretch}") for op in "fces"} == {
+        "f": [ids[0]],
+        "c": [ids[1]],
+        "e": [ids[2]],
+        "s": buckets,
+    }
+    assert listed(s, "y") == [f"{op}{stretch}" for op in "cefs"]
+    assert [ttl_of(s, f"y:{op}{stretch}") for op in "fs"] == [60, 90]
+    s.step("e1", 0, (ids[4], "f", 30, b"x"), (ids[5], "f", 0, b"x"), runs=[("q", 30, [(ids[6], b"C")])])
+    assert listed(s, f"y:f{stretch}") == [ids[0], ids[4]]
+    assert [ttl_of(s, f"y:{op}{stretch}") for op in "fs"] == [60, 90]
+    assert told(s, "y", f"y:f{stretch}", 1, "-") == [ids[0]]
+    assert told(s, "y", f"y:f{stretch}", 9, f"({ids[0]}") == [ids[4]]
+    last, some = s.fcall("list", "s", f"y:s{stretch}", 1, "-", "")
+    assert (last.decode(), sorted(id.decode() for id in some)) == (buckets[0], [ids[3], ids[6]])
+    last, some = s.fcall("list", "s", f"y:s{stretch}", 3, f"[{buckets[0]}", "")
+    assert (last.decode(), len(some)) == (buckets[1], 4)
+    last, some = s.fcall("list", "s", f"y:s{stretch}", 2, f"[{buckets[0]}", "")
+    assert (last.decode(), len(some)) == (buckets[0], 2)
+    assert s.fcall("list", "s", f"y:s{stretch}", 2, f"({buckets[1]}", "") == [b"", []]
+
+
+@scenario
+def lists_of_many_stretches(s: Script) -> None:
+    s.join()
+    first = s.job(base32(START_MS - 3_600_000, 9) + "0" * 17)
+    ids = [*s.put(first), *s.put(count=3)]
+    old, new = f"s{first.id[:5]}", f"s{ids[1][:5]}"
+    s.claim("e1", 9)
+    s.step("e1", 0, runs=[("q", 60, [(id, b"") for id in ids[:2]])])
+    assert listed(s, "y") == [old, new]
+    assert (listed(s, f"y:{old}"), listed(s, f"y:{new}")) == ([first.id[:-1]], [ids[1][:-1]])
+    s.redis("DEL", f"y:{old}")
+    s.step("e1", 0, runs=[("q", 60, [(ids[2], b"")])])
+    assert listed(s, "y") == [old, new], "only who begins a stretch tidies up"
+    s.step("e1", 0, (ids[3], "f", 60, b""))
+    assert listed(s, "y") == [f"f{ids[3][:5]}", new]
+
+
+@scenario
+def where_jobs_lie(s: Script) -> None:
+    s.join()
+    ids = s.put(count=5)
+    late = [s.put(s.job(delay_s=delay))[0] for delay in (2, 1, 1)]
+    s.claim()
+    s.step("e1", 0, (ids[0], "f", 60, b""))
+    epochs, switches, lists = s.fcall("places")
+    assert (epochs, lists) == ([b"e1"], [f"f{ids[0][:5]}".encode()])
+    assert dict(zip(switches[::2], switches[1::2], strict=True)) == {b"q:d": b"%d" % (s.now + 1000), b"q:l": b"5"}
+    s.claim("e1", 1)
+    assert sorted(told(s, "a", "a:e1", 9)) == ["", ids[1]]
+    assert s.fcall("list", "r", "r:q:5", 2, "", -1) == [-1, [id.encode() for id in ids[2:4]]]
+    moved = s.fcall("list", "r", "r:q:5", 9, ids[2], 1)
+    assert [int(moved[0]), *moved[1]] == [0, ids[3].encode(), ids[4].encode()]
+    gone = s.fcall("list", "r", "r:q:5", 9, ids[1], 3)
+    assert [int(gone[0]), len(gone[1])] == [-1, 3]
+    due = sorted((s.now + 1000 if k else s.now + 2000, id) for k, id in enumerate(late))
+    members = [f"5{id}" for _, id in due]
+    assert told(s, "d", "d:q", 2, "", "-inf")[::2] == members[:2]
+    assert told(s, "d", "d:q", 9, members[0], due[0][0]) == [members[1], str(due[1][0]), members[2], str(due[2][0])]
+    assert told(s, "d", "d:q", 9, "5gone", due[1][0] + 1) == [members[2], str(due[2][0])]
+    assert told(s, "d", "d:q", 1, "5gone", "-inf") == [members[0], str(due[0][0])]
+
+
+@scenario
+def a_long_list_is_searched_from_its_head(s: Script) -> None:
+    ids = [f"{k:026}" for k in range(3000)]
+    s.redis("RPUSH", "r:q:5", *ids)
+    for after, at, found in (
+        (ids[2000], 2000, 2000),
+        (ids[1500], 2000, 1500),
+        (ids[2000], 1002, 2000),
+        (ids[2000], 1000, -1),
+    ):
+        before, some = s.fcall("list", "r", "r:q:5", 1, after, at)
+        assert (int(before), some) == (found, [ids[found + 1].encode()])
+
+
+@scenario
+def who_may_be_blocked_is_listed(s: Script) -> None:
+    parent, _ = s.parent(1)
+    s.join()
+    (former,) = s.put(count=1)
+    follower, failing = s.after(former), s.after(former)
+    assert listed(s, "y:b") == sorted([parent, follower, failing])
+    s.claim("e1", 9)
+    s.cancel(parent)
+    s.cancel(follower)
+    s.step("e1", 0, (former, "f", 60, b""))
+    assert s.state(failing) == "f"
+    assert listed(s, "y:b") == []
 
 
 # ------------------------------------------------------------------------------------------------ the server
