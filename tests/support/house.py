@@ -101,6 +101,7 @@ BROAD = {
     "queue.worker.worker": "the context in which a worker lives is the user's; what it raises becomes a SettingsError",
     "cli": "the last one before the user: what nobody foresaw is told in one line",
     "work.stream": "a user's function may raise anything, item by item",
+    "tune.metered": "what a coroutine raises, or is thrown, passes through once its step is counted",
     "work.batch": "a user's handler may raise anything, batch by batch",
     "work.pipeline": "a user's stage may raise anything, item by item",
     "cli.target": "the user's module may raise anything while it is imported",
