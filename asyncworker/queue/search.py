@@ -8,13 +8,13 @@ bounded number of jobs, whatever is found among them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 
 import msgspec
 
 from asyncworker.errors import BadParameters, DecodeError
 from asyncworker.queue.codec import born_ms, unpack_call, unpack_record
-from asyncworker.queue.job import Found, State, parent_of
+from asyncworker.queue.job import Found, Record, State, parent_of
 
 MOST = 200
 """Jobs that one step of a walk looks at."""
@@ -85,10 +85,20 @@ class Stand(msgspec.Struct, frozen=True, array_like=True):
 
 def task_of(found: Found) -> str:
     """Return a job's task, "" where nobody can read it."""
+    if task := record_of(found).task:
+        return task
     try:
-        return unpack_record(found.record).task or (unpack_call(found.payload)[0] if found.payload else "")
+        return unpack_call(found.payload)[0]
     except DecodeError:
         return ""
+
+
+def record_of(found: Found) -> Record:
+    """Return how a job ended, as far as this version can read it."""
+    try:
+        return unpack_record(found.record)
+    except DecodeError:
+        return Record()
 
 
 def pack_stand(stand: Stand) -> str:
@@ -107,7 +117,7 @@ def read_stand(cursor: str) -> Stand | None:
         raise BadParameters(f"{cursor!r} is no cursor of a page of jobs") from exc
 
 
-def states_of(names: Collection[str]) -> frozenset[State]:
+def states_of(names: Iterable[str]) -> frozenset[State]:
     """Return states by their names, all of them where none is given.
 
     Raises:

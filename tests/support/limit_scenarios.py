@@ -538,11 +538,8 @@ def a_replayed_call_is_no_later_one(s: Script) -> None:
 def looks_at_who_is_held_up_are_bounded(s: Script) -> None:
     s.join()
     s.put(count=1, options=ONE)
-    for _ in range(3):
-        s.put(count=1000, options=ONE)
+    s.put(count=1200, options=ONE)
     s.claim("e1", 1)
-    answer = s.step("e1", 1)
+    answer = s.step("e1", 5)
     assert answer[2:4] == [s.now, []]
     assert s.counts()["w"] in range(400, 1001)
-    s.step("e1", 1000)
-    assert s.counts()["w"] < 2500
