@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from datetime import timedelta
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import starmap
@@ -26,7 +26,7 @@ from asyncworker.auto import EXECUTORS, PARTITION_QUEUE, PARTITION_SIZE, PARTITI
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, JobFailed, SettingsError
 from asyncworker.events import Bus, WorkerStarted
-from asyncworker.job import FlowHandle, JobHandle
+from asyncworker.job import FlowHandle, JobHandle, JobStatus, walk
 from asyncworker.mapreduce.catalogue import Catalogue
 from asyncworker.mapreduce.feeder import submit
 from asyncworker.mapreduce.job import MAP_TASK, REDUCE_TASK, Summary
@@ -46,6 +46,7 @@ from asyncworker.queue.keeps.keep import Keep
 from asyncworker.queue.outboxes.outbox import kept
 from asyncworker.queue.recent import Recent
 from asyncworker.queue.schedule import Missed, Schedule
+from asyncworker.queue.search import Query, states_of
 from asyncworker.queue.signing import Keyring, signed
 from asyncworker.queue.task import DEFAULTS, TaskOptions, Tasks, options_of
 from asyncworker.queue.worker.sought import HIGHEST
@@ -375,7 +376,7 @@ class Engine:
     ) -> list[JobHandle[Any]]:
         """Enqueue calls of one task; see `Task.enqueue_many`."""
         broker = self.broker
-        jobs = self.jobs(name, calls, how)
+        jobs = self.jobs_of(name, calls, how)
         if how.outbox is not None or how.durable == "outbox":
             return await self._write(jobs, self._options(name), how)
         entered = await enter(broker, jobs, on_conflict=how.on_conflict, when_full=how.when_full)
@@ -386,7 +387,7 @@ class Engine:
         entered = await enter(self.broker, jobs, on_conflict=on_conflict, when_full=when_full)
         return FlowHandle(self.broker, [(job_id, job.queue) for job_id, job in zip(entered, jobs, strict=True)])
 
-    def jobs(
+    def jobs_of(
         self, name: str, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], how: Call, *, fed: bool = False
     ) -> list[Job]:
         """Return calls of one task as jobs; *fed*: another job gives each its first argument."""
@@ -433,6 +434,34 @@ class Engine:
     def job(self, job_id: str) -> JobHandle[Any]:
         """Return a handle by id; nothing is asked yet."""
         return JobHandle(self.broker, job_id)
+
+    async def jobs(
+        self,
+        states: Iterable[str] = (),
+        *,
+        queue: str = "",
+        task: str = "",
+        since: datetime | float | None = None,
+        until: datetime | float | None = None,
+    ) -> AsyncGenerator[JobStatus, None]:
+        """Yield the jobs of these states (none given: of all), of this queue and task, as `JobHandle.status` shows them.
+
+        Those that are over come first, as long as they are remembered, then those that run, are queued, are delayed, are
+        blocked; within a state older ones mostly before younger ones. Each is told once; one that moves on meanwhile may
+        be missed. Parts of map/reduce jobs are left out.
+
+        Args:
+            since, until: when they were enqueued, the second exclusive: dates, or seconds since the epoch.
+
+        Raises:
+            BadParameters: there is no such state. SettingsError: this broker cannot.
+
+        Cost: a few round trips for each 200 jobs that are looked at. Time and states spare looks at others, and a queue
+        at those that are not over; a task is looked for among all of these.
+        """
+        moments = (one.timestamp() if isinstance(one, datetime) else one or 0.0 for one in (since, until))
+        async for status in walk(self.admin, Query(states_of(states), queue, task, *moments)):
+            yield status
 
     def map(
         self,

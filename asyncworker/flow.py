@@ -57,7 +57,7 @@ class How(Protocol):
 class Starter(Protocol):
     """What a flow needs of its engine."""
 
-    def jobs(
+    def jobs_of(
         self, name: str, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], how: Any, *, fed: bool = False
     ) -> list[Job]:
         """Return calls of one task as jobs; *fed*: another job gives each its first argument."""
@@ -168,7 +168,7 @@ def _starter_of(flow: Flow[Any]) -> Starter:
 def _job_of(flow: Flow[Any], names: dict[int, str]) -> Job:
     """Return a call as a job; *names*: the ids of the flows before it."""
     call = flow.args, flow.kwargs
-    (job,) = _starter_of(flow).jobs(flow.name, [call], flow.how, fed=bool(flow.given))
+    (job,) = _starter_of(flow).jobs_of(flow.name, [call], flow.how, fed=bool(flow.given))
     if job.options.get("debounce"):
         raise BadParameters(f"calls of {flow.name} are debounced: a flow cannot be made of what may never be made")
     before = [one.id if isinstance(one, JobHandle) else names[id(one)] for one in flow.before]

@@ -12,10 +12,12 @@ import msgspec
 from asyncworker.errors import JobNotFound, ResultExpired
 from asyncworker.mapreduce.job import REDUCE_TASK
 from asyncworker.mapreduce.progress import Progress, watch
+from asyncworker.queue.admin import Admin
 from asyncworker.queue.brokers.broker import Broker
-from asyncworker.queue.codec import born_ms, is_id, unpack_call, unpack_record
+from asyncworker.queue.codec import born_ms, is_id, unpack_record
 from asyncworker.queue.ending import error_of
 from asyncworker.queue.job import Ended, Found, State
+from asyncworker.queue.search import Query, record_of, task_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -233,14 +235,14 @@ class FlowHandle(JobHandle[R]):
 
 
 def _status(found: Found) -> JobStatus:
-    record = unpack_record(found.record)
+    record = record_of(found)
     error = found.error or (f"{record.error_type}: {record.error_text}" if record.error_type else record.error_text)
     children = found.children
     return JobStatus(
         id=found.id,
         state=found.state,
         reason=record.reason or None,
-        task=record.task or (unpack_call(found.payload)[0] if found.payload else ""),
+        task=task_of(found),
         queue=found.queue,
         priority=found.priority,
         attempt=record.attempt or found.attempt,
@@ -256,6 +258,20 @@ def _status(found: Found) -> JobStatus:
         after_total=found.after.total if found.after else None,
         waits_for=found.waits_for or None,
     )
+
+
+async def walk(admin: Admin, query: Query) -> AsyncIterator[JobStatus]:
+    """Yield the jobs that are meant, each once, also where one is met again on its way back."""
+    seen: set[str] = set()
+    cursor = ""
+    while True:
+        page = await admin.jobs(query, cursor)
+        for found in page.jobs:
+            if found.id not in seen:
+                seen.add(found.id)
+                yield _status(found)
+        if not (cursor := page.cursor):
+            return
 
 
 async def gather(handles: list[JobHandle[R]], timeout: float | None = None) -> list[R]:

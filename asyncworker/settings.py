@@ -121,8 +121,8 @@ def names() -> Kind:
     return Kind("NAME[:WEIGHT],…", "names with commas between them, each with a weight above 0 or without", parse)
 
 
-def keys() -> Kind:
-    return Kind("KEY,KEY", "keys with commas between them", lambda value: tuple(value.split(",")))
+def words(shown: str) -> Kind:
+    return Kind(shown, "words with commas between them", lambda value: tuple(value.split(",")))
 
 
 def url(*schemes: str, example: str) -> Kind:
@@ -243,7 +243,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     signing_key: Annotated[
         tuple[str, ...],
         Setting(
-            keys(),
+            words("KEY,KEY"),
             "Keys by which jobs are signed (the first) and accepted (all; KEY@2026-12-31 until then).",
             secret=True,
         ),
@@ -274,6 +274,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     timeout: Annotated[float | None, Setting(seconds(0, 10**8), "How long to wait at most.")] = None
     task: Annotated[str | None, Setting(text("NAME"), "Only jobs of this task.")] = None
     since: Annotated[float | None, Setting(seconds(0, 10**8), "Only what was not longer ago than this.")] = None
+    until: Annotated[float | None, Setting(seconds(0, 10**8), "Only what was at least this long ago.")] = None
+    state: Annotated[tuple[str, ...], Setting(words("STATE,STATE"), "Only jobs of these states.")] = ()
+    limit: Annotated[int, Setting(number(1), "So many of them at most.")] = 100
     all: Annotated[bool, Setting(boolean(), "All of them.")] = False
     yes: Annotated[bool, Setting(boolean(), "Do it without asking.")] = False
     once: Annotated[bool, Setting(boolean(), "Show it once and end.")] = False

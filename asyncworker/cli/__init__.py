@@ -35,7 +35,7 @@ COMMANDS = {
     "worker": "Run jobs until told to stop.",
     "daemon": "Keep as many workers as there is work for.",
     "enqueue": "Call a task once, by name.",
-    "jobs": "Count what waits and runs, and who works.",
+    "jobs": "Count what waits and runs, and who works; list jobs.",
     "status": "Show what is known about a job.",
     "result": "Wait for a job and print its result.",
     "cancel": "End a job for good.",

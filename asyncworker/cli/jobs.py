@@ -1,13 +1,17 @@
-"""``asyncworker jobs``: how much waits and runs, and who works."""
+"""``asyncworker jobs``: how much waits and runs, and who works; ``jobs ls``: which jobs there are."""
 
 from __future__ import annotations
 
 import time
+from contextlib import aclosing
+
+import click
 
 from asyncworker.cli.command import Call, command
-from asyncworker.cli.line import duration, switches
+from asyncworker.cli.line import date, duration, switches
 from asyncworker.cli.table import show_table
 from asyncworker.cli.target import client_for
+from asyncworker.job import JobStatus
 
 COUNTS = (
     "queued",
@@ -23,12 +27,21 @@ COUNTS = (
 )
 
 
-async def body(call: Call) -> None:
-    """Count the jobs of each queue, and list who works on them.
+SHOWN = ("id", "task", "queue", "state", "attempt")
+
+
+async def body(call: Call, verb: str | None) -> None:
+    """Count the jobs of each queue, and list who works on them; with "ls", list the jobs.
 
     "queued", "scheduled" and "blocked" (by a limit) are what lies there now; the other columns count all that ever passed. Queues that
     live workers read are looked at, too. One job is told by "asyncworker status JOB".
+
+    "ls" lists those of --state, --queues and --task that were enqueued since --since and before --until, both told as how
+    long ago: first those that are over and still remembered, then those that run, are queued, are delayed, are blocked.
     """
+    if verb is not None:
+        await ls(call)
+        return
     async with client_for(call) as engine:
         workers = (await engine.broker.depth([])).workers
         names = call.settings.names or tuple(
@@ -70,11 +83,37 @@ async def body(call: Call) -> None:
         )
 
 
+async def ls(call: Call) -> None:
+    """List jobs."""
+    settings, now = call.settings, time.time()
+    since, until = (None if ago is None else now - ago for ago in (settings.since, settings.until))
+    listed: list[JobStatus] = []
+    more = False
+    async with client_for(call) as engine:
+        for queue in settings.names or ("",):
+            async with aclosing(
+                engine.jobs(settings.state, queue=queue, task=settings.task or "", since=since, until=until)
+            ) as jobs:
+                async for job in jobs:
+                    if more := not settings.all and len(listed) == settings.limit:
+                        break
+                    listed.append(job)
+    if call.settings.json:
+        call.document(listed)
+        return
+    rows = [(*(getattr(of, name) for name in SHOWN), date(of.enqueued_at), of.error or "") for of in listed]
+    show_table(call, (*SHOWN, "enqueued", "error"), rows)
+    if more:
+        call.say(f"these are the first {len(listed)}; --limit or --all shows more")
+
+
 COMMAND = command(
     "jobs",
     body,
-    flags=("broker", "namespace", "app", "queues", "json"),
+    click.Argument(["verb"], required=False, type=click.Choice(["ls"])),
+    flags=("broker", "namespace", "app", "state", "task", "queues", "since", "until", "limit", "all", "json"),
     examples="""
   asyncworker jobs --broker redis://localhost:6379/0
-  asyncworker jobs --queues mail,reports --json""",
+  asyncworker jobs --queues mail,reports --json
+  asyncworker jobs ls --state failed,retrying --task mail --since 1h""",
 )

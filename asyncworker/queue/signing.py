@@ -24,6 +24,7 @@ from asyncworker.queue.admin import Admin
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import pack, unpack
 from asyncworker.queue.job import Claimed, Delivery, Found, Job, Missing, Op, Receipt, Settled, Twin
+from asyncworker.queue.search import MOST, Page, Query
 
 MARK = b"\xc1"
 HEAD = 1 + 4 + 32
@@ -127,6 +128,10 @@ class _SignedAdmin(_Signed):
     async def fire(self, name: str, tick_ms: int, job: Job) -> Receipt | Twin | Missing | None:
         fired: Receipt | Twin | Missing | None = await self._broker.fire(name, tick_ms, self._keys.sign(job))
         return fired
+
+    async def jobs(self, query: Query, cursor: str = "", limit: int = MOST) -> Page:
+        page = await self._broker.jobs(msgspec.structs.replace(query, task=""), cursor, limit)
+        return Page([one for one in map(bare, page.jobs) if one and query.fits(one)], page.cursor)
 
 
 def _pass_on(kind: type[_Signed], *contracts: type) -> None:

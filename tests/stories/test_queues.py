@@ -78,3 +78,24 @@ def test_dead_letters(ask: Any) -> None:
     assert ask("dead", "replay", ids[1], "--json", code=1) == {"replayed": [], "left": [ids[1]]}
     assert sorted(ask("dead", "purge", "--all", "--yes", "--json")["purged"]) == sorted(ids[1:])
     assert ask("dead", "ls", "--json") == []
+
+
+def test_jobs_by_state_task_queue_and_time(ask: Any) -> None:
+    first, second = (ask("enqueue", "charge", str(n)).strip() for n in (1, 2))
+    fetched = ask("enqueue", "fetch", app="shop").strip()
+    assert {of["id"] for of in ask("jobs", "ls", "--json")} == {first, second, fetched}
+    ask("worker", "shop", "--burst", "--log-level", "error")
+    ask("enqueue", "charge", "3")
+
+    def ls(*words: str) -> set[str]:
+        return {of["id"] for of in ask("jobs", "ls", *words, "--json")}
+
+    assert ls("--state", "failed") == {first, second, fetched}
+    assert ls("--state", "failed,running", "--queues", "io_intensive") == {fetched}
+    assert ls("--task", "charge", "--since", "1h", "--limit", "2") == {first, second}
+    assert len(ls("--task", "charge", "--limit", "1", "--all")) == 3
+    assert ls("--until", "1h") == set()
+    shown = ask("jobs", "ls", "--limit", "1")
+    assert "no order " in shown or "gone" in shown
+    assert "these are the first 1; --limit" in shown
+    assert "states are cancelled, expired" in ask("jobs", "ls", "--state", "failde", code=2)
