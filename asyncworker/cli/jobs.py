@@ -74,7 +74,7 @@ async def body(call: Call, verb: str | None) -> None:
                     card.host,
                     str(card.pid),
                     card.role,
-                    card.concurrency or "auto",
+                    card.concurrency or ("auto" if card.role == "worker" else 0),
                     duration(now - card.started_s),
                     ",".join(card.queues),
                 )
