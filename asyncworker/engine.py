@@ -448,7 +448,8 @@ class Engine:
 
         Those that are over come first, as long as they are remembered, then those that run, are queued, are delayed, are
         blocked; within a state older ones mostly before younger ones. Each is told once; one that moves on meanwhile may
-        be missed. Parts of map/reduce jobs are left out.
+        be missed. Parts of map/reduce jobs are left out. Of a job that was cancelled before it ran the task is not known any
+        more, nor, but on ``memory://``, the queue.
 
         Args:
             since, until: when they were enqueued, the second exclusive: dates, or seconds since the epoch.

@@ -41,7 +41,8 @@ class Query(msgspec.Struct, frozen=True):
     """Which jobs are meant: those of these states, of this queue and task ("": any).
 
     ``since_s`` and ``until_s`` bound when they were enqueued, in seconds since the epoch, the second exclusive. Parts of
-    map/reduce jobs are never meant. Of a job that is over, its queue is what its record says.
+    map/reduce jobs are never meant. Of a job that is over, queue and task are what its record says: one that was
+    cancelled before it ran has none.
     """
 
     states: frozenset[State] = frozenset(State)
