@@ -144,6 +144,7 @@ class UslPolicy:
         if loaded.curve is not None and (loaded.curve.a0 <= 0 or min(loaded.curve) < 0):
             loaded.curve = None
         loaded.variance = max(1e-6, loaded.variance)
+        loaded.calm = 0  # what was true then may not be so now
         loaded.centre = min(max(loaded.centre, float(self.low)), float(self.high))
         self._state = loaded
         self._set(loaded.limit, loaded.because)
@@ -285,7 +286,7 @@ class UslPolicy:
             fall = math.log(sample.rate / best.rate)
             if sample.inflight > 1.05 * best.inflight and fall < -max(0.3, 5 * noise):
                 self._mark(min(state.ceiling or math.inf, sample.inflight))
-        state.phase, state.place, state.bracket = "track", 7, []
+        state.phase, state.place, state.bracket, state.calm = "track", 7, [], 0
         self._aim()
 
     def _track(self, sample: Sample) -> None:
