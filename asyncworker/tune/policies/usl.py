@@ -39,7 +39,7 @@ STEP = 1.6
 PLAIN, GIVEN_UP = 1.05, 0.03
 """Where the caller itself is the limit: what a step up must promise, and the share of throughput given up for less."""
 HISTORY = 64
-MOVED, CALM, REST = 0.2, 12, 3
+MOVED, CALM, REST = 0.2, 12, 1
 """After `CALM` epochs in which the centre has not moved so far, in ln N, it is held longer between probes: they cost."""
 START_WINDOW, BRIEF_S = 0.02, 0.1
 """Start-up asks for plain differences, so its epochs may be shorter; one so brief does not end it."""
@@ -144,7 +144,6 @@ class UslPolicy:
         if loaded.curve is not None and (loaded.curve.a0 <= 0 or min(loaded.curve) < 0):
             loaded.curve = None
         loaded.variance = max(1e-6, loaded.variance)
-        loaded.calm = 0  # what was true then may not be so now
         loaded.centre = min(max(loaded.centre, float(self.low)), float(self.high))
         self._state = loaded
         self._set(loaded.limit, loaded.because)
