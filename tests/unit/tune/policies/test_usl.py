@@ -222,7 +222,7 @@ def test_a_limit_that_has_stopped_moving_is_held_longer_between_probes(monkeypat
 
     rested = moves()
     monkeypatch.setattr(usl, "REST", 0)
-    assert rested < 0.7 * moves()
+    assert rested < 0.85 * moves()
 
 
 def test_a_large_step_down_is_over_when_no_more_are_under_way_than_may_be() -> None:
