@@ -43,7 +43,9 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "bad database": ((*COUNT, "--database", "mysql://u:hunter2@h/d"), "--database 'mysql://u:***@h/d': want a URL"),
     "missing settings file": ((*COUNT, "--config", "nothing.toml"), "cannot read 'nothing.toml': No such file"),
     "no such app": ((*COUNT, "--app", "nix_x:engine"), "there is no module 'nix_x'"),
-    "surplus argument": ((*COUNT, "more.jsonl"), "unexpected extra argument (more.jsonl)"),
+    "second source is missing": ((*COUNT, "more.jsonl"), "no file "),
+    "second source of an unknown kind": ((*COUNT, "more.xls"), "unknown source 'xls'"),
+    "flag without a value": (("--broker",), "'--broker' requires an argument"),
 }
 
 

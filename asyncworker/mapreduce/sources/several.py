@@ -12,7 +12,7 @@ import asyncio
 import glob
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs, urlencode
@@ -62,15 +62,31 @@ class SeveralSource:
         index = 0
         sources = self._sources or list(map(open_source, await asyncio.to_thread(self._found)))
         self.portable = all(source.portable for source in sources)
-        for source in sources:
-            try:
-                async with aclosing(cast("Any", source.partitions(size))) as partitions:
-                    async for partition in partitions:
-                        span = (source.url, source.label, *partition.span)
-                        yield msgspec.structs.replace(partition, index=index, span=span)
-                        index += 1
-            finally:
-                await source.close()
+        async with AsyncExitStack() as opened:
+            cut = [(source, await self._begun(source, size, opened)) for source in self._sources or ()]
+            for source, partitions in cut or [(source, source.partitions(size)) for source in sources]:
+                try:
+                    async with aclosing(cast("Any", partitions)):
+                        async for partition in partitions:
+                            span = (source.url, source.label, *partition.span)
+                            yield msgspec.structs.replace(partition, index=index, span=span)
+                            index += 1
+                finally:
+                    await source.close()
+
+    @staticmethod
+    async def _begun(source: Source, size: int, opened: AsyncExitStack) -> AsyncIterator[Partition]:
+        """Return a source's partitions with the first of them at hand: what cannot be read is told before all else."""
+        partitions = await opened.enter_async_context(aclosing(cast("Any", source.partitions(size))))
+        first = await anext(partitions, None)
+
+        async def all_of_them() -> AsyncIterator[Partition]:
+            if first is not None:
+                yield first
+            async for partition in partitions:
+                yield partition
+
+        return all_of_them()
 
     async def read(self, partition: Partition) -> AsyncIterator[list[tuple[Key, Any]]]:
         url, label, *span = partition.span
