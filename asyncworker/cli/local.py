@@ -49,6 +49,7 @@ async def local_workers(
         lease=engine.lease,
         grace_period=grace_s,
         log_level="warning",
+        no_profile=True,  # whoever waits for a dataset asked for its numbers, not for ours
         debug=settings.debug,
     )
     command = [sys.executable, "-P", "-m", "asyncworker", "worker"]
