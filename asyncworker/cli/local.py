@@ -48,6 +48,7 @@ async def local_workers(
         app=settings.app,
         lease=engine.lease,
         grace_period=grace_s,
+        signing_key=tuple(engine.signing_keys),
         log_level="warning",
         no_profile=True,  # whoever waits for a dataset asked for its numbers, not for ours
         debug=settings.debug,

@@ -33,11 +33,11 @@ async def greet(name):
 
 @pytest.fixture
 def ask(redis_url: str, namespace: str, tmp_path: Path) -> Any:
-    (tmp_path / "shop.py").write_text(APP)
+    (tmp_path / "clockwork.py").write_text(APP)
 
     def ask(*words: str, code: int = 0) -> Any:
         done, out, err = call(
-            "schedule", *words, "--broker", redis_url, "--namespace", namespace, "--app", "shop", cwd=tmp_path
+            "schedule", *words, "--broker", redis_url, "--namespace", namespace, "--app", "clockwork", cwd=tmp_path
         )
         assert done == code, err
         return json.loads(out) if "--json" in words else out + err
