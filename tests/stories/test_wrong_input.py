@@ -45,7 +45,6 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "no such app": ((*COUNT, "--app", "nix_x:engine"), "there is no module 'nix_x'"),
     "second source is missing": ((*COUNT, "more.jsonl"), "no file "),
     "second source of an unknown kind": ((*COUNT, "more.xls"), "unknown source 'xls'"),
-    "flag without a value": (("--broker",), "'--broker' requires an argument"),
 }
 
 
