@@ -5,7 +5,7 @@ Like a `Broker`'s, every verb may be repeated after an error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from asyncworker.queue.job import Job, Missing, Receipt, Twin
@@ -34,6 +34,10 @@ class Admin(Protocol):
         Jobs beyond are refused (`Receipt.FULL`). What is there already stays, retries always come back, and the
         partitions of map/reduce jobs are bounded by who cuts them.
         """
+        ...
+
+    async def regulate(self, numbers: Mapping[str, Sequence[float]]) -> None:
+        """Let these numbers of limits and rates hold from now on, whatever travels with jobs (`Tasks.limits`)."""
         ...
 
     async def schedule(self, name: str, text: bytes | None) -> bool:

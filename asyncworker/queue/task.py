@@ -285,7 +285,7 @@ class Tasks(Mapping[str, Definition]):
 
 
 def limits_of(tasks: Mapping[str, Definition]) -> dict[str, list[float]]:
-    """Return the numbers of all limits and rates, as `Broker.regulate` takes them."""
+    """Return the numbers of all limits and rates, as `Admin.regulate` takes them."""
     numbers: dict[str, list[float]] = {}
     for task in tasks.values():
         if limit := task.options.limit:

@@ -10,10 +10,9 @@ import msgspec
 import pytest
 
 from asyncworker.errors import JobNotFound, LeaseLost
-from asyncworker.queue.admin import Admin
 from asyncworker.queue.codec import pack, unpack_record
 from asyncworker.queue.job import Ended, Missing, Op, Progress, Reason, Receipt, Record, State, Twin
-from tests.support.brokers import TTL, Member, World, makes, until
+from tests.support.brokers import TTL, Member, World, admin_of, makes, until
 from tests.support.clock import FrozenClock
 
 NOT_SUCCESS = {Op.FAILED: "failed", Op.CANCELLED: "was cancelled", Op.EXPIRED: "has expired"}
@@ -30,11 +29,6 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
 @pytest.fixture
 async def worker(world: World) -> Member:
     return await world.join()
-
-
-def admin_of(world: World) -> Admin:
-    assert isinstance(world.broker, Admin)
-    return world.broker
 
 
 async def put(world: World, *after: str, **more: Any) -> str:

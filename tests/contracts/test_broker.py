@@ -12,10 +12,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from asyncworker.errors import JobNotFound, JobTooBig, LeaseLost
-from asyncworker.queue.admin import Admin
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, Ids, pack, unpack, unpack_record
 from asyncworker.queue.job import APART, Ended, Op, Progress, Reason, Receipt, Record, Settled, State, Twin, child_id
-from tests.support.brokers import TTL, Member, World, makes, until
+from tests.support.brokers import TTL, Member, World, admin_of, makes, until
 from tests.support.clock import FrozenClock
 
 ENDS = {
@@ -42,11 +41,6 @@ async def worker(world: World) -> Member:
 @pytest.fixture
 async def feeder(world: World) -> Member:
     return await world.join(role="feeder")
-
-
-def admin_of(world: World) -> Admin:
-    assert isinstance(world.broker, Admin)
-    return world.broker
 
 
 def ids_of(deliveries) -> list[str]:

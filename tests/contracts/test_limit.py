@@ -11,7 +11,7 @@ from asyncworker.queue.admin import Admin
 from asyncworker.queue.codec import pack
 from asyncworker.queue.job import APART, Op, Receipt, State
 from asyncworker.queue.limit import Limit, Rate
-from tests.support.brokers import Member, World, makes
+from tests.support.brokers import Member, World, admin_of, makes
 from tests.support.clock import FrozenClock
 
 
@@ -246,9 +246,9 @@ class TestLimit:
     async def test_numbers_of_the_newest_worker_hold(self, world: World, worker: Member):
         jobs = await world.put(count=6, options=limit(Limit(2)))
         assert await ids(worker) == jobs[:2]
-        await world.broker.regulate({"ltask": [4, 0]})
+        await admin_of(world).regulate({"ltask": [4, 0]})
         assert await ids(worker, 9, world.done(jobs[0])) == jobs[2:5]
-        await world.broker.regulate({"ltask": [1, 0]})
+        await admin_of(world).regulate({"ltask": [1, 0]})
         assert await ids(worker, 9, *map(world.done, jobs[1:4])) == []
         assert await ids(worker, 9, world.done(jobs[4])) == [jobs[5]]
 
@@ -256,7 +256,7 @@ class TestLimit:
         of = Limit(9, key="tenant", per_key=1)
         jobs = await world.put(count=3, options=limit(of, "a"))
         assert await ids(worker) == jobs[:1]
-        await world.broker.regulate({"ltask": [9, 0]})
+        await admin_of(world).regulate({"ltask": [9, 0]})
         assert await ids(worker, 9, world.done(jobs[0])) == jobs[1:]
 
     async def test_who_sleeps_hears_of_a_permit(self, world: World, worker: Member):
@@ -369,9 +369,9 @@ class TestRate:
     async def test_numbers_of_the_newest_worker_hold(self, world: World, worker: Member):
         jobs = await world.put(count=5, options=SLOW)
         assert await ids(worker) == jobs[:1]
-        await world.broker.regulate({"rtask": Rate(10, burst=1).numbers})
+        await admin_of(world).regulate({"rtask": Rate(10, burst=1).numbers})
         await world.pass_time(0.101)
         assert await ids(worker) == jobs[1:2]
-        await world.broker.regulate({"rtask": Rate(1, per=3600, burst=3).numbers})
+        await admin_of(world).regulate({"rtask": Rate(1, per=3600, burst=3).numbers})
         assert await ids(worker) == jobs[2:4]
         assert await ids(worker) == []

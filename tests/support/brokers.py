@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from asyncworker import registry
+from asyncworker.queue.admin import Admin
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import Ids
 from asyncworker.queue.job import (
@@ -79,6 +80,12 @@ async def until(look: Callable[[], Awaitable[T]], patience: float = PATIENCE) ->
         assert time.monotonic() < deadline, "waited in vain"
         await asyncio.sleep(0.002)
     return seen
+
+
+def admin_of(world: World) -> Admin:
+    """Return the broker as those see it who look after queues."""
+    assert isinstance(world.broker, Admin)
+    return world.broker
 
 
 @dataclass(eq=False)

@@ -104,10 +104,6 @@ class Broker(Protocol):
         """
         ...
 
-    async def regulate(self, numbers: Mapping[str, Sequence[float]]) -> None:
-        """Let these numbers of limits and rates hold from now on, whatever travels with jobs (`Tasks.limits`)."""
-        ...
-
     async def wait(self, ids: Sequence[str], timeout: float | None) -> list[Ended | None]:
         """Return how jobs ended, in the order of *ids*; None for one that is not over when the wait is.
 

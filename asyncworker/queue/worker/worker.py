@@ -163,7 +163,7 @@ class Worker:
                 await self._hooks.tell(self._hooks.stop)
 
     async def _work(self) -> None:
-        if numbers := limits_of(self._tasks):
+        if (numbers := limits_of(self._tasks)) and isinstance(self._broker, Admin):
             await self._broker.regulate(numbers)
         epoch = await self._join()
         while epoch:
