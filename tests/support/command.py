@@ -8,9 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 from unittest.mock import patch
 
 import psutil
@@ -29,35 +31,39 @@ def environment(**variables: str) -> dict[str, str]:
 @contextlib.contextmanager
 def started(*words: str, cwd: Path, stdin: int | None = subprocess.DEVNULL, **variables: str) -> Iterator[Running]:
     """Start the command; it is killed at the end of the block if it still runs."""
-    log = cwd / f"stderr-{time.monotonic_ns()}"
-    with log.open("wb") as err:
+    with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "asyncworker", *words],
             cwd=cwd,
             env=environment(**variables),
             stdin=stdin,
             stdout=subprocess.PIPE,
-            stderr=err,
+            stderr=log,
         )
-    running = Running(process, log)
-    try:
-        yield running
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+        running = Running(process, log)
+        try:
+            yield running
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+            running.last = running.said
 
 
 class Running:
     """A command under way."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], log: BinaryIO) -> None:
         self.process, self._log = process, log
+        self.last = ""
 
     @property
     def said(self) -> str:
         """What stands on standard error so far."""
-        return self._log.read_text("utf-8", "replace")
+        if self._log.closed:
+            return self.last
+        descriptor = self._log.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode("utf-8", "replace")
 
     def wait_for(self, words: str) -> str:
         """Return what stands on standard error as soon as *words* are in it."""
