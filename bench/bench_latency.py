@@ -25,7 +25,7 @@ import sys
 import time
 
 from bench.interleaved import Question, Row, Setting, main
-from bench.peers.roster import Peer
+from bench.peers.roster import Peer, at_once
 from bench.turn import staged
 
 WARM_UP = 20
@@ -53,7 +53,7 @@ async def turn(of: Setting) -> dict[str, float]:
 
 
 def tell(name: str, peer: Peer) -> str:
-    return f"concurrency {peer.concurrency}"
+    return f"concurrency {at_once(peer.concurrency)}"
 
 
 QUESTION = Question(

@@ -41,7 +41,7 @@ import psutil
 
 from bench.child import ChildError
 from bench.environment import python
-from bench.peers.roster import Peer, contenders
+from bench.peers.roster import Peer, at_once, contenders
 from bench.report import Machine, table, told
 from bench.server import Server
 from bench.turn import Figures, turn
@@ -133,7 +133,7 @@ def report(args: argparse.Namespace, runs: Runs, machine: Machine, version: str)
     drain = [[name, *runs.cells(name, "drain", off), *runs.cells(name, "drain", on)] for name in args.only]
     costs = [[name, *(runs.cost(name, cost, side) for side in both for cost in COSTS.values())] for name in args.only]
     settings = [
-        f"{name}: concurrency {args.concurrency.get(name, PEERS[name].concurrency)}, {PEERS[name].settings}; "
+        f"{name}: concurrency {at_once(args.concurrency.get(name, PEERS[name].concurrency))}, {PEERS[name].settings}; "
         + (", ".join(PEERS[name].pins) or "this checkout")
         for name in args.only
     ]

@@ -83,7 +83,8 @@ class Ours:
 
 
 def worker():
-    more = ["--metrics-port", "0"] if run.variant == "metrics" else []
+    more = ["--concurrency", str(run.concurrency)] if run.concurrency else []
+    more += ["--metrics-port", "0"] if run.variant == "metrics" else []
     raise SystemExit(run_cli(["worker", "bench.peers.ours:engine", *more]))
 
 

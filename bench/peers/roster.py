@@ -15,7 +15,10 @@ REDIS = ("redis==8.1.0", "hiredis==3.5.0")
 
 @dataclass(frozen=True)
 class Peer:
-    """One contender: ``bench/peers/<module>.py`` run in the environment of that name (none: the caller's own)."""
+    """One contender: ``bench/peers/<module>.py`` run in the environment of that name (none: the caller's own).
+
+    ``concurrency`` 0: it finds that itself, as by default.
+    """
 
     module: str
     pins: tuple[str, ...]
@@ -37,9 +40,9 @@ _CELERY = ("celery==5.7.0", "kombu==5.7.0", "packaging==26.3", *REDIS)
 _TASKIQ = ("taskiq==0.13.0", "taskiq-redis==1.2.4", *REDIS, *LOOP)
 
 PEERS: dict[str, Peer] = {
-    "asyncworker": Peer("ours", (), 100, "defaults, metrics off", reduces="worker"),
-    "asyncworker+metrics": Peer("ours", (), 100, "defaults, --metrics-port", "metrics", reduces="worker"),
-    "asyncworker+gather": Peer("ours", (), 100, "defaults, results gathered in the client", "gather", "fanout"),
+    "asyncworker": Peer("ours", (), 0, "defaults, metrics off", reduces="worker"),
+    "asyncworker+metrics": Peer("ours", (), 0, "defaults, --metrics-port", "metrics", reduces="worker"),
+    "asyncworker+gather": Peer("ours", (), 0, "defaults, results gathered in the client", "gather", "fanout"),
     "bound": Peer("bound", (), 100, "our broker under a bare loop", "gather"),
     "arq": Peer("arq", ("arq==0.28.0", "redis==5.3.1", "hiredis==3.5.0", *LOOP), 20, "poll_delay 5 ms"),
     "celery": Peer("celery", _CELERY, 2, "prefork 2, acknowledged late, prefetch 64 a process", reduces="worker"),
@@ -53,6 +56,11 @@ PEERS: dict[str, Peer] = {
     "taskiq-list": Peer("taskiq", _TASKIQ, 100, "prefetch 1000; no acknowledgement", "list"),
 }
 """The newest releases of November 2026 that fit together (arq needs redis-py below 6)."""
+
+
+def at_once(concurrency: int) -> str:
+    """Say how many jobs run at once."""
+    return str(concurrency) if concurrency else "auto"
 
 
 def contenders(row: str) -> dict[str, Peer]:
