@@ -228,21 +228,32 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @given(st.lists(actions, min_size=5, max_size=40))
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 def test_memory_and_redis_agree(redis_url: str, runner: asyncio.Runner, program: list[tuple[Any, ...]]):
-    async def run() -> None:
-        clock = FrozenClock()
-        worlds = [World(memory.open(clock=clock), clock)]
-        worlds.append(World(redis.open(redis_url, namespace=f"agree-{worlds[0].new_id()}"), None))
-        try:
-            pair = Pair(worlds)
-            await pair.begin()
-            for action in program:
-                await pair.do(action)
-                await pair.compare()
-            await pair.end()
-        finally:
-            for world in worlds:
-                await world.close()
+    """The same programs each time; `test_they_agree_on_programs_never_seen` draws others."""
+    runner.run(agree(redis_url, program))
 
-    runner.run(run())
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@given(st.lists(actions, min_size=5, max_size=40))
+@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+def test_they_agree_on_programs_never_seen(redis_url: str, runner: asyncio.Runner, program: list[tuple[Any, ...]]):
+    runner.run(agree(redis_url, program))
+
+
+async def agree(redis_url: str, program: list[tuple[Any, ...]]) -> None:
+    """Run a program on both, and compare after each action."""
+    clock = FrozenClock()
+    worlds = [World(memory.open(clock=clock), clock)]
+    worlds.append(World(redis.open(redis_url, namespace=f"agree-{worlds[0].new_id()}"), None))
+    try:
+        pair = Pair(worlds)
+        await pair.begin()
+        for action in program:
+            await pair.do(action)
+            await pair.compare()
+        await pair.end()
+    finally:
+        for world in worlds:
+            await world.close()
