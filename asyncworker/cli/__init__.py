@@ -46,6 +46,7 @@ COMMANDS = {
     "explain": "Show which sizes were decided on, and because of what.",
     "functions": "List the processing functions, or explain one.",
     "settings": "List all settings, and where each value came from.",
+    "export": "Print files for what watches and scales a fleet.",
 }
 
 TRUE = ("1", "true", "yes", "on")
