@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
-
-import msgspec
+from collections.abc import Sequence
 
 from asyncworker.cli.command import Call, command
 from asyncworker.cli.line import count, date, duration
 from asyncworker.cli.table import show_table
 from asyncworker.cli.target import kept_for
+from asyncworker.daemon.explained import Explained, Sized, explained
 from asyncworker.engine import Engine
-from asyncworker.queue.archive import EVERY_S, Kept, history
+from asyncworker.queue.archive import EVERY_S, history
 from asyncworker.secret import mask_url
-from asyncworker.tune.decisions import undone
-from asyncworker.tune.rollup import Rollup
 
 SHOWN = 40
 """Decisions that a terminal shows unless told to show all."""
 CAUSES = 3
 STYLES = {"undone": "red", "up": "green", "down": "yellow"}
-
-
-class Explained(Kept, frozen=True, omit_defaults=False):
-    """A decision, and whether a later one took it back."""
-
-    undone: bool = False
-
-
-class Sized(msgspec.Struct, frozen=True):
-    """One actuator over all its roll-ups: ``low`` and ``high`` are the sizes it had, ``rate`` is its mean."""
-
-    name: str
-    size: int
-    low: int
-    high: int
-    changes: int
-    undone: int
-    causes: dict[str, int]
-    rate: float | None
-    since_s: float
 
 
 async def body(call: Call) -> None:
@@ -59,62 +35,15 @@ async def body(call: Call) -> None:
     finally:
         await engine.close()
     begin = time.time() - settings.since if settings.since is not None else 0.0
-    wanted = (settings.task, f"task {settings.task}")  # also what is no task has a name: a pool
-    decisions = [
-        Explained(one.name, one.old, one.new, one.because, one.at_s, one.source, back)
-        for one, back in zip(known.decisions, _undone(known.decisions), strict=True)
-        if one.at_s >= begin and (settings.task is None or one.name in wanted)
-    ]
-    rollups = [one for one in known.rollups if one.at_s >= begin and (settings.task is None or one.name in wanted)]
-    sized = summed(rollups)
+    told = explained(known, settings.task or "", begin)
+    sized, decisions = told.sizes, told.decisions
     if settings.json:
-        call.document({"sizes": sized, "decisions": decisions})
+        call.document(told)
     elif sized or decisions:
         _show_sizes(call, sized)
         _show_decisions(call, decisions)
     else:
         call.say(_nothing(call, engine))
-
-
-def summed(rollups: Iterable[Rollup]) -> list[Sized]:
-    """Sum up roll-ups by actuator, whatever process they came from."""
-    by_name: dict[str, list[Rollup]] = {}
-    for one in rollups:
-        by_name.setdefault(one.name, []).append(one)
-    found = []
-    for name, told in sorted(by_name.items()):
-        causes: Counter[str] = Counter()
-        for one in told:
-            causes.update(one.causes)
-        counted = [one for one in told if one.rate is not None]
-        span = max(one.at_s for one in told) - min(one.at_s - one.seconds for one in told)
-        done = sum((one.rate or 0.0) * one.seconds for one in counted)
-        found.append(
-            Sized(
-                name,
-                max(told, key=lambda one: one.at_s).last,
-                min(one.low for one in told),
-                max(one.high for one in told),
-                causes.total(),
-                sum(one.undone for one in told),
-                dict(causes.most_common()),
-                done / span if counted and span > 0 else None,
-                min(one.at_s - one.seconds for one in told),
-            )
-        )
-    return found
-
-
-def _undone(decisions: Sequence[Kept]) -> list[bool]:
-    """Return of each whether it was taken back, by the process that made it."""
-    back = [False] * len(decisions)
-    places: dict[str, list[int]] = {}
-    for at, one in enumerate(decisions):
-        places.setdefault(one.source, []).append(at)
-    for own in places.values():
-        for at, taken_back in zip(own, undone([decisions[at] for at in own]), strict=True):
-            back[at] = taken_back
-    return back
 
 
 def _show_sizes(call: Call, sized: Sequence[Sized]) -> None:

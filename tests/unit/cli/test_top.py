@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from asyncworker.cli.line import size
-from asyncworker.cli.top import heard_of, view
 from asyncworker.daemon.instruments import Look
+from asyncworker.daemon.top import heard_of, view
 from asyncworker.tune.histogram import LogHistogram
 from asyncworker.tune.top import FunctionLoad, Snapshot, TaskLoad
 
