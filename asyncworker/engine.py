@@ -116,7 +116,7 @@ class Engine:
         clock: Clock = SYSTEM,
     ) -> None:
         self.bus = Bus()
-        self.tasks = Tasks()
+        self.tasks = Tasks(lifespan)
         self.functions = Catalogue()
         self.url = broker
         self.namespace = namespace

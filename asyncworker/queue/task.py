@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from asyncworker.errors import BadParameters, DecodeError, SettingsError, UnknownName
+from asyncworker.queue import apart
 from asyncworker.queue.context import Context
 from asyncworker.queue.durability import LEVELS
 from asyncworker.queue.job import DEFAULT_PRIORITY, MAX_DELIVERIES, PRIORITIES
@@ -199,9 +200,14 @@ class Definition(msgspec.Struct, frozen=True):
 
 
 class Tasks(Mapping[str, Definition]):
-    """The tasks of one engine, by exact name; filled at start-up, never by a message."""
+    """The tasks of one engine, by exact name; filled at start-up, never by a message.
 
-    def __init__(self) -> None:
+    Args:
+        lifespan: makes the resources of a worker, in which a job that is run apart from it lives as well.
+    """
+
+    def __init__(self, lifespan: Callable[[], Any] | None = None) -> None:
+        self._lifespan = lifespan
         self._known: dict[str, Definition] = {}
         self._executors: dict[str, Executor] = {}
 
@@ -252,14 +258,15 @@ class Tasks(Mapping[str, Definition]):
 
     def _apart(self, function: Callable[..., Any], signature: Signature) -> Callable[..., Awaitable[Any]] | None:
         """Return what calls a function in a process where nothing else runs, if that can find and call it."""
-        if signature.given_name or not inspect.isroutine(function):
+        place, lifespan = _place(function), [] if self._lifespan is None else _place(self._lifespan)
+        if place is None or (lifespan is None and signature.given_name):
             return None
         if "apart" not in self._executors:
             self._executors["apart"] = find("executor", "process").ProcessExecutor(1)
-        try:
-            return self._executors["apart"].bind(function)
-        except SettingsError:
-            return None
+        bind = self._executors["apart"].bind
+        if signature.given_name:
+            return apart.bind(bind(apart.call), place, lifespan or [], signature.given_name)
+        return bind(function)
 
     def _check_limits(self, definition: Definition) -> None:
         """Refuse limits by what is no parameter, and two limits of one name that are not the same."""
@@ -293,6 +300,13 @@ def limits_of(tasks: Mapping[str, Definition]) -> dict[str, list[float]]:
         if rate := task.options.rate:
             numbers[OFTEN + rate.name] = rate.numbers
     return numbers
+
+
+def _place(function: Callable[..., Any]) -> list[str] | None:
+    """Return the module and name by which another process finds a function, None where it cannot."""
+    module, name = getattr(function, "__module__", "__main__"), getattr(function, "__qualname__", "<unnamed>")
+    known = inspect.isroutine(function) and not inspect.ismethod(function)
+    return [module, name] if known and "<" not in name and module != "__main__" else None
 
 
 def _named(task: str, options: TaskOptions) -> TaskOptions:

@@ -30,8 +30,6 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 30.0
 A_BATCH = 100
-OPTIONS = {"max_deliveries": 100}
-"""A job that was given back is the next to be claimed: in a storm it meets several deaths that are not its fault."""
 
 
 async def until(look: Callable[[], Awaitable[T]], patience: float = PATIENCE) -> T:
@@ -137,7 +135,7 @@ class Fleet:
 
     async def put(self, task: str, *calls: tuple[object, ...]) -> list[str]:
         """Enqueue calls however long that takes, and note the jobs as acknowledged."""
-        jobs = [Job(new_id(), "default", pack_call(task, call, {}), options=OPTIONS) for call in calls]
+        jobs = [Job(new_id(), "default", pack_call(task, call, {})) for call in calls]
         while True:
             try:
                 receipts = await self.engine.broker.enqueue(jobs)

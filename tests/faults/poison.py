@@ -7,12 +7,13 @@ import os
 import signal
 
 from asyncworker import Context, Engine
+from asyncworker.queue.task import TaskOptions
 
 engine = Engine()
 
 
 @engine.task()
-async def good(number: int) -> int:
+async def good(number: int, ctx: Context) -> int:
     await asyncio.sleep(0.01)
     return number
 
@@ -36,6 +37,19 @@ def is_killed() -> None:
 
 
 @engine.task(max_deliveries=2)
-async def cannot_be_run_apart(ctx: Context) -> None:
+async def knows_its_job(ctx: Context) -> None:
     await asyncio.sleep(0.01)
     os._exit(4)
+
+
+class Called:
+    """What another process finds by no name: it cannot be run apart."""
+
+    __name__ = "cannot_be_run_apart"
+
+    async def __call__(self) -> None:
+        await asyncio.sleep(0.01)
+        os._exit(5)
+
+
+engine.tasks.add("cannot_be_run_apart", Called(), TaskOptions(max_deliveries=2))

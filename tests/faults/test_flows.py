@@ -6,7 +6,7 @@ import asyncio
 
 from asyncworker.queue.codec import pack_call
 from asyncworker.queue.job import Job
-from tests.faults.fleet import OPTIONS, Fleet, fleet, new_id, until
+from tests.faults.fleet import Fleet, fleet, new_id, until
 from tests.faults.server import server
 
 CHAINS, LENGTH = 30, 12
@@ -17,7 +17,7 @@ def graph() -> dict[str, Job]:
     jobs: dict[str, Job] = {}
 
     def add(*after: str) -> str:
-        job = Job(new_id(), "default", pack_call("work", (0.02,), {}), options=OPTIONS, after=after)
+        job = Job(new_id(), "default", pack_call("work", (0.02,), {}), after=after)
         jobs[job.id] = job
         return job.id
 

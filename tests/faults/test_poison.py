@@ -18,7 +18,7 @@ from asyncworker.job import JobHandle
 from tests.faults.fleet import ROOT
 from tests.faults.server import server
 
-POISON = ("exits", "faults", "is_killed", "cannot_be_run_apart")
+POISON = ("exits", "faults", "is_killed", "knows_its_job", "cannot_be_run_apart")
 WORKERS = 2
 
 
@@ -72,7 +72,7 @@ async def poisoned(good: int, seed: int) -> None:
     assert not lost, "a good job was convicted with its neighbours"
     assert all(isinstance(end, TaskFailed) and end.reason == "worker_lost" for end in convicted.values()), convicted
     assert dead == {job.id for name, job in jobs if name != "good"}
-    assert all(code in {3, 4, -9, -11} for code in fates), fates
+    assert all(code in {3, 4, 5, -9, -11} for code in fates), fates
     assert len(fates) <= 2 * len(POISON), "poison killed more workers than it was allowed to"
 
 

@@ -1,0 +1,54 @@
+"""Apart: calls a function with a `Context` in a process where nothing else runs.
+
+The worker asks one of its processes (`work.executors.process`) for `call`, which makes there what the function needs of
+its worker: the context, and the resources of a lifespan of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any
+
+from asyncworker.errors import AsyncWorkerError
+from asyncworker.queue.context import Context
+from asyncworker.work.callee import find
+
+
+async def call(
+    place: list[str], lifespan: list[str], about: list[Any], parameter: str, /, *args: Any, **kwargs: Any
+) -> Any:
+    """Call the function of this module and name.
+
+    Args:
+        place, lifespan: module and qualified name; an empty one is none. about: the plain fields of a `Context`.
+        parameter: the function's that is given the context.
+    """
+    function, _ = find(*place)
+    id, task, queue, attempt, deliveries = about
+    ctx = Context(id, task, queue, attempt, deliveries, _refuse)
+    lives: AbstractAsyncContextManager[Any] = find(*lifespan)[0]() if lifespan else nullcontext()
+    async with lives as ctx.resources:
+        kwargs[parameter] = ctx
+        if inspect.iscoroutinefunction(function):
+            return await function(*args, **kwargs)
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+
+async def _refuse(_number: int, _data: bytes) -> None:
+    raise AsyncWorkerError("a job that runs apart from its worker stores no part of its result ahead")
+
+
+def bind(
+    asked: Callable[..., Awaitable[Any]], place: list[str], lifespan: list[str], parameter: str
+) -> Callable[..., Awaitable[Any]]:
+    """Return what asks a process (*asked* is `call`, bound to one) with the arguments that the function has here."""
+
+    async def through(*args: Any, **kwargs: Any) -> Any:
+        ctx: Context = kwargs.pop(parameter)
+        about = [ctx.id, ctx.task, ctx.queue, ctx.attempt, ctx.deliveries]
+        return await asked(place, lifespan, about, parameter, *args, **kwargs)
+
+    return through
