@@ -24,6 +24,8 @@ from pathlib import Path
 from asyncworker.events import Bus, LeaseEnded, WorkerReaped, WorkerStarted
 from asyncworker.queue.context import Context
 
+NOBODY = "-"
+
 
 class Ledger:
     """The file of one worker."""
@@ -31,7 +33,7 @@ class Ledger:
     def __init__(self, folder: Path, name: str = "") -> None:
         path = folder / f"{name or os.getpid()}.ledger"
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self._epoch = "-"
+        self._epoch = NOBODY
 
     def follow(self, bus: Bus) -> None:
         """Write down what becomes of the worker's leases, and of others'."""
@@ -66,6 +68,11 @@ class Run:
     pid: int
     epoch: str
     at: float
+
+    @property
+    def apart(self) -> bool:
+        """Whether it was in a process of its own: that has no epoch."""
+        return self.epoch == NOBODY
 
 
 @dataclass

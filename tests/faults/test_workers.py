@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from asyncworker.queue.codec import unpack_record
-from asyncworker.queue.job import State
+from asyncworker.queue.job import MAX_DELIVERIES, State
 from tests.faults.fleet import Fleet, WorkerProcess, fleet, until
 from tests.faults.ledger import Fault
 from tests.faults.server import server
@@ -49,9 +49,18 @@ async def storms(scenario: str, seed: int, **how: Any) -> None:
         async with fleet(redis, seed, workers=4, lease="1.5s", concurrency="50") as running:
             await storm(running, **how)
             verdict = await running.judged(scenario)
+            terminal, dead = sum(map(running.count, "sfce")), len(await running.engine.admin.dead())
             story = running.story
     verdict.check()
-    print(f"{how['kills']} workers and {how['restarts']} times the server killed, {story.leases_lost} leases lost")
+    apart = [run.deliveries for run in story.runs if run.apart]
+    print(f"workers killed         {how['kills']:>8,}")
+    print(f"server killed          {how['restarts']:>8,}")
+    print(f"leases lost            {story.leases_lost:>8,}")
+    print(f"terminal states        {terminal:>8,}")
+    print(f"dead letters           {dead:>8,}")
+    print(f"run apart, acquitted   {len(apart):>8,}  after {MAX_DELIVERIES} deaths beside others")
+    assert (terminal, dead) == (how["jobs"], 0)
+    assert all(deaths >= MAX_DELIVERIES for deaths in apart)
     assert all(fault.held for fault in running.faults), "a fault met nobody at work"
     assert story.leases_lost > 0
 
