@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from asyncworker.errors import JobNotFound, JobTooBig, LeaseLost
-from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, Ids, pack, unpack, unpack_record
+from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, Ids, pack, pack_call, unpack, unpack_record
 from asyncworker.queue.job import APART, Ended, Op, Progress, Reason, Receipt, Record, Settled, State, Twin, child_id
 from tests.support.brokers import TTL, Member, World, admin_of, makes, until
 from tests.support.clock import FrozenClock
@@ -737,7 +737,7 @@ class TestEpoch:
         assert (found.state, found.deliveries) == (State.QUEUED, 1)
 
     async def test_a_job_that_kills_its_workers_fails(self, world: World, worker: Member):
-        job_id, good = await world.put(count=2)
+        job_id, good = await world.put(count=2, payload=pack_call("mail", (), {}))
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(world.broker.wait([job_id], 10))
             for n in range(3):
@@ -751,6 +751,8 @@ class TestEpoch:
         record = unpack_record(ended.record)
         assert record.reason == Reason.WORKER_LOST
         assert record.error_text
+        assert (record.task, record.queue, record.attempt) == ("mail", world.queue, 1)
+        assert record.ended_s > 0
         counts = await world.counts()
         assert (counts.failed, counts.redelivered, counts.queued) == (1, 2, 1)
         assert ids_of(await worker.claim(5)) == [good]

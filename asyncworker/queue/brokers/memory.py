@@ -27,7 +27,7 @@ from asyncworker.errors import BrokerDown, DecodeError, JobNotFound, JobTooBig, 
 from asyncworker.events import Bus
 from asyncworker.queue.admin import Admin
 from asyncworker.queue.brokers.broker import Broker, Notice
-from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, pack, unpack, unpack_record
+from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, pack, unpack, unpack_call, unpack_record
 from asyncworker.queue.gate import Gates, is_late, is_limited
 from asyncworker.queue.job import (
     APART,
@@ -152,14 +152,14 @@ class MemoryBroker(Broker, Admin):
         held = list(member.held.values())
         for entry in held:
             if entry.holder is not member:
-                continue  # it went with its parent, or its child released it, in this very loop
+                continue  # its child released it, in this very loop
             entry.deliveries += crashed
             if entry.cancel_asked:
                 self._end(entry, State.CANCELLED, CANCELLED_TTL_S)
             elif crashed and entry.deliveries >= entry.lethal(max_deliveries):
                 text = f"{entry.deliveries} workers died with this job in hand"
-                record = Record(attempt=entry.spent + 1, reason=Reason.WORKER_LOST, error_text=text)
-                self._end(entry, State.FAILED, LOST_TTL_S, pack(record))
+                record = entry.failure(entry.spent + 1, Reason.WORKER_LOST, text, self._clock.now())
+                self._end(entry, State.FAILED, LOST_TTL_S, record)
             else:
                 self._queues[entry.job.queue].counts["redelivered"] += crashed
         self._relay()
@@ -307,7 +307,7 @@ class MemoryBroker(Broker, Admin):
         if renewed := self._renew(job):
             return renewed
         family, feeder = self._family(job.id), self._epochs.get(job.hold)
-        if (job.hold and not feeder) or (parent_of(job.id) and (family is None or family.over)):
+        if (job.hold and not feeder) or (parent_of(job.id) and not self._is_taking(job.id)):
             return Receipt.CLOSED
         if not (family or feeder) and (why := self._refusal(job)):
             return why
@@ -321,8 +321,7 @@ class MemoryBroker(Broker, Admin):
         entry = self._jobs[job.id] = _Entry(job, next(self._order), now_ms)
         self._queues[job.queue].counts["enqueued"] += 1
         if family:
-            family.live[job.id] = entry
-            family.total += 1
+            family.count("total", 1)
         if feeder:
             entry.family = _Family()
             self._hand(entry, feeder, now_ms)
@@ -375,8 +374,8 @@ class MemoryBroker(Broker, Admin):
         if found.state is not State.SUCCEEDED:
             links.failed += 1
             if not options.get("allow_failure"):
-                record = Record(reason=Reason.DEPENDENCY, error_text=_blame(found))
-                self._end(entry, State.FAILED, LOST_TTL_S, pack(record))
+                record = entry.failure(0, Reason.DEPENDENCY, _blame(found), self._clock.now())
+                self._end(entry, State.FAILED, LOST_TTL_S, record)
                 return
         name = f"{entry.job.id}.{links.awaited.pop(found.id)}"
         if "input" in options or "inputs" in options:
@@ -419,6 +418,9 @@ class MemoryBroker(Broker, Admin):
                     self._lift(entry)
                     entry.state = State.BLOCKED
                     self._release_if_over(entry, entry.family)
+            case Op.OPEN:
+                if entry.family:
+                    entry.family.over, entry.family.steps = False, entry.family.steps or 0
             case Op.SUCCEEDED | Op.FAILED | Op.CANCELLED | Op.EXPIRED:
                 self._end(entry, ENDS[one.op], one.number, one.value)
             case _ if entry.cancel_asked:
@@ -467,10 +469,10 @@ class MemoryBroker(Broker, Admin):
                 for level in () if self._queues[name].paused else self._queues[name].levels[::way]:
                     while level and len(deliveries) < top and looks:
                         entry = next(iter(level.values()))
-                        family = self._family(entry.job.id)
-                        if family and family.over:
+                        if parent_of(entry.job.id) and not self._is_taking(entry.job.id):
                             self._leave(entry, State.CANCELLED)
-                            del family.live[entry.job.id]
+                            if (family := self._family(entry.job.id)) and family.steps is not None:
+                                family.steps -= 1
                             continue
                         self._lift(entry)
                         if self._admits(entry, now_ms):
@@ -571,15 +573,8 @@ class MemoryBroker(Broker, Admin):
         """End a job. A child's result stays with its parent, any other for *number* seconds."""
         self._let_go(entry)
         found = self._leave(entry, state, record)
-        parent = self._jobs.get(parent_of(found.id) or "")
-        if parent and parent.family:
-            family = parent.family
-            del family.live[found.id]
-            family.kept[found.id] = found
-            family.done += 1
-            family.failed += state is not State.SUCCEEDED
-            family.units += number if state is State.SUCCEEDED else 0
-            self._release_if_over(parent, family)
+        if parent_of(found.id):
+            self._come_home(found, number)
         else:
             self._forget_expired()
             if state is State.FAILED and number > 0 and not entry.family:
@@ -590,16 +585,29 @@ class MemoryBroker(Broker, Admin):
             self._over[found.id] = found
             heappush(self._expiry, (self._clock.monotonic() + number, found.id))
         if entry.family:
-            holders = {id(child.holder): child.holder for child in entry.family.live.values()}
-            for child in entry.family.live.values():
-                self._leave(child, State.CANCELLED)
-            for holder in filter(None, holders.values()):
-                holder.notice(found.id)
+            for member in self._epochs.values():  # its children go when they are settled, or would be claimed
+                member.notice(found.id)
+
+    def _come_home(self, child: Found, units: int) -> None:
+        """Count a child that ended; nothing to do where its parent is gone."""
+        parent = self._jobs.get(parent_of(child.id) or "")
+        if parent and (family := parent.family):
+            family.kept[child.id] = child
+            family.count("done", -1)
+            family.failed += child.state is not State.SUCCEEDED
+            family.units += units if child.state is State.SUCCEEDED else 0
+            self._release_if_over(parent, family)
 
     def _release_if_over(self, parent: _Entry, family: _Family) -> None:
-        if not family.over and (family.failed or (family.sealed and family.done == family.total)):
+        all_done = parent.state is State.BLOCKED and family.done == family.total and not family.steps
+        if not family.over and (family.failed or all_done):
             self._lift(parent)
             self._ready(parent)
+
+    def _is_taking(self, child: str) -> bool:
+        """Return whether a child's parent takes children: until it is released or over."""
+        family = self._family(child)
+        return family is not None and not family.over
 
     def _family(self, job_id: str) -> _Family | None:
         """Return the family in which a child, or its chunk, is."""
@@ -676,6 +684,23 @@ class _Entry:
         own = self.job.options.get("max_deliveries")
         return most if own is None else own + APART
 
+    def failure(self, attempt: int, reason: Reason, text: str, now_s: float) -> bytes:
+        """Return the record of a failure that no worker wrote down."""
+        try:
+            task, *_ = unpack_call(self.job.payload)
+        except DecodeError:
+            task = ""
+        return pack(
+            Record(
+                task=task,
+                attempt=attempt,
+                ended_s=now_s,
+                reason=reason,
+                error_text=text,
+                queue=self.job.queue,
+            )
+        )
+
     def found(self, end: State | None = None, record: bytes = b"") -> Found:
         return Found(
             id=self.job.id,
@@ -721,9 +746,11 @@ class _Epoch:
 
 @dataclass(slots=True, eq=False)
 class _Family:
-    """A parent's children: those not over, what the others left (chunks too), and the broker's counts."""
+    """A parent's children: what those left that are over (chunks too), and the broker's counts.
 
-    live: dict[str, _Entry] = field(default_factory=dict)
+    ``steps``: of its reduction, those not over, once the parent was opened again; they are not counted beside the others.
+    """
+
     kept: dict[str, Found] = field(default_factory=dict)
     total: int = 0
     done: int = 0
@@ -731,6 +758,14 @@ class _Family:
     units: int = 0
     sealed: bool = False
     over: bool = False
+    steps: int | None = None
+
+    def count(self, name: str, step: int) -> None:
+        """Count a child that comes or ends: as *name*, or by *step* among the steps."""
+        if self.steps is None:
+            setattr(self, name, getattr(self, name) + 1)
+        else:
+            self.steps += step
 
     def progress(self) -> Progress:
         return Progress(self.total, self.done, self.failed, self.units, self.sealed, self.over)
