@@ -5,7 +5,7 @@
 | concurrency | no rule: sought for each task by itself           | `queue/worker/sought.py`; in this process `optimizer.py` |
 | partitions  | 2 at once a worker process                        | one is read while the other is computed                  |
 | workers     | one process a usable processor                    | a process uses one                                       |
-| partition   | 10,000 items                                      | the seed's: some 10 ms to 1 s of work, under 1 MB text   |
+| partition   | no rule: sized as partitions are measured         | `mapreduce/planner.py`; 10,000 items where nobody works  |
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ PARTITION_QUEUE = "cpu_intensive"
 EXECUTORS = {"cpu_intensive": "process"}
 """Queue -> where its tasks run that name no executor; else coroutine functions run inline and plain ones in a thread."""
 PARTITIONS_AT_ONCE = 2
-PARTITION_SIZE = 10_000
 
 
 def workers() -> int:

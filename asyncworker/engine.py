@@ -22,7 +22,7 @@ from weakref import ref
 import msgspec
 
 from asyncworker import __version__
-from asyncworker.auto import EXECUTORS, PARTITION_QUEUE, PARTITION_SIZE, PARTITIONS_AT_ONCE, slots
+from asyncworker.auto import EXECUTORS, PARTITION_QUEUE, PARTITIONS_AT_ONCE, slots
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, JobFailed, SettingsError
 from asyncworker.events import Bus, WorkerStarted
@@ -67,6 +67,8 @@ log = logging.getLogger(__name__)
 
 QUEUES = ("priority", "default", "io_intensive", "cpu_intensive", "scheduled")
 """What a worker serves unless told otherwise, in this order."""
+PLANNERS_S = 3.0
+"""How long closing waits for jobs whose partitions are still being planned: what is not sealed then is cancelled."""
 Auto = Literal["auto"]
 
 
@@ -143,6 +145,7 @@ class Engine:
         self._users = 0
         self._own: set[asyncio.Task[None]] = set()
         self._workers: set[Worker] = set()
+        self._hurry = asyncio.Event()  # set: who plans partitions is to come to an end
         self._room()
 
     @cached_property
@@ -496,8 +499,8 @@ class Engine:
         Args:
             source: a URL, a path, an iterable (shipped by this process), or a dataset id of *database*.
             function: a built-in's name; else *map* and *reduce* name users' own, registered ones.
-            partition_size: items a partition. workers: how many partitions may be under way at once; "auto" is as
-                many as the workers have room for.
+            partition_size: items a partition; "auto": as many as take about 1.5 s, as measured. workers: how many
+                partitions may be under way at once; "auto" is as many as the workers have room for.
             max_failures: failed items that fail the job: a count (int), a share of all (float, 0..1), None: none do.
             to: where rows go, a URL or path.
 
@@ -510,22 +513,24 @@ class Engine:
             source,
             self.functions.find(name),
             params or {},
-            partition_size=PARTITION_SIZE if partition_size == "auto" else partition_size,
+            partition_size=partition_size,
             max_failures=max_failures,
             to=to,
             database=database or self.database,
             queue=PARTITION_QUEUE,
             priority=priority,
-            ahead=PARTITIONS_AT_ONCE * max(1, await self._live_workers()),
+            ahead=self._partitions_at_once,
+            hurry=self._hurry,
             in_flight=None if workers == "auto" else workers,
             lease_s=self.lease,
         )
         self._adopt(feeding)
         return JobHandle(self.broker, job_id, PARTITION_QUEUE, parent=True)
 
-    async def _live_workers(self) -> int:
+    async def _partitions_at_once(self) -> int:
+        """Return how many the live workers do at once."""
         cards = (await self.broker.depth([])).workers.values()
-        return sum(1 for card in cards if PARTITION_QUEUE in card.queues)
+        return PARTITIONS_AT_ONCE * sum(1 for card in cards if PARTITION_QUEUE in card.queues)
 
     # --- working --------------------------------------------------------------------------------------------
 
@@ -630,10 +635,16 @@ class Engine:
     async def close(self) -> None:
         """Stop what this engine runs here, and give back what it opened."""
         self.stop(now=True)
+        self._hurry.set()
+        if planners := [
+            task for task in self._own if task.get_name().startswith("planner") and not self._works_alone()
+        ]:
+            await asyncio.wait(planners, timeout=PLANNERS_S)
         for task in self._own:
             if task.get_name() != "memory worker":
                 task.cancel()
         await asyncio.gather(*self._own, return_exceptions=True)
+        self._hurry = asyncio.Event()
         self.tasks.close()
         self.__dict__.pop("_archive", None)
         if (keep := self.__dict__.pop("keep", None)) is not None:

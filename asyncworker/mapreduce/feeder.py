@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -20,10 +20,11 @@ from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, BrokerDown, BrokerError, JobNotFound, QueueFull, UnknownName
 from asyncworker.mapreduce.dataset import is_postgresql, open_results, open_sink, open_source
 from asyncworker.mapreduce.functions.function import Function
-from asyncworker.mapreduce.job import ERROR_CHARS, MAP_TASK, REDUCE_TASK, Plan
+from asyncworker.mapreduce.job import CHUNK_BYTES, ERROR_CHARS, MAP_TASK, REDUCE_TASK, Partial, Plan, read
+from asyncworker.mapreduce.planner import Sizing
 from asyncworker.mapreduce.sources.source import Partition, Source
 from asyncworker.queue.brokers.broker import Broker
-from asyncworker.queue.codec import Ids, pack, pack_call
+from asyncworker.queue.codec import Ids, pack, pack_call, unpack_record
 from asyncworker.queue.job import (
     DEFAULT_PRIORITY,
     Job,
@@ -32,6 +33,7 @@ from asyncworker.queue.job import (
     Receipt,
     Record,
     Settled,
+    State,
     WorkerCard,
     child_id,
 )
@@ -42,6 +44,13 @@ A_ROUND_TRIP = 1000
 WINDOW, WINDOW_BYTES = 128, 2**16
 """Partitions that are shipped as one: so many small ones at most, and no more bytes than a large one has."""
 FULL_PAUSE_S = 0.5
+LOOK_S = 2.0
+"""How often it is looked how many workers there are."""
+PLANNING_S = 5.0
+"""How long partitions are cut one after another as they are measured, where workers can open the source: then all the
+rest is cut, so that a submitter need not stay."""
+HURRY_S = 0.2
+"""How soon it is seen that a submitter wants to go."""
 PATIENCE_S = 2.0
 """How long a feeder that failed tries to say so; after that its lease does."""
 FAILED_TTL_S, CANCELLED_TTL_S = 604_800, 3_600
@@ -55,14 +64,15 @@ async def submit(
     function: Function,
     params: Mapping[str, Any],
     *,
-    partition_size: int,
+    partition_size: int | Literal["auto"],
     max_failures: float | None = None,
     to: str | None = None,
     database: str | None = None,
     queue: str = "default",
     priority: int = DEFAULT_PRIORITY,
-    ahead: int = 2,
+    ahead: int | Callable[[], Awaitable[int]] = 2,
     in_flight: int | None = None,
+    hurry: asyncio.Event | None = None,
     lease_s: float = 10.0,
     clock: Clock = SYSTEM,
 ) -> tuple[str, asyncio.Task[None]]:
@@ -72,9 +82,12 @@ async def submit(
         source: a URL, a path, an iterable, or a dataset id of *database*.
         max_failures: None, a count of items (int) or a share of them (float, 0..1).
         to: where rows go. database: a PostgreSQL DSN for datasets by id, and for the result row.
-        ahead: how many windows of partitions may be shipped and not yet over, where they carry their data. A window
-            is one large partition, or some small ones.
+        partition_size: items a partition; "auto": as many as take `planner.TARGET_S`, found as they are shipped.
+        ahead: how many windows of partitions may be shipped and not yet over, where they carry their data, or who
+            is asked for that now and then. A window is one large partition, or some small ones.
         in_flight: how many partitions may not yet be over, whatever the source; None: no bound.
+        hurry: once set, what workers can open themselves is cut without waiting for measurements. The task is named
+            "planner of …" where that helps.
 
     Returns:
         the task ends when the job is sealed or over. If feeding fails, the job fails for the same reason, which the
@@ -86,49 +99,85 @@ async def submit(
     _check(partition_size, max_failures, ahead, in_flight)
     fields = function.prepare(params).fields
     opened = open_source(source, database)
+    most = ahead if isinstance(ahead, int) else await ahead()
+    sizing = Sizing(in_flight or most, lambda: opened.left) if partition_size == "auto" else None
+    if sizing and not most and opened.portable and not in_flight:
+        sizing.give_up()
     try:
         plan = Plan(
             source=opened.url,
             dataset_id=source if isinstance(source, str) and "://" not in source else opened.label,
             function=function.name,
             params=dict(params),
-            partition_size=partition_size,
+            partition_size=0 if partition_size == "auto" else partition_size,
             max_failures=max_failures,
             **_places(opened.url, to, database),
         )
-        partitions = opened.partitions(partition_size)
+        partitions = opened.partitions(sizing or partition_size)  # type: ignore[arg-type]  # it is a number then
         first = await anext(partitions, None)  # what cannot be read at all is said before there is a job
         _check_columns(opened, fields)
         parent = Job(Ids()(), queue, pack_call(REDUCE_TASK, (plan,), {}), priority, OPTIONS)
-        most, window = in_flight, 1 if in_flight else A_ROUND_TRIP
-        if not (in_flight or opened.portable):
-            most, window = ahead, WINDOW
-        feeder = Feeder(broker, parent, most, lease_s, clock, window=window)
+        flow = Flow(in_flight or most, 1 if in_flight or sizing else WINDOW, None if in_flight else ahead)
+        if opened.portable and not in_flight:
+            flow.until = clock.monotonic() + PLANNING_S if sizing and most else 0.0
+            flow.hurry = hurry or flow.hurry
+        feeder = Feeder(broker, parent, flow, lease_s, clock, sizing=sizing)
         await feeder.begin()
     except BaseException:
         await opened.close()
         raise
-    feeding = asyncio.create_task(feeder.run(opened, first, partitions), name=f"feeder of {parent.id}")
+    kind = "feeder" if flow.until is None else "planner"
+    feeding = asyncio.create_task(feeder.run(opened, first, partitions), name=f"{kind} of {parent.id}")
     await asyncio.sleep(0)  # whoever cancels it from here on finds it begun, and it can clean up
     return parent.id, feeding
+
+
+class Flow:
+    """How much of a job may be on its way: *most* windows of *window* partitions, not yet over.
+
+    Args:
+        ahead: is asked again for *most*, each `LOOK_S`, where it can be.
+
+    ``until``: when all bounds go, by the clock's monotonic time, or as soon as *hurry* is set; None: never.
+    """
+
+    def __init__(self, most: int, window: int, ahead: int | Callable[[], Awaitable[int]] | None = None) -> None:
+        self.most, self.window = most, window
+        self.until: float | None = None
+        self.hurry = asyncio.Event()
+        self._ahead = ahead if callable(ahead) else None
+        self._looked_at = 0.0
+
+    def bounded(self, now: float) -> bool:
+        """Return whether there are bounds; from here on there are none when their time is over."""
+        if self.until is not None and (now >= self.until or self.hurry.is_set()):
+            self.window = A_ROUND_TRIP
+            return False
+        return True
+
+    async def look(self, now: float) -> int:
+        """Return how many windows there may be."""
+        if self._ahead is not None and now - self._looked_at >= LOOK_S:
+            self.most, self._looked_at = await self._ahead(), now
+        return max(self.most, 1)
 
 
 class Feeder:
     """Hold one job, ship its partitions, and let it go.
 
     Args:
-        most: how many windows may not yet be over; None: no bound. window: how many partitions may be shipped as one.
+        sizing: is told what partitions cost.
     """
 
     def __init__(
-        self, broker: Broker, parent: Job, most: int | None, lease_s: float, clock: Clock, *, window: int = 1
+        self, broker: Broker, parent: Job, flow: Flow, lease_s: float, clock: Clock, *, sizing: Sizing | None = None
     ) -> None:
         self._broker = broker
         self._parent = parent
-        self._most = most
+        self._flow = flow
+        self._sizing = sizing
         self._lease_s = lease_s
         self._clock = clock
-        self._window = window
         self._waits: set[asyncio.Task[None]] = set()
         self._cut: list[Job] = []
 
@@ -190,7 +239,7 @@ class Feeder:
                     if sending is not None and not sending.result():
                         return False
                     sending = asyncio.create_task(self._send(), name=f"shipper of {self._parent.id}")
-                if (len(self._cut) >= self._window or size >= WINDOW_BYTES) and not await sending:
+                if (len(self._cut) >= self._flow.window or size >= WINDOW_BYTES) and not await sending:
                     return False
                 partition = await anext(rest, None)
             return sending is None or await sending
@@ -201,12 +250,25 @@ class Feeder:
 
     async def _send(self) -> bool:
         while self._cut:
-            while self._most and len(self._waits) >= self._most:
-                _, self._waits = await asyncio.wait(self._waits, return_when=asyncio.FIRST_COMPLETED)
+            await self._room()
             window, self._cut = self._cut, []
             if not await self._enqueue(window):
                 return False
         return True
+
+    async def _room(self) -> None:
+        """Return when another window may be on its way."""
+        while self._flow.bounded(now := self._clock.monotonic()):
+            most = await self._flow.look(now)
+            if self._sizing is not None:
+                self._sizing.slots = most
+            if len(self._waits) < most:
+                return
+            left = None if self._flow.until is None else min(self._flow.until - now, HURRY_S)
+            await asyncio.wait(self._waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            self._waits = {wait for wait in self._waits if not wait.done()}
+        if self._sizing is not None:
+            self._sizing.give_up()
 
     async def _enqueue(self, window: Sequence[Job]) -> bool:
         while True:
@@ -217,7 +279,7 @@ class Feeder:
                 await self._broker.step(self._epoch, (), {}, 0)  # waits until the outage is over
             except QueueFull:
                 await asyncio.sleep(FULL_PAUSE_S)
-        if self._most:
+        if self._flow.bounded(self._clock.monotonic()):
             self._waits.add(asyncio.create_task(self._over(window[-1].id)))
         return Receipt.CLOSED not in receipts
 
@@ -225,7 +287,11 @@ class Feeder:
         """Return when a partition is over, or has gone with its job."""
         while True:
             try:
-                await self._broker.wait([child], None)
+                (ended,) = await self._broker.wait([child], None)
+                if self._sizing is not None and ended is not None and ended.state is State.SUCCEEDED:
+                    partial = read(Partial, unpack_record(ended.record).value)
+                    size = len(partial.acc) + partial.chunks * CHUNK_BYTES
+                    self._sizing.measured(partial.items, partial.seconds, size)
                 return
             except JobNotFound:
                 return
@@ -297,9 +363,9 @@ def _places(source: str, to: str | None, database: str | None) -> dict[str, str]
     return places
 
 
-def _check(partition_size: int, max_failures: float | None, ahead: int, in_flight: int | None) -> None:
+def _check(partition_size: Any, max_failures: float | None, ahead: Any, in_flight: int | None) -> None:
     for name, value in (("partition_size", partition_size), ("ahead", ahead), ("in_flight", in_flight)):
-        if value is not None and (type(value) is not int or value < 1):
+        if value is not None and value != "auto" and not callable(value) and (type(value) is not int or value < 1):
             raise BadParameters(f"{name} must be a whole number from 1 on, not {value!r}")
     if max_failures is None:
         return

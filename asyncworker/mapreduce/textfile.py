@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import io
+import itertools
 import os
 import re
 import select
@@ -30,7 +31,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from asyncworker.errors import SourceError, UnknownName
-from asyncworker.mapreduce.sources.source import DATA_BYTES, LIST_ITEMS, Key, Partition
+from asyncworker.mapreduce.sources.source import DATA_BYTES, LIST_ITEMS, Key, Partition, Size, sizes
 
 BLOCK_BYTES = 2**20
 RECORD_BYTES = 8 * 2**20
@@ -106,6 +107,7 @@ class TextSource:
         header: Callable[[bytes], tuple[str, ...]] | None = None,
     ) -> None:
         self.columns: tuple[str, ...] | None = None
+        self.left: float | None = None
         self.portable = place.path != STDIN and not place.packed
         self.url = f"{place.path}?{place.query}" if place.query else place.path
         self.label = "standard input" if place.path == STDIN else place.label
@@ -116,10 +118,10 @@ class TextSource:
         self._over = False
         self._by_bytes = _cut_by(place) == "bytes"
 
-    async def partitions(self, size: int) -> AsyncIterator[Partition]:
+    async def partitions(self, size: Size) -> AsyncIterator[Partition]:
         if self._over and self._place.path == STDIN:
             raise SourceError("standard input can be read only once")
-        cuts = self._cut(size)
+        cuts = self._cut(sizes(size))
         try:
             while (partition := await asyncio.to_thread(next, cuts, None)) is not None:
                 yield partition
@@ -134,7 +136,7 @@ class TextSource:
     async def close(self) -> None:
         self._over = True
 
-    def _cut(self, size: int) -> Iterator[Partition]:
+    def _cut(self, size: Callable[[], int]) -> Iterator[Partition]:
         with self._opened() as file:
             lines = Lines(file, self.label, quotes=self._headed)
             head = self._head(lines)
@@ -149,25 +151,33 @@ class TextSource:
             while True:
                 number, start, items = lines.number, lines.offset, 0
                 lines.kept = None if self.portable else [head] if self._headed else []
-                while items < size and (self.portable or lines.offset - start < DATA_BYTES):
-                    _, records = lines.records(size - items)
+                most = size()
+                while items < most and (self.portable or lines.offset - start < DATA_BYTES):
+                    _, records = lines.records(most - items)
                     if not records:
                         break
                     items += len(records)
                 if not items:
                     return
+                if isinstance(file, io.BufferedReader):
+                    self.left = items * (_version(file)[0] - lines.offset) / (lines.offset - start)
                 data = None if lines.kept is None else b"\n".join(lines.kept)
                 yield Partition(index, items, (number, start, lines.offset), data)
                 index += 1
 
-    def _ranges(self, file: Reader, lines: Lines, size: int) -> Iterator[Partition]:
+    def _ranges(self, file: Reader, lines: Lines, size: Callable[[], int]) -> Iterator[Partition]:
         assert isinstance(file, io.BufferedReader), "only plain files are cut by bytes"
         version = _version(file)
         start = lines.offset
         _, records = lines.records(SAMPLE)
-        step = max(size * (lines.offset - start) // max(len(records), 1), 1)
-        for index, first in enumerate(range(start, version[0], step) if records else ()):
-            yield Partition(index, 0, ("bytes", first, min(first + step, version[0]), *version))
+        length, first = (lines.offset - start) / max(len(records), 1), start
+        for index in itertools.count():
+            if not records or first >= version[0]:
+                return
+            end = min(first + max(int(size() * length), 1), version[0])
+            self.left = (version[0] - end) / length
+            yield Partition(index, 0, ("bytes", first, end, *version))
+            first = end
 
     def _ranged(self, partition: Partition) -> Iterator[list[tuple[Key, Any]]]:
         _, start, end, *version = partition.span

@@ -7,13 +7,13 @@ would get it from a broker (a tuple as a list, a dataclass as a dict). Keys coun
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence, Sized
 from contextlib import aclosing
 from typing import Any
 
 from asyncworker.errors import BadParameters, SourceError
 from asyncworker.mapreduce.planner import cut
-from asyncworker.mapreduce.sources.source import DATA_BYTES, LIST_ITEMS, Key, Partition
+from asyncworker.mapreduce.sources.source import DATA_BYTES, LIST_ITEMS, Key, Partition, Size, sizes
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, pack, unpack
 
 URL = "memory:"
@@ -49,9 +49,10 @@ class MemorySource:
     def __init__(self, items: Iterable[Any] | AsyncIterable[Any]) -> None:
         self._items = items
         self._begun = False
+        self.left: float | None = None
         self.label = URL if items == URL else f"{type(items).__name__} in memory"
 
-    async def partitions(self, size: int) -> AsyncIterator[Partition]:
+    async def partitions(self, size: Size) -> AsyncIterator[Partition]:
         if isinstance(self._items, str):
             raise SourceError("these items are in the memory of another process")
         if self._begun and isinstance(self._items, AsyncIterator | Iterator):
@@ -60,13 +61,20 @@ class MemorySource:
         index = first = 0
         packed: list[bytes] = []
         room = DATA_BYTES
+        count = len(self._items) if isinstance(self._items, Sized) else None
+        self.left = count
+        ask = sizes(size)
+        most = ask()
         async with aclosing(_each(self._items)) as items:
             async for item in items:
                 packed.append(_packed(first + len(packed), item))
                 room -= len(packed[-1])
-                if len(packed) >= size or room <= 0:
+                if len(packed) >= most or room <= 0:
+                    self.left = None if count is None else max(0, count - first - len(packed))
                     yield _partition(index, first, packed)
                     index, first, packed, room = index + 1, first + len(packed), [], DATA_BYTES
+                    most = ask()
+        self.left = 0
         if packed:
             yield _partition(index, first, packed)
 

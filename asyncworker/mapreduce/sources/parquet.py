@@ -21,7 +21,7 @@ import msgspec
 
 from asyncworker.errors import SettingsError, SourceError, UnknownName
 from asyncworker.mapreduce.filesink import FileSink
-from asyncworker.mapreduce.sources.source import LIST_ITEMS, Key, Partition
+from asyncworker.mapreduce.sources.source import LIST_ITEMS, Key, Partition, Size, sizes
 from asyncworker.mapreduce.textfile import STDIN, Place, place
 
 try:
@@ -60,16 +60,21 @@ class ParquetSource:
         self.columns: tuple[str, ...] | None = None
         self.url = f"{place.path}?{place.query}" if place.query else place.path
         self.label = place.label
+        self.left: float | None = None
         self._path = Path(place.path)
         self._columns = columns
 
-    async def partitions(self, size: int) -> AsyncIterator[Partition]:
+    async def partitions(self, size: Size) -> AsyncIterator[Partition]:
         counts = await asyncio.to_thread(self._counts)
-        index = first = row = rows = 0
+        self.left = sum(counts)
+        ask = sizes(size)
+        index = first = row = rows = most = 0
         for group, count in enumerate([*counts, 0]):
-            if rows and (group == len(counts) or rows + count > size):
+            most = most or ask()
+            if rows and (group == len(counts) or rows + count > most):
+                self.left -= rows
                 yield Partition(index, rows, (first, group, row))
-                index, first, row, rows = index + 1, group, row + rows, 0
+                index, first, row, rows, most = index + 1, group, row + rows, 0, 0
             rows += count
 
     async def read(self, partition: Partition) -> AsyncIterator[list[tuple[Key, Any]]]:

@@ -26,9 +26,11 @@ import msgspec
 from asyncworker.errors import EmptyDataset, SourceError
 from asyncworker.mapreduce.database import Address, Connection, Database, Table, address, identifier, lock, qualified
 from asyncworker.mapreduce.results import ResultTable
-from asyncworker.mapreduce.sources.source import LIST_ITEMS, BadItem, Key, Partition
+from asyncworker.mapreduce.sources.source import LIST_ITEMS, BadItem, Key, Partition, Size
 
 DATASETS = "dataset_items"
+GRAIN = 250
+"""Rows by which a table is cut when the size of partitions is decided as they are shipped."""
 KEY_TYPES = ("int2", "int4", "int8", "text", "varchar", "uuid")
 JSON_TYPES = ("jsonb", "json", "text", "varchar")
 
@@ -110,6 +112,7 @@ class PostgresqlSource:
     columns: tuple[str, ...] | None = None
 
     def __init__(self, url: str, place: Address) -> None:
+        self.left: float | None = None
         self.url = url
         self.label = place.label
         self._dataset = place.options.get("dataset")
@@ -119,18 +122,26 @@ class PostgresqlSource:
         self._database = Database(place)
         self._selection: Selection | None = None
 
-    async def partitions(self, size: int) -> AsyncIterator[Partition]:
+    async def partitions(self, size: Size) -> AsyncIterator[Partition]:
         async with self._database.transaction() as connection:
             selection = await self._selected(connection)
-            parts = await connection.fetch(selection.plan(), size, *self._values)
+            parts = await connection.fetch(selection.plan(), GRAIN if callable(size) else size, *self._values)
         if not parts and self._dataset is not None:
             raise EmptyDataset(f"{self.label}: the dataset {self._dataset!r} has no rows in {self._table}")
         if any(nulls for _, _, _, nulls, _ in parts):
             raise SourceError(f"{self.label}: the key {self._key!r} is NULL in some rows: take a column that never is")
         if any(again for *_, again in parts):
             raise SourceError(f"{self.label}: the key {self._key!r} has values twice: take a column that is unique")
-        for index, (first, last, items, _, _) in enumerate(parts):
-            yield Partition(index, items, (first, last))
+        self.left = sum(items for _, _, items, _, _ in parts)
+        index = most = total = 0
+        begin: Any = None
+        for at, (first, last, items, _, _) in enumerate(parts, 1):
+            begin, most = (begin, most) if total else (first, size() if callable(size) else size)
+            total += items
+            if total >= most or at == len(parts):
+                self.left -= total
+                yield Partition(index, total, (begin, last))
+                index, total = index + 1, 0
 
     async def read(self, partition: Partition) -> AsyncIterator[list[tuple[Key, Any]]]:
         at, last = partition.span

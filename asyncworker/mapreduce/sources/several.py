@@ -21,7 +21,7 @@ import msgspec
 
 from asyncworker.errors import SourceError
 from asyncworker.mapreduce.dataset import is_known, open_source
-from asyncworker.mapreduce.sources.source import Key, Partition, Source
+from asyncworker.mapreduce.sources.source import Key, Partition, Size, Source
 
 SCHEME = "several"
 
@@ -51,6 +51,7 @@ class SeveralSource:
     """Sources in a row. A partition's span is the URL of its own, what people call that, and its own span there."""
 
     columns = None
+    left = None
 
     def __init__(self, url: str, label: str, sources: list[Source] | None) -> None:
         self.url = url
@@ -58,7 +59,7 @@ class SeveralSource:
         self.portable = False  # until it is known which they are
         self._sources = sources
 
-    async def partitions(self, size: int) -> AsyncIterator[Partition]:
+    async def partitions(self, size: Size) -> AsyncIterator[Partition]:
         index = 0
         sources = self._sources or list(map(open_source, await asyncio.to_thread(self._found)))
         self.portable = all(source.portable for source in sources)
@@ -75,7 +76,7 @@ class SeveralSource:
                     await source.close()
 
     @staticmethod
-    async def _begun(source: Source, size: int, opened: AsyncExitStack) -> AsyncIterator[Partition]:
+    async def _begun(source: Source, size: Size, opened: AsyncExitStack) -> AsyncIterator[Partition]:
         """Return a source's partitions with the first of them at hand: what cannot be read is told before all else."""
         partitions = await opened.enter_async_context(aclosing(cast("Any", source.partitions(size))))
         first = await anext(partitions, None)

@@ -7,17 +7,24 @@ URL's form and touches nothing yet; ``writer(url, *, job_id="")``, where the roo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 Key = int | str
+Size = int | Callable[[], int]
+"""How many items partitions have: a number, or who is asked before each is cut."""
 
 LIST_ITEMS = 1000
 """How many items `Source.read` yields at once, at most."""
 DATA_BYTES = 4 * 2**20
 """A partition that carries its data is closed at this size, so that it can travel (`codec.MAX_PAYLOAD_BYTES`)."""
+
+
+def sizes(size: Size) -> Callable[[], int]:
+    """Return who is asked."""
+    return size if callable(size) else lambda: size
 
 
 class BadItem(msgspec.Struct, frozen=True):
@@ -56,7 +63,12 @@ class Source(Protocol):
         """What each item has, known from the first partition on; None where items may differ."""
         ...
 
-    def partitions(self, size: int) -> AsyncIterator[Partition]:
+    @property
+    def left(self) -> float | None:
+        """About how many items are still to be cut, while that is under way; None where that is not known."""
+        ...
+
+    def partitions(self, size: Size) -> AsyncIterator[Partition]:
         """Cut the source into partitions of *size* items, all from one snapshot.
 
         The last may be smaller, and so may one that carries its data (`DATA_BYTES`). Holds no more than one
