@@ -162,7 +162,7 @@ class JobHandle(Generic[R]):
 
         Cost: one round trip.
         """
-        return _status(await self._found())
+        return status_of(await self._found())
 
     async def cancel(self) -> bool:
         """Cancel the job: at once where it waits, by asking its worker where it runs; children go with it.
@@ -234,7 +234,8 @@ class FlowHandle(JobHandle[R]):
         return any(state is not None and not state.terminal for state in states)
 
 
-def _status(found: Found) -> JobStatus:
+def status_of(found: Found) -> JobStatus:
+    """Return what is known of a job, as people look at it."""
     record = record_of(found)
     error = found.error or (f"{record.error_type}: {record.error_text}" if record.error_type else record.error_text)
     children = found.children
@@ -269,7 +270,7 @@ async def walk(admin: Admin, query: Query) -> AsyncIterator[JobStatus]:
         for found in page.jobs:
             if found.id not in seen:
                 seen.add(found.id)
-                yield _status(found)
+                yield status_of(found)
         if not (cursor := page.cursor):
             return
 

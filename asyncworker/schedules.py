@@ -95,6 +95,22 @@ class Schedules:
             SettingsError: the expression, the interval or the time zone cannot be read, or the name is that of a
                 schedule in the engine's code. BadParameters, UnknownName: arguments or options that do not fit. BrokerDown.
         """
+        return await self.set(name, task, args, kwargs, cron=cron, every=every, tz=tz, missed=missed, options=options)
+
+    async def set(
+        self,
+        name: str,
+        task: str,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        *,
+        cron: str = "",
+        every: float | timedelta = 0.0,
+        tz: str = "UTC",
+        missed: Missed = "last",
+        options: dict[str, Any] | None = None,
+    ) -> bool:
+        """Do as `add`, with arguments of any name."""
         self._refuse_fixed(name)
         seconds = every.total_seconds() if isinstance(every, timedelta) else every
         bare = Schedule(name=name, task=task, cron=cron, every=seconds, tz=tz, missed=missed)

@@ -12,19 +12,21 @@ import os
 import socket
 from time import perf_counter
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import msgspec
 
 from asyncworker.engine import Engine
 from asyncworker.errors import KeepError
 from asyncworker.queue.keeps.keep import Keep
+from asyncworker.tune.bottleneck import Bottleneck
 from asyncworker.tune.sensors.loop import LoopSensor
 from asyncworker.tune.sensors.memory import MemoryOptimizer
-from asyncworker.tune.sensors.profiler import PerformanceProfiler
+from asyncworker.tune.sensors.profiler import FunctionProfile, PerformanceProfiler
 from asyncworker.tune.sensors.tasks import TasksSensor
 from asyncworker.tune.top import Snapshot, Top
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 WATCHED_S = 1.0
@@ -35,7 +37,12 @@ IDLE_S = 60.0
 SNAPSHOT_S = 150.0
 WATCH_S = 10.0
 """How long a snapshot, and the wish to see them, are kept."""
-SNAPSHOTS, WATCHES = "top", "watches"
+SNAPSHOTS, WATCHES, PROFILES = "top", "watches", "profiles"
+PROFILED = "profile of "
+"""How the name of who wants to see profiles, too, begins."""
+MOST_FUNCTIONS = 50
+LARGEST = 512 * 1024
+"""Bytes of the paths of one profile; larger ones are not shown."""
 PATIENCE_S = 1.0
 SETTLED_S = 5.0
 """When memory is first looked at: a count of all objects is no way to begin a short burst."""
@@ -54,6 +61,16 @@ class Look(msgspec.Struct, frozen=True):
     queues: tuple[str, ...]
     sizes: dict[str, tuple[int, int]]
     snapshot: Snapshot
+
+
+class ProfileLook(msgspec.Struct, frozen=True):
+    """Where a worker's time went since its start; ``paths`` is a file of `speedscope`, empty where it is too large."""
+
+    source: str
+    seconds: float
+    functions: list[FunctionProfile]
+    bottlenecks: list[Bottleneck]
+    paths: bytes
 
 
 class Instruments:
@@ -102,11 +119,21 @@ class Instruments:
         sizes = {name: (of.size, of.in_use) for name, of in dict(self._engine.optimizer.decisions.watched).items()}
         return Look(self._source, watched, tuple(self._engine.queues), sizes, self._top.snapshot())
 
+    def profile(self) -> ProfileLook:
+        """Return where the time went so far."""
+        report, paths = self.profiler.get_profile_report(), self.profiler.speedscope(self._source)
+        found = self.profiler.analyze_bottlenecks()
+        shown = paths if len(paths) <= LARGEST else b""
+        return ProfileLook(self._source, report.seconds, report.functions[:MOST_FUNCTIONS], found, shown)
+
     async def _publish(self, keep: Keep) -> None:
         written, counting = float("-inf"), False
         while True:
             try:
-                watched = bool(await keep.values(WATCHES))
+                names = await keep.values(WATCHES)
+                watched = bool(names)
+                if any(name.startswith(PROFILED) for name in names):
+                    await keep.put(PROFILES, {self._source: msgspec.json.encode(self.profile())}, WATCH_S)
                 if watched or perf_counter() - written >= IDLE_S:
                     value = msgspec.json.encode(self.look(watched=watched and counting))
                     await keep.put(SNAPSHOTS, {self._source: value}, SNAPSHOT_S)
@@ -140,10 +167,23 @@ async def looks(keep: Keep) -> list[Look]:
     Raises:
         KeepError: the keep cannot be reached.
     """
+    return await _all(keep, SNAPSHOTS, Look)
+
+
+async def profiles(keep: Keep) -> list[ProfileLook]:
+    """Return the profiles of the last seconds that somebody asked for (`PROFILED`), by name.
+
+    Raises:
+        KeepError: the keep cannot be reached.
+    """
+    return await _all(keep, PROFILES, ProfileLook)
+
+
+async def _all(keep: Keep, table: str, kind: type[T]) -> list[T]:
     found = []
-    for _, value in sorted((await keep.values(SNAPSHOTS)).items()):
+    for _, value in sorted((await keep.values(table)).items()):
         try:
-            found.append(msgspec.json.decode(value, type=Look))
+            found.append(msgspec.json.decode(value, type=kind))
         except msgspec.DecodeError:
             continue
     return found

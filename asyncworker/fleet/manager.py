@@ -28,6 +28,7 @@ from asyncworker.fleet.crew import Crew, spent
 from asyncworker.fleet.depth import DepthSensor
 from asyncworker.fleet.process import WorkerProcess
 from asyncworker.fleet.scaler import CPU_RATIO, MEMORY_RATIO, Scaler
+from asyncworker.fleet.stillness import Stillness
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.job import Depth
 from asyncworker.share.board import Gauges
@@ -102,6 +103,7 @@ class DynamicWorkerManager:
         self._interval, self._backend, self._planned = interval, backend, planned
         self.decisions = Decisions(self._bus)
         self._sensor = DepthSensor()
+        self._stillness = Stillness()
         self._before: dict[str, Gauges] = {}
         self._wanted = min_workers
         self._monitoring: asyncio.Task[None] | None = None
@@ -109,6 +111,7 @@ class DynamicWorkerManager:
         self._seen_host: Host | None = None
         self._last: Decision | None = None
         self._failed_row = self.failed_cycles = 0
+        self._passed = clock.monotonic()
 
     def __repr__(self) -> str:
         return f"<DynamicWorkerManager {self._crew.size} of {self.min_workers}..{self.max_workers} workers>"
@@ -206,7 +209,13 @@ class DynamicWorkerManager:
             "because": self._last.because if self._last else "",
             "crashes": crew.crashes.total,
             "crash_loops": crew.crashes.looping,
+            "crashes_by_signal": dict(crew.fates),
+            "starts": crew.starts,
             "failed_cycles": self.failed_cycles,
+            "failed_in_a_row": self._failed_row,
+            "monitoring": self._monitoring is not None and not self._monitoring.done(),
+            "pass_age_s": self._clock.monotonic() - self._passed,
+            "still_s": self._stillness.seconds,
             "healthy": self.healthy,
             "workers": workers,
         }
@@ -228,6 +237,10 @@ class DynamicWorkerManager:
         over = self._monitoring is not None and self._monitoring.done()
         return not over and self._failed_row < RED_CYCLES and not self._crew.crashes.looping
 
+    def listen(self, heard: Callable[[str, Any], None]) -> None:
+        """Have *heard* called, in the event loop, with a worker's name and each thing that its `Report` sends."""
+        self._crew.heard = heard
+
     def hurry(self) -> None:
         """Make workers that drain hand back at once what they run."""
         self._crew.hurry()
@@ -237,19 +250,25 @@ class DynamicWorkerManager:
         if self._monitoring is not None:
             await asyncio.shield(self._monitoring)
 
-    def restart(self) -> None:
-        """Replace each worker by a new one, one after another; each goes when its successor works.
+    def restart(self, *names: str) -> None:
+        """Replace these workers (none named: each) by new ones, one after another; each goes when its successor works.
 
         A successor that does not come to work leaves its predecessor where it is. Meanwhile there is one more.
+
+        Raises:
+            UnknownName: there is none of this name.
         """
-        self._crew.renew(list(self._crew.workers))
+        for name in names:
+            if name not in self._crew.workers:
+                raise UnknownName("worker", name, self._crew.names)
+        self._crew.renew(names or list(self._crew.workers))
 
     # --- looking and doing ----------------------------------------------------------------------------------
 
     async def _monitor(self) -> None:
         next_cycle = -math.inf
         while True:
-            now = self._clock.monotonic()
+            now = self._passed = self._clock.monotonic()
             if now >= next_cycle:
                 await self._cycle()
                 next_cycle = now + (self._interval if self._wanted else min(IDLE_CYCLE_S, self._interval))
@@ -277,11 +296,16 @@ class DynamicWorkerManager:
             worker.rss_bytes = rss(worker.pid)
         self._depth, self._seen_host = depth, host
         crew.renew([worker.name for worker in crew.workers.values() if worker.works and self._worn(worker)])
+        queues = [queue for queue in depth.queues.values() if not queue.paused]
+        self._stillness.look(
+            self._clock.monotonic(),
+            sum(queue.queued for queue in queues),
+            {f"{worker.name} {worker.pid}": worker.gauges for worker in crew.workers.values() if worker.works},
+        )
         worker_s, share = spent(crew.workers.values(), self._before)
         self._before = {worker.name: worker.gauges for worker in crew.workers.values()}
         size, working = crew.size, [worker for worker in crew.workers.values() if worker.works]
         seen = self._sensor.read(depth, self._clock.monotonic(), size=size, worker_s=worker_s, busy=share)
-        queues = [queue for queue in depth.queues.values() if not queue.paused]
         decision = self._last = self._scaler.decide(
             seen,
             host,

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
+
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import JobNotFound
 from asyncworker.mapreduce.job import (
@@ -25,7 +27,7 @@ from asyncworker.queue.codec import born_ms, is_id, unpack_record
 from asyncworker.queue.inputs import GATHER_TASK
 from asyncworker.queue.job import Found, Record, State, child_id
 
-__all__ = ["Progress", "describe", "watch"]
+__all__ = ["Progress", "describe", "described", "watch"]
 
 WINDOW_S = 10.0
 """The rate is a mean over at least so long, and over at least `MARKS` endings: partitions end in lumps."""
@@ -67,7 +69,14 @@ async def describe(broker: Broker, job_id: str, *, partitions: bool = False, clo
     Cost: one round trip, and one more for every 64 partitions.
     """
     found, first = await _look(broker, job_id)
-    record = unpack_record(found.record)
+    told = described(found, first, clock=clock)
+    shown = await _partitions(broker, job_id, told.progress.total) if partitions and found.payload else []
+    return msgspec.structs.replace(told, partitions=shown)
+
+
+def described(found: Found, first: Found | None = None, *, clock: Clock = SYSTEM) -> ProcessingJob:
+    """Return a map/reduce job as people look at it, without its partitions; see `Meter.read` for *first*."""
+    job_id, record = found.id, unpack_record(found.record)
     outcome = _outcome(found, record)
     if found.payload:
         plan = read_call(Plan, found.payload)
@@ -80,7 +89,6 @@ async def describe(broker: Broker, job_id: str, *, partitions: bool = False, clo
         dataset_id=plan.dataset_id,
         processing_function=plan.function,
         parameters=plan.params,
-        partitions=await _partitions(broker, job_id, progress.total) if partitions and found.payload else [],
         status=STATUS.get(progress.state, "pending"),
         start_time=born_ms(job_id) / 1000,
         end_time=record.ended_s,

@@ -6,7 +6,8 @@ stacks of Brendan Gregg's FlameGraph, one ``a;b;c number`` a line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -25,25 +26,41 @@ def speedscope(stacks: Mapping[Stack, float], frames: Mapping[str, Frame], name:
     labels = list(dict.fromkeys(label for stack in stacks for label in stack))
     index = {label: number for number, label in enumerate(labels)}
     ranked = sorted(stacks.items())
-    document = {
-        "$schema": SCHEMA,
+    profile = {
+        "type": "sampled",
         "name": name,
-        "exporter": "asyncworker",
-        "activeProfileIndex": 0,
-        "shared": {"frames": [_frame(label, frames.get(label)) for label in labels]},
-        "profiles": [
-            {
-                "type": "sampled",
-                "name": name,
-                "unit": "seconds",
-                "startValue": 0,
-                "endValue": sum(stacks.values()),
-                "samples": [[index[label] for label in stack] for stack, _ in ranked],
-                "weights": [seconds for _, seconds in ranked],
-            }
-        ],
+        "unit": "seconds",
+        "startValue": 0,
+        "endValue": sum(stacks.values()),
+        "samples": [[index[label] for label in stack] for stack, _ in ranked],
+        "weights": [seconds for _, seconds in ranked],
     }
-    return msgspec.json.encode(document)
+    return _document([_frame(label, frames.get(label)) for label in labels], [profile], name)
+
+
+def merged(documents: Iterable[bytes]) -> bytes:
+    """Return the profiles of several such files side by side in one."""
+    frames: list[Any] = []
+    profiles: list[Any] = []
+    for document in map(msgspec.json.decode, documents):
+        for profile in document["profiles"]:
+            samples = [[index + len(frames) for index in stack] for stack in profile["samples"]]
+            profiles.append({**profile, "samples": samples})
+        frames += document["shared"]["frames"]
+    return _document(frames, profiles, "critical paths")
+
+
+def _document(frames: list[Any], profiles: list[Any], name: str) -> bytes:
+    return msgspec.json.encode(
+        {
+            "$schema": SCHEMA,
+            "name": name,
+            "exporter": "asyncworker",
+            "activeProfileIndex": 0,
+            "shared": {"frames": frames},
+            "profiles": profiles,
+        }
+    )
 
 
 def _frame(label: str, frame: Frame | None) -> dict[str, object]:
