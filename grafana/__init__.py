@@ -1,0 +1,1 @@
+"""Dashboards, recording rules and alerts; see README.md."""
