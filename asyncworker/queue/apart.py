@@ -10,34 +10,39 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from asyncworker.errors import AsyncWorkerError
 from asyncworker.queue.context import Context
+from asyncworker.queue.depends import HIDDEN, Need, supplied
+from asyncworker.queue.job import Op
 from asyncworker.work.callee import find
+from asyncworker.work.signature import Signature
 
 
-async def call(
-    place: list[str], lifespan: list[str], about: list[Any], parameter: str, /, *args: Any, **kwargs: Any
-) -> Any:
+async def call(place: list[str], lifespan: list[str], about: list[Any], /, *args: Any, **kwargs: Any) -> Any:
     """Call the function of this module and name.
 
     Args:
         place, lifespan: module and qualified name; an empty one is none. about: the plain fields of a `Context`.
-        parameter: the function's that is given the context.
     """
     function, _ = find(*place)
     id, task, queue, attempt, deliveries = about
     ctx = Context(id, task, queue, attempt, deliveries, _refuse)
     lives: AbstractAsyncContextManager[Any] = find(*lifespan)[0]() if lifespan else nullcontext()
     async with lives as ctx.resources:
-        kwargs[parameter] = ctx
-        if inspect.iscoroutinefunction(function):
-            return await function(*args, **kwargs)
-        return await asyncio.to_thread(function, *args, **kwargs)
+        signature = Signature(function, Context, Need)
+        places, names = signature.convert([*args], kwargs)
+        work = function if inspect.iscoroutinefunction(function) else partial(asyncio.to_thread, function)
+        if signature.provided:
+            work = supplied(work, signature.provided, signature.given_name or HIDDEN)
+        if signature.provided or signature.given_name:
+            names[signature.given_name or HIDDEN] = ctx
+        return await work(*places, **names)
 
 
-async def _refuse(_number: int, _data: bytes) -> None:
+async def _refuse(_op: Op, _number: int, _data: bytes) -> None:
     raise AsyncWorkerError("a job that runs apart from its worker stores no part of its result ahead")
 
 
@@ -49,6 +54,6 @@ def bind(
     async def through(*args: Any, **kwargs: Any) -> Any:
         ctx: Context = kwargs.pop(parameter)
         about = [ctx.id, ctx.task, ctx.queue, ctx.attempt, ctx.deliveries]
-        return await asked(place, lifespan, about, parameter, *args, **kwargs)
+        return await asked(place, lifespan, about, *args, **kwargs)
 
     return through

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
+
+from asyncworker.queue.effect import effect
+from asyncworker.queue.job import Op
 
 
 class Context:
@@ -22,7 +26,7 @@ class Context:
         queue: str,
         attempt: int,
         deliveries: int,
-        send: Callable[[int, bytes], Awaitable[None]],
+        send: Callable[[Op, int, bytes], Awaitable[None]],
         resources: Any = None,
     ) -> None:
         self.id = id
@@ -38,4 +42,24 @@ class Context:
 
         Returns when the broker has it, so that no more than one part waits in memory.
         """
-        await self._send(number, data)
+        await self._send(Op.CHUNK, number, data)
+
+    async def reopen(self) -> None:
+        """Let this job, a released parent, take children again: enqueue them, then return `Parted`.
+
+        They are steps towards its end and not counted in its progress. It runs again when all of them, and of those it
+        was given by an attempt that broke off here, are over; or as soon as one failed.
+        """
+        await self._send(Op.OPEN, 0, b"")
+
+    def effect(self, connection: Any, key: str = "effect") -> AbstractAsyncContextManager[bool]:
+        """Make something in PostgreSQL come about once, however often the job is run: ``async with … as first:``.
+
+        Write what is to be written within the block and through *connection* (asyncpg's), only if *first* is true: it is
+        there together with the row that says so, or not at all. Several effects of one job have a *key* each, such as
+        an item's own. The table `asyncworker.queue.effect.TABLE` is made where it is missing.
+
+        Raises:
+            LeaseLost: a later attempt of this job has begun its effects; this one is a zombie.
+        """
+        return effect(connection, self.id.partition("~")[0], self.attempt + self.deliveries, key)

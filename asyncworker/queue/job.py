@@ -136,6 +136,7 @@ class Op(StrEnum):
     RELEASE = "u"  # never started: back to the head of its queue, nothing is spent
     CHUNK = "v"  # a part of a child's result that is too large for one record: its number · the bytes
     SEAL = "b"  # a held parent has all its children now: from here on it waits for them
+    OPEN = "o"  # a released parent takes children again, in the hands of its worker: steps of its reduction, until it is sealed
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False):
@@ -183,6 +184,10 @@ class Counted(msgspec.Struct, frozen=True):
 
     value: Any
     units: int
+
+
+class Parted(msgspec.Struct, frozen=True):
+    """What a parent's task returns that has opened it again (`Context.reopen`): it waits for its new children, then runs anew."""
 
 
 class Ended(msgspec.Struct, frozen=True):

@@ -343,6 +343,17 @@ class TestAdmin:
         assert [name for name in await admin.queues() if name in names] == names
 
 
+class TestStrikes:
+    async def test_made_changed_and_lifted(self, world: World) -> None:
+        admin, name = admin_of(world), world.new_id()
+        assert await admin.strike(name, b"one")
+        assert not await admin.strike(name, b"two")
+        assert (await admin.strikes())[name] == b"two"
+        assert await admin.strike(name, None)
+        assert not await admin.strike(name, None)
+        assert name not in await admin.strikes()
+
+
 class TestSchedules:
     async def test_set_changed_and_lifted(self, world: World) -> None:
         admin, name = admin_of(world), world.new_id()
@@ -434,7 +445,7 @@ class TestSettle:
         await worker.claim_one()
         assert ids_of(await worker.claim(1, world.done(first))) == [second]
 
-    @pytest.mark.parametrize("op", [op for op in Op if op not in {Op.CHUNK, Op.SEAL, Op.GATE}])
+    @pytest.mark.parametrize("op", [op for op in Op if op not in {Op.CHUNK, Op.OPEN, Op.SEAL, Op.GATE}])
     async def test_twice_is_applied_once(self, world: World, worker: Member, op: Op):
         job_id = await world.put_one()
         await worker.claim_one()
@@ -829,6 +840,75 @@ class TestParents:
         await feeder.step(0, world.done(parent, Op.SEAL))
         await worker.claim_one()
         assert ids_of(await worker.claim(1, world.done(child))) == [parent]
+
+    async def reducing(self, world: World, worker: Member, feeder: Member, count: int) -> tuple[str, list[str]]:
+        """Return a parent whose one child is over, opened again in the hands of *worker*, and its steps."""
+        parent, (child,) = await world.parent(feeder, 1)
+        await feeder.step(0, world.done(parent, Op.SEAL))
+        await worker.claim_one()
+        assert ids_of(await worker.claim(1, world.done(child, number=5))) == [parent]
+        await worker.step(0, world.done(parent, Op.OPEN))
+        steps = [child_id(parent, 100 + n) for n in range(count)]
+        assert await world.broker.enqueue([world.job(id=step) for step in steps]) == [Receipt.ACCEPTED] * count
+        return parent, steps
+
+    async def test_a_released_parent_takes_steps(self, world: World, worker: Member, feeder: Member):
+        parent, steps = await self.reducing(world, worker, feeder, 2)
+        assert ids_of(await feeder.claim(1)) == steps[:1]
+        await feeder.step(0, world.done(steps[0], number=0, value=b"one"))
+        await worker.step(0, world.done(parent, Op.SEAL))
+        assert await world.state(parent) is State.BLOCKED
+        assert (await world.found(parent)).children == Progress(1, 1, 0, units=5, sealed=True, over=False)
+        assert ids_of(await feeder.claim(2)) == steps[1:]
+        assert ids_of(await worker.claim(1, *())) == []
+        assert ids_of(await feeder.claim(1, world.done(steps[1], number=0, value=b"two"))) == [parent]
+        assert (await world.found(parent)).children == Progress(1, 1, 0, units=5, sealed=True, over=True)
+        assert await world.broker.wait(steps, 0) == [Ended(State.SUCCEEDED, b"one"), Ended(State.SUCCEEDED, b"two")]
+        assert await world.broker.enqueue([world.job(id=child_id(parent, 200))]) == [Receipt.CLOSED]
+        await feeder.step(0, world.done(parent, value=b"sum"))
+        assert await world.broker.wait([parent], 0) == [Ended(State.SUCCEEDED, b"sum")]
+
+    async def test_a_step_that_fails_releases_its_parent(self, world: World, worker: Member, feeder: Member):
+        parent, steps = await self.reducing(world, worker, feeder, 3)
+        assert ids_of(await feeder.claim(2)) == steps[:2]
+        await feeder.step(0, world.done(steps[0], Op.FAILED))
+        await worker.step(0, world.done(parent, Op.SEAL))
+        assert await world.state(parent) is State.QUEUED, "out of the hands of its worker, whose word counts no more"
+        assert ids_of(await worker.claim(9)) == [parent], "the step that waits is dropped"
+        assert (await world.found(parent)).children == Progress(1, 1, 1, units=5, sealed=True, over=True)
+
+    async def test_steps_that_were_dropped_are_taken_again(self, world: World, worker: Member, feeder: Member):
+        parent, steps = await self.reducing(world, worker, feeder, 3)
+        assert ids_of(await feeder.claim(1)) == steps[:1]
+        await worker.leave(crashed=True)
+        assert ids_of(await feeder.claim(9)) == [parent], "nobody sealed it: it runs as it is, and its steps wait for it"
+        await feeder.step(0, world.done(parent, Op.OPEN), world.done(steps[0]))
+        jobs = [world.job(id=step) for step in steps]
+        assert await world.broker.enqueue(jobs) == [Receipt.KNOWN, Receipt.ACCEPTED, Receipt.ACCEPTED]
+        await feeder.step(0, world.done(parent, Op.SEAL))
+        assert ids_of(await feeder.claim(9)) == steps[1:]
+        assert ids_of(await feeder.claim(9, *(world.done(step) for step in steps[1:]))) == [parent]
+
+    async def test_a_parent_is_cancelled_while_its_steps_run(self, world: World, worker: Member, feeder: Member):
+        parent, steps = await self.reducing(world, worker, feeder, 2)
+        assert ids_of(await feeder.claim(1)) == steps[:1]
+        await worker.step(0, world.done(parent, Op.SEAL))
+        assert await world.broker.cancel(parent) is State.BLOCKED
+        assert await world.state(parent) is State.CANCELLED
+        await feeder.told(parent)
+        assert await feeder.claim(9, world.done(steps[0])) == []
+
+    async def test_only_who_holds_a_parent_opens_it(self, world: World, worker: Member, feeder: Member):
+        parent, (child,) = await world.parent(feeder, 1)
+        await feeder.step(0, world.done(parent, Op.SEAL))
+        await worker.claim_one()
+        await worker.step(0, world.done(child), world.done(parent, Op.OPEN))
+        plain = await world.put_one()
+        await worker.claim(2)
+        await feeder.step(0, world.done(parent, Op.OPEN))
+        assert await world.broker.enqueue([world.job(id=child_id(parent, 9))]) == [Receipt.CLOSED]
+        await worker.step(0, world.done(plain, Op.OPEN), world.done(plain))
+        assert await world.state(plain) is State.SUCCEEDED
 
     async def test_sealed_after_the_last_child(self, world: World, worker: Member, feeder: Member):
         parent, children = await world.parent(feeder, 2)

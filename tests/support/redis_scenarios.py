@@ -18,7 +18,7 @@ from tests.support.redis_script import START_MS, Ear, Script, ScriptError
 Scenario = Callable[[Script], None]
 SCENARIOS: dict[str, Scenario] = {}
 CANCELLED_TTL = 3600
-NO_WRITES = ("look", "find", "places", "list", "depth", "queues", "dead", "schedules")
+NO_WRITES = ("look", "find", "places", "list", "depth", "queues", "dead", "schedules", "strikes")
 FAILED_TTL = 7 * 86400
 
 
@@ -1061,6 +1061,59 @@ def sealed_when_all_are_done_or_there_are_none(s: Script) -> None:
 
 
 @scenario
+def a_released_parent_takes_steps_of_its_reduction(s: Script) -> None:
+    s.join()
+    (other,) = s.put(s.job())
+    s.after(other, id="w" * 26)
+    s.claim("e1", 1)
+    s.claim("e1", 0, (other, "o"))
+    assert s.hash(f"j:{other}") == {}, "no parent, nothing to open"
+    assert s.claim("e1", 1, (other, "s", 0)) == ["w" * 26]
+    s.claim("e1", 0, ("w" * 26, "o"))
+    assert s.hash("j:" + "w" * 26)["state"] == b"over"
+    s.claim("e1", 0, ("w" * 26, "s", 0))
+    parent, (first,) = s.parent(1)
+    s.claim("feeder", 0, (parent, "b"))
+    assert s.claim("e1", 1) == [first]
+    assert s.claim("e1", 1, (first, "s", 5)) == [parent]
+    s.join("e2")
+    s.claim("e2", 0, (parent, "o"))
+    assert s.send(s.job(f"{parent}.9")) == [1, b"0c"], "only who holds it opens it"
+    s.claim("e1", 0, (parent, "o"))
+    steps = s.put(*(s.job(f"{parent}.{part}") for part in (7, 8, 9)))
+    assert s.find(parent)[5] == [b"1", b"1", b"0", b"5", b"1", b"open"]
+    assert s.claim("e2", 1) == steps[:1]
+    s.claim("e2", 0, (steps[0], "s", 0, b"R"))
+    s.claim("e1", 0, (parent, "o"))
+    assert s.hash(f"j:{parent}")["steps"] == b"2", "opened twice is opened once"
+    assert s.reap("e1") == 1
+    assert s.list() == [parent, *steps[1:]]
+    s.join("e3")
+    assert s.claim("e3", 1) == [parent]
+    assert s.claim("e2", 1) == [], "dropped, both, for it was released as its worker died"
+    assert s.hash(f"j:{parent}")["steps"] == b"0"
+    s.claim("e3", 0, (parent, "o"))
+    s.put(*(s.job(step) for step in steps[1:]))
+    assert s.send(s.job(steps[0])) == [1, b"0k"]
+    assert s.claim("e2", 2) == steps[1:]
+    s.claim("e2", 0, (steps[1], "s", 0))
+    s.claim("e3", 0, (parent, "b"))
+    assert s.state(parent) == "blocked"
+    assert s.claim("e2", 1, (steps[2], "s", 0)) == [parent]
+    assert s.find(parent)[5] == [b"1", b"1", b"0", b"5", b"1", b"over"]
+    s.claim("e2", 0, (parent, "o"))
+    last = f"{parent}.10"
+    s.put(s.job(last))
+    s.claim("feeder", 1)
+    s.claim("feeder", 0, (last, "f", 60, b"why"))
+    assert s.held("e2") == set(), "a step that failed releases it, also out of hands"
+    assert s.claim("e3", 1) == [parent]
+    assert s.find(parent)[5] == [b"1", b"1", b"1", b"5", b"1", b"over"]
+    s.claim("e3", 0, (parent, "s", 0))
+    assert s.hash("e") == {}
+
+
+@scenario
 def a_failed_child_releases_its_parent(s: Script) -> None:
     for op, sealed in (("f", True), ("c", False), ("e", False)):
         parent, ids = s.parent(3, f"feeder{op}")
@@ -1763,6 +1816,15 @@ def dead_letters_are_forgotten_in_time_and_bounded(s: Script) -> None:
 
 
 @scenario
+def strikes_are_made_and_lifted(s: Script) -> None:
+    assert s.fcall("strikes") == []
+    assert [s.fcall("strike", "a", text) for text in ("one", "two")] == [1, 0]
+    assert s.fcall("strikes") == [b"a", b"two"]
+    assert [s.fcall("strike", "a", "") for _ in range(2)] == [1, 0]
+    assert s.fcall("strikes") == []
+
+
+@scenario
 def schedules_are_set_and_lifted(s: Script) -> None:
     assert s.fcall("schedules") == [[], []]
     assert s.fcall("schedule", "a", "text") == 1
@@ -1922,7 +1984,7 @@ def looks_write_nothing(s: Script) -> None:
         for function in library[library.index(b"functions") + 1]:
             about = dict(zip(function[::2], function[1::2], strict=True))
             flags[about[b"name"].decode().rpartition("_")[2]] = {flag.decode() for flag in about[b"flags"]}
-    changing = ("step", "join", "beat", "reap", "cancel", "wait", "switch", "purge", "regulate", "schedule")
+    changing = ("step", "join", "beat", "reap", "cancel", "wait", "switch", "purge", "regulate", "schedule", "strike")
     writes = {key: {"allow-oom"} for key in changing}
     assert flags == {
         "enqueue": set(),

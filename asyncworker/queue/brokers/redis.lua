@@ -15,7 +15,8 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
   z               zset   dead letters: id -> until when, ms; jobs that failed and may be asked for again
   z:<id>          hash   of a dead letter b its body, d its deliveries; TTL
   j:<parent>      hash   a job with children: state (open: being cut, in its holder's hands; wait: for its children;
-                         over: released), holder, total, done, failed, units, sealed, started. Goes with the parent
+                         over: released), holder, total, done, failed, units, sealed, started; steps: of its reduction,
+                         those not over, once it was opened again. Goes with the parent
   o:<parent>      hash   its children: part -> state letter, record; part:number -> 's', a chunk. Goes with the parent
   h:<id>          zset   the jobs that this one waits for -> their places among those it was enqueued with; those left
                          of one that failed because one of them did. It has a j: (state wait, then over; due), too,
@@ -38,6 +39,7 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
   q:<queue>:<gate> zset  ids that wait there -> 9 less priority, or -1: called up, and at the head of its list
   s               hash   name -> schedule (MessagePack), of those that people set; workers read them
   t               hash   name -> the last tick of that schedule, ms; also of those that workers bring along
+  g               hash   name -> strike (MessagePack): what workers are not to start
   p               hash   id -> error, of jobs that could not be settled: nobody touches them again
   y               zset   <state><stretch> of each of the following that there is, or was lately
   y:<state><stretch> zset who ended so, f c e ids, s result buckets without 'o:', all with score 0 and so by age; made in
@@ -570,12 +572,17 @@ local function is_taking(parent)
   return state and state ~= 'over'
 end
 
+-- What a child counts as: one of all, or a step of the reduction once its parent was opened again.
+local function counted_as(parent, name)
+  return call('HEXISTS', tag .. 'j:' .. parent, 'steps') == 1 and 'steps' or name
+end
+
 -- Release a parent when its last child ended or one of them for bad, also out of its feeder's hands.
 local function release_if_over(parent)
   local family = tag .. 'j:' .. parent
-  local state, total, done, failed, holder =
-    unpack(call('HMGET', family, 'state', 'total', 'done', 'failed', 'holder'))
-  local all = state == 'wait' and done == total
+  local state, total, done, failed, holder, steps =
+    unpack(call('HMGET', family, 'state', 'total', 'done', 'failed', 'holder', 'steps'))
+  local all = state == 'wait' and done == total and (steps or '0') == '0'
   if state ~= 'over' and (all or failed ~= '0') then
     call('HSET', family, 'state', 'over')
     call('HDEL', tag .. 'a:' .. holder, parent)
@@ -590,7 +597,8 @@ local function come_home(parent, part, state, record, units)
     return
   end
   call('HSET', tag .. 'o:' .. parent, part, state .. record)
-  call('HINCRBY', family, 'done', 1)
+  local name = counted_as(parent, 'done')
+  call('HINCRBY', family, name, name == 'done' and 1 or -1)
   if state == 's' then
     call('HINCRBY', family, 'units', units)
   else
@@ -950,7 +958,7 @@ local function take_one(queue, id, body, delay, at, holder, formers)
   call('HSET', bodies, id, body)
   call('HINCRBY', counts, queue .. ':n', 1)
   if parent then
-    call('HINCRBY', tag .. 'j:' .. parent, 'total', 1)
+    call('HINCRBY', tag .. 'j:' .. parent, counted_as(parent, 'total'), 1)
   end
   if has(body, TIMED) then
     save(id, { b = now })
@@ -1083,6 +1091,13 @@ local function seal(id)
   release_if_over(id)
 end
 
+-- A parent that was released takes children again, in the hands of who reduces it.
+local function reopen(id, mine)
+  local family = tag .. 'j:' .. id
+  call('HSET', family, 'state', 'open', 'holder', mine:sub(#tag + 3))
+  call('HSETNX', family, 'steps', 0)
+end
+
 -- What comes back: r spends an attempt, p counts its own, z nothing.
 local function postpone(id, body, note, op, delay, why)
   if op == 'r' then
@@ -1114,6 +1129,13 @@ local function settle_one(id, mine, op, number, value)
   if op == 'v' then
     if call('HEXISTS', mine, id) == 1 then
       keep_chunk(id, number, value)
+    end
+    return
+  end
+  if op == 'o' then
+    local open = call('HEXISTS', mine, id) == 1 and call('HGET', bodies, id)
+    if open and has(open, PARENT) then
+      reopen(id, mine)
     end
     return
   end
@@ -1198,6 +1220,10 @@ local function drop(id, body)
   local note = note_of(id)
   call('HINCRBY', counts, queue_of(body) .. ':c', 1)
   call('HDEL', bodies, id)
+  local parent = family_of(id)
+  if counted_as(parent, '') == 'steps' then
+    call('HINCRBY', tag .. 'j:' .. parent, 'steps', -1)
+  end
   tell(id, queue_of(body), note, 'c', '')
 end
 
@@ -1752,6 +1778,19 @@ local function schedules()
   return { call('HGETALL', tag .. 's'), call('HGETALL', tag .. 't') }
 end
 
+-- STRIKE  ARGV now name text ('': it is lifted) -> 1 it is new, or was there
+local function strike(args)
+  if args[3] == '' then
+    return call('HDEL', tag .. 'g', args[2])
+  end
+  return call('HSET', tag .. 'g', args[2], args[3])
+end
+
+-- STRIKES  ARGV now -> (name, text)*
+local function strikes()
+  return call('HGETALL', tag .. 'g')
+end
+
 -- FIRE  ARGV now name tick queue id body -> '' the job is taken in; b that tick or a later one was; else as ENQUEUE
 local function fire(args)
   if tonumber(args[3]) <= tonumber(call('HGET', tag .. 't', args[2]) or 0) then
@@ -1794,6 +1833,8 @@ register('regulate', regulate, 'allow-oom')
 register('queues', queues_known, 'no-writes')
 register('schedule', schedule, 'allow-oom')
 register('schedules', schedules, 'no-writes')
+register('strike', strike, 'allow-oom')
+register('strikes', strikes, 'no-writes')
 register('fire', fire)
 register('dead', all_dead, 'no-writes')
 register('replay', replay)

@@ -14,7 +14,7 @@ from asyncworker.errors import BadParameters, DecodeError, TaskCancelled, TaskEx
 from asyncworker.events import JobEnd
 from asyncworker.queue.codec import born_ms, pack
 from asyncworker.queue.context import Context
-from asyncworker.queue.job import ID_LENGTH, Counted, Delivery, Op, Reason, Record, Settled
+from asyncworker.queue.job import ID_LENGTH, Counted, Delivery, Op, Parted, Reason, Record, Settled
 from asyncworker.queue.task import KEEP_S, Definition, TaskOptions
 from asyncworker.queue.worker.retry import again, put_back_s
 
@@ -113,6 +113,8 @@ class Attempt:
         delivery = self.delivery
         child = len(delivery.id) > ID_LENGTH
         units = 0
+        if type(value) is Parted:
+            return Settled(delivery.id, Op.SEAL, delivery.queue)
         if type(value) is Counted:
             units, value = value.units, value.value
         number = units if child else _ttl(self.options.result_ttl)

@@ -7,7 +7,8 @@ the two places where ``except Exception`` stands: around users' code.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from asyncworker.clock import SYSTEM, Clock
@@ -18,6 +19,7 @@ from asyncworker.queue.context import Context
 from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.inputs import wants_inputs
 from asyncworker.queue.job import ID_LENGTH, Delivery, Op, Reason, Settled
+from asyncworker.queue.strike import AGAIN_S, Strike
 from asyncworker.queue.task import Definition
 from asyncworker.queue.worker.attempt import Attempt
 from asyncworker.queue.worker.shift import Shift
@@ -70,6 +72,7 @@ class Runner:
         self.running: dict[str, int] = {}  # by queue
         self.ends: list[JobEnd] = []
         self.resources: Any = None
+        self.strikes: Mapping[str, Sequence[Strike]] = {}  # by task
 
     def start(self, deliveries: Iterable[Delivery], now_ms: int = 0) -> None:
         """Run deliveries; returns at once. *now_ms*: the broker's clock, by which a job is late."""
@@ -191,7 +194,10 @@ class Runner:
                     if attempt.context is not None:
                         await self._hooks.steer(attempt.context)
                     call, places, names = ready
-                    work = call(*places, **names)
+                    if attempt.context is not None and self._hooks.around:
+                        work = self._hooks.wrapped(attempt.context, partial(call, *places, **names))
+                    else:
+                        work = call(*places, **names)
                     if profiler is not None and profiler.open:
                         work = profiler.measure(attempt.task, work)
                     settled = attempt.succeeded(await work)
@@ -263,20 +269,26 @@ class Runner:
         attempt.options = options
         if late := attempt.late():
             return attempt.expired(late)
+        if self.strikes and (struck := self._struck(definition, args, kwargs)):
+            return attempt.later(Op.SNOOZE, "snoozed", AGAIN_S, Snooze(AGAIN_S, f"struck: {struck.name}"))
         if definition.gated and not definition.gated <= delivery.options.keys():
             return attempt.gated(definition, args, kwargs)
         attempt.deadline = attempt.until
         if options.timeout is not None:
             attempt.deadline = min(attempt.since + options.timeout, attempt.until)
         places, names = definition.arguments(args, kwargs)
-        context_name = definition.signature.given_name
-        if context_name or self._hooks.used:
+        if definition.context is not None or self._hooks.used:
             attempt.context = self._context(delivery, attempt.task)
-            if context_name:
-                names[context_name] = attempt.context
+            if definition.context is not None:
+                names[definition.context] = attempt.context
         if delivery.deliveries >= options.max_deliveries:
             return attempt.suspected() if definition.apart is None else (definition.apart, places, names)
         return definition.call, places, names
+
+    def _struck(self, definition: Definition, args: list[Any], kwargs: dict[str, Any]) -> Strike | None:
+        """Return the strike that keeps this call from being made."""
+        strikes = self.strikes.get(definition.name, ())
+        return next((strike for strike in strikes if strike.hits(definition.signature, args, kwargs)), None)
 
     @staticmethod
     def _ended(attempt: Attempt, exc: BaseException) -> Settled:
@@ -299,8 +311,8 @@ class Runner:
         return attempt.erred(exc)  # also where the task cancelled itself
 
     def _context(self, delivery: Delivery, name: str) -> Context:
-        async def send(number: int, data: bytes) -> None:
-            self._outbox.append(Settled(delivery.id, Op.CHUNK, delivery.queue, number, data))
+        async def send(op: Op, number: int, data: bytes) -> None:
+            self._outbox.append(Settled(delivery.id, op, delivery.queue, number, data))
             applied = asyncio.get_running_loop().create_future()
             self._chunks.append((self._taken + len(self._outbox), applied))
             self._wake.set()

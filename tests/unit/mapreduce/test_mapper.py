@@ -236,7 +236,7 @@ async def test_a_worker_that_lacks_the_function_leaves_the_job_to_others(monkeyp
 
 async def test_after_an_hour_nobody_is_waited_for() -> None:
     clock = FrozenClock()
-    ctx = Context(Ids()(), "asyncworker.map", "default", 1, 0, lambda _number, _data: asyncio.sleep(0))
+    ctx = Context(Ids()(), "asyncworker.map", "default", 1, 0, lambda _op, _number, _data: asyncio.sleep(0))
     clock.advance(born_ms(ctx.id) / 1000 - clock.now() + 3599)
     with pytest.raises(Snooze):
         skew.function_or_snooze(Fleet().find, "colour", ctx, clock)

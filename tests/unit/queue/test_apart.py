@@ -10,6 +10,7 @@ import pytest
 
 from asyncworker.errors import AsyncWorkerError
 from asyncworker.queue.context import Context
+from asyncworker.queue.job import Op
 from asyncworker.queue.task import TaskOptions, Tasks
 
 
@@ -30,7 +31,7 @@ async def chunks(ctx: Context) -> None:
     await ctx.send_chunk(0, b"")
 
 
-async def _send(number: int, data: bytes) -> None:
+async def _send(op: Op, number: int, data: bytes) -> None:
     raise AssertionError("nothing is sent here")
 
 

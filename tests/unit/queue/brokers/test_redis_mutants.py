@@ -41,6 +41,14 @@ RULES = {
     "a parent is released twice": ("if state ~= 'over' and (all", "if (all"),
     "a failed child releases nobody": ("(all or failed ~= '0')", "(all)"),
     "progress counts no units": ("call('HINCRBY', family, 'units', units)", "local _ = units"),
+    "a parent is released before the last step of its reduction": ("(steps or '0') == '0'", "true"),
+    "a parent is opened by whom it does not belong to": (
+        "local open = call('HEXISTS', mine, id) == 1 and",
+        "local open =",
+    ),
+    "what is no parent is opened": ("if open and has(open, PARENT) then", "if open then"),
+    "steps are counted as partitions": ("== 1 and 'steps' or name", "== 1 and name or name"),
+    "opened again, steps are forgotten": ("call('HSETNX', family, 'steps', 0)", "call('HSET', family, 'steps', 0)"),
     "a settle needs no hold": (
         "if call('HDEL', mine, id) == 0 then\n    return\n  end\n  local body = call('HGET', bodies, id)\n  if not body then\n    return\n  end\n  let_go(id, body)\n  local note = note_of(id)\n  if op",
         "call('HDEL', mine, id)\n  local body = call('HGET', bodies, id)\n  if not body then\n    return\n  end\n  let_go(id, body)\n  local note = note_of(id)\n  if op",
@@ -114,7 +122,10 @@ RULES = {
         "      local _ = idle",
     ),
     "who has enough wakes others": ("return levels ~= ''", "return true"),
-    "a delayed child counts for nobody": ("call('HINCRBY', tag .. 'j:' .. parent, 'total', 1)", "local _ = parent"),
+    "a delayed child counts for nobody": (
+        "call('HINCRBY', tag .. 'j:' .. parent, counted_as(parent, 'total'), 1)",
+        "local _ = parent",
+    ),
     "a limit is one too high": (
         "call('SCARD', tag .. 'l:' .. gate.name) >= gate",
         "call('SCARD', tag .. 'l:' .. gate.name) > gate",
