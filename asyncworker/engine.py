@@ -49,6 +49,7 @@ from asyncworker.queue.schedule import Missed, Schedule
 from asyncworker.queue.search import Query, states_of
 from asyncworker.queue.signing import Keyring, signed
 from asyncworker.queue.task import DEFAULTS, TaskOptions, Tasks, options_of
+from asyncworker.queue.unique import scoped
 from asyncworker.queue.worker.sought import HIGHEST
 from asyncworker.queue.worker.turns import check_weights
 from asyncworker.queue.worker.worker import Lifespan, Worker
@@ -329,7 +330,7 @@ class Engine:
                     queue=how.queue,
                     priority=how.priority,
                     payload=pack_call(made.name, (), {}),
-                    options=how.options,
+                    options=scoped(how.options, made.name, how.queue),
                     **calendar,
                 )
             )
@@ -353,7 +354,7 @@ class Engine:
             queue=how.queue,
             priority=how.priority,
             payload=pack_call(schedule.task, tuple(args), kwargs),
-            options=how.options,
+            options=scoped(how.options, schedule.task, how.queue),
         )
 
     async def call(self, schedule: Schedule) -> JobHandle[Any]:
@@ -394,7 +395,7 @@ class Engine:
         self, name: str, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], how: Call, *, fed: bool = False
     ) -> list[Job]:
         """Return calls of one task as jobs; *fed*: another job gives each its first argument."""
-        ids, delay, at_s, options = self._ids, how.delay, how.at_s, how.options
+        ids, delay, at_s, options = self._ids, how.delay, how.at_s, scoped(how.options, name, how.queue)
         if delay or at_s:
             options = {**options, "due_s": at_s or self.clock.now() + delay}
         if known := self.tasks.get(name):

@@ -124,7 +124,7 @@ class Task(Generic[P, R]):
         ``delay`` (s) or ``at`` (datetime), ``queue``, ``priority``; ``timeout``, ``max_attempts``, ``retry_*``,
         ``result_ttl``, ``failure_ttl``, ``max_deliveries``; ``expires`` (s), ``deadline`` (s, or a datetime);
         ``after`` (a job or several, handles or ids: it is blocked until all of them are over), ``allow_failure``;
-        ``unique`` (a key), ``on_conflict`` ("return" or "raise"), ``debounce`` (s); ``when_full`` ("block" or "reject"); ``durable`` ("memory", "replica", "disk").
+        ``unique`` (a key, or a tuple of texts), ``on_conflict`` ("return" or "raise"), ``debounce`` (s); ``when_full`` ("block" or "reject"); ``durable`` ("memory", "replica", "disk").
         ``outbox``: a connection to PostgreSQL; the jobs are rows of its transaction, and relayed from there.
 
         Raises:

@@ -30,8 +30,8 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ``result_ttl`` and ``failure_ttl``: None keeps, 0 does not store. ``max_deliveries``: how many workers may
     die with the job in hand before it is run in a process of its own; if that dies too, it fails as ``worker_lost``. ``expires``: a job whose first attempt has not begun
     so many seconds after it was enqueued is ``expired`` instead. ``deadline``: so many seconds after it was enqueued
-    no attempt begins, and none goes on. ``unique``: a key that one job of the namespace at a time may have, until it
-    is over; ``on_conflict`` says whether enqueueing another gives the handle of the one that is there or raises.
+    no attempt begins, and none goes on. ``unique``: a key that one job of the task and queue at a time may have, until it
+    is over; several texts, say a tenant's name and a key of his, are one key; ``on_conflict`` says whether enqueueing another gives the handle of the one that is there or raises.
     ``debounce``: of calls with the same ``unique`` key that come within so many seconds of one another only the last is
     made, so long after it. ``when_full``: enqueueing into a queue that is full waits until there is room, or raises. ``durable``: where a job
     must be when enqueueing it returns: with the server, on a replica as well, on disk, or in an outbox. ``limit``, ``rate``: how
@@ -54,7 +54,7 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     max_deliveries: int = MAX_DELIVERIES
     expires: float | None = None
     deadline: float | None = None
-    unique: str | None = None
+    unique: str | tuple[str, ...] | None = None
     debounce: float | None = None
     on_conflict: Literal["return", "raise"] = "return"
     when_full: Literal["block", "reject"] = "block"
@@ -75,8 +75,10 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise BadParameters(f"{name} must be seconds, 0 or more, not {value!r}")
-        if self.unique is not None and (type(self.unique) is not str or not 0 < len(self.unique) <= LONGEST_KEY):
-            raise BadParameters(f"unique must be a text of 1..{LONGEST_KEY} characters, not {self.unique!r}")
+        if self.unique is not None and not _is_key(self.unique):
+            raise BadParameters(
+                f"unique must be a text of 1..{LONGEST_KEY} characters, or a tuple of such, not {self.unique!r}"
+            )
         if self.debounce is not None and self.unique is None:
             raise BadParameters("debounce needs unique=: the key whose calls become one")
         for name, kind in LIMITS.items():
@@ -87,6 +89,11 @@ class TaskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         for name, words in WORDS.items():
             if (word := getattr(self, name)) not in words:
                 raise BadParameters(f"{name} must be one of {', '.join(words)}, not {word!r}")
+
+
+def _is_key(unique: Any) -> bool:
+    texts = unique if type(unique) is tuple else (unique,)
+    return bool(texts) and all(type(text) is str and 0 < len(text) <= LONGEST_KEY for text in texts)
 
 
 SECONDS = (
@@ -119,6 +126,8 @@ PORTABLE = frozenset(
 )
 """Task options that one call may override and that then travel with the job."""
 
+WORKERS = PORTABLE - {"unique", "debounce"}
+"""Those of them that a worker looks at."""
 
 DEFAULTS = TaskOptions()
 
@@ -175,7 +184,7 @@ class Definition(msgspec.Struct, frozen=True):
 
     def overridden(self, given: Mapping[str, Any]) -> TaskOptions:
         """Return the options of one job; names that may not travel are ignored."""
-        changed = {name: value for name, value in given.items() if name in PORTABLE}
+        changed = {name: value for name, value in given.items() if name in WORKERS}
         return msgspec.structs.replace(self.options, **changed) if changed else self.options
 
     def gates(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -195,6 +195,41 @@ async def test_one_job_of_a_key_at_a_time(engine: Engine) -> None:
             report.with_options(**wrong)
 
 
+async def test_e23_a_unique_key_is_one_of_its_task_queue_and_tenant(engine: Engine) -> None:
+    go = asyncio.Event()
+
+    @engine.task()
+    async def report(who: str) -> str:
+        await go.wait()
+        return who
+
+    @engine.task()
+    async def send(who: str) -> str:
+        await go.wait()
+        return who
+
+    calls = {
+        "report": report.with_options(unique="k"),
+        "send": send.with_options(unique="k"),
+        "elsewhere": report.with_options(unique="k", queue="io_intensive"),
+        "one tenant": report.with_options(unique=("one", "k")),
+        "another": report.with_options(unique=("another", "k")),
+        "who joins words": report.with_options(unique="one:k"),
+        "who writes like us": report.with_options(unique='one","k'),
+        "who knows our form": report.with_options(unique='["default","report","k"]'),
+        "the longest": report.with_options(unique=("x" * 1000, "y" * 1000)),
+    }
+    jobs = {who: await call.enqueue(who) for who, call in calls.items()}
+    assert len({job.id for job in jobs.values()}) == len(calls)
+    assert [(await call.enqueue("another")).id for call in calls.values()] == [job.id for job in jobs.values()]
+    go.set()
+    assert {who: await job.result(timeout=10) for who, job in jobs.items()} == {who: who for who in calls}
+    assert len({(await call.enqueue(who)).id for who, call in calls.items()} | {job.id for job in jobs.values()}) == 18
+    for wrong in ((), ("tenant", ""), ("tenant", 7), ["tenant", "key"]):
+        with pytest.raises(errors.BadParameters):
+            report.with_options(unique=wrong)
+
+
 async def test_a_full_queue_blocks_or_rejects(engine: Engine) -> None:
     @engine.task(queue="narrow")
     async def echo(n: int) -> int:
