@@ -65,7 +65,10 @@ class FleetSeen(msgspec.Struct, frozen=True):
 
 
 class Overview(msgspec.Struct, frozen=True):
-    """The whole at a glance. Rates are means of the last ten seconds; ``fleet`` is None where nobody supervises."""
+    """The whole at a glance. Rates are means of the last ten seconds; ``fleet`` is None where nobody supervises.
+
+    ``p50_s`` and ``p95_s``: of the jobs that ended within the last second or so, None where none did.
+    """
 
     at_s: float
     version: str
@@ -83,6 +86,8 @@ class Overview(msgspec.Struct, frozen=True):
     fleet: FleetSeen | None
     tasks: list[TaskTop]
     queues: list[QueueSeen]
+    p50_s: float | None = None
+    p95_s: float | None = None
 
 
 class Series(msgspec.Struct, frozen=True):

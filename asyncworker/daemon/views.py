@@ -35,6 +35,7 @@ from asyncworker.queue.search import MOST, ORDER, Query, record_of, states_of, t
 from asyncworker.secret import mask_url
 from asyncworker.settings import SETTINGS, Settings, shown
 from asyncworker.tune.speedscope import merged
+from asyncworker.tune.top import walls_of
 
 T = TypeVar("T")
 LOOKS = 20
@@ -99,6 +100,8 @@ class Views:
         """Return the whole at a glance."""
         sample = await self.history.fresh()
         depth, queues = sample.depth, self._seen(sample.depth)
+        heard = heard_of(await self._looked.get())[0]
+        walls = walls_of(of for look in heard for of in look.snapshot.jobs)
         return answers.Overview(
             at_s=sample.at_s,
             version=__version__,
@@ -114,8 +117,10 @@ class Views:
             out_per_s=sum(of.out_per_s for of in queues),
             failed_per_s=sum(self.history.rates(of.name, "failed") for of in queues),
             fleet=self._fleet(),
-            tasks=view(heard_of(await self._looked.get())[0]).tasks,
+            tasks=view(heard).tasks,
             queues=queues,
+            p50_s=walls.quantile(0.5) if walls.count else None,
+            p95_s=walls.quantile(0.95) if walls.count else None,
         )
 
     def chart(self, seconds: float = 600.0) -> answers.Series:
