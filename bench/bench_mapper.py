@@ -16,7 +16,7 @@ from typing import Any
 
 from asyncworker.mapreduce.catalogue import find_function
 from asyncworker.mapreduce.dataset import open_source
-from asyncworker.mapreduce.mapper import Folding
+from asyncworker.mapreduce.folding import Folding
 
 RULES = {
     "validation_rules": {

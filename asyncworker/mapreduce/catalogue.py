@@ -1,6 +1,7 @@
 """The functions that a job can name: the built-ins by their files, and users' own.
 
-A mapper is called as ``mapper(item, params)`` and may be a coroutine function. A reducer is a class with
+A mapper is called as ``mapper(item, params)`` and may be a coroutine function; one with a third parameter annotated
+`Context` is given its partition's, for `Context.effect`. A reducer is a class with
 ``initial(params)``, ``fold(acc, value)``, ``merge(acc, acc)`` and ``finish(acc, params)``, all plain. A mapper alone
 collects what it returns, in the order of the items; a reducer alone is given the items as they are. Users' own
 travel by name, ``mapper+reducer`` with either side empty, and workers find them where they are registered.
@@ -15,8 +16,9 @@ from typing import Any, Protocol
 from asyncworker import registry
 from asyncworker.errors import BadParameters, SettingsError, UnknownName
 from asyncworker.mapreduce.functions.function import Function, Work
+from asyncworker.queue.context import Context
 
-Mapper = Callable[[Any, Any], Any | Awaitable[Any]]
+Mapper = Callable[..., Any | Awaitable[Any]]
 
 
 class Reducer(Protocol):
@@ -130,7 +132,7 @@ def from_callables(mapper: Mapper | None = None, reducer: type[Any] | None = Non
     if mapper is not None:
         if _name_of(mapper) == "<lambda>":
             raise BadParameters("a mapper must have a name by which workers can find it: no lambda")
-        _check_call(mapper, f"mapper {_name_of(mapper)}", "item", "params")
+        _check_call(mapper, f"mapper {_name_of(mapper)}", "item", "params", *_context_of(mapper))
     if reducer is not None:
         _check_reducer(reducer)
     names = "+".join(_name_of(given) if given else "" for given in (mapper, reducer))
@@ -149,9 +151,11 @@ class _Callables:
         self.summary = (about or name).partition("\n")[0]
         self._mapper = mapper
         self._reducer = reducer
+        self._sees = _context_of(mapper)
 
     def prepare(self, params: Mapping[str, Any]) -> Work:
-        return _CallablesWork(self._mapper, self._reducer(), params)
+        work = _SeeingWork if self._sees else _CallablesWork
+        return work(self._mapper, self._reducer(), params)
 
 
 class _CallablesWork:
@@ -183,6 +187,16 @@ class _CallablesWork:
         rows = list(acc)
         acc.clear()
         return rows
+
+
+class _SeeingWork(_CallablesWork):
+    """Of a mapper that takes a context."""
+
+    def see(self, ctx: Context) -> None:
+        self._ctx = ctx
+
+    def map(self, item: Any) -> Any | Awaitable[Any]:
+        return self._mapper(item, self._params, self._ctx)
 
 
 class _Collect:
@@ -223,6 +237,15 @@ def _check_reducer(reducer: type[Any]) -> None:
 
 
 _VERBS = {"initial": ("params",), "fold": ("acc", "value"), "merge": ("left", "right"), "finish": ("acc", "params")}
+
+
+def _context_of(mapper: Any) -> tuple[str, ...]:
+    """Return the name of a mapper's parameter that is annotated `Context`, if it is the third."""
+    try:
+        third = [*inspect.signature(mapper, eval_str=True).parameters.values()][2:3]
+    except (NameError, TypeError, ValueError):  # annotations that only a type checker understands
+        return ()
+    return tuple(one.name for one in third if one.annotation is Context)
 
 
 def _check_call(function: Any, what: str, *arguments: str) -> None:

@@ -66,7 +66,10 @@ async def submit(
     *,
     partition_size: int | Literal["auto"],
     max_failures: float | None = None,
+    item_attempts: int = 1,
+    partition_attempts: int | None = None,
     to: str | None = None,
+    failed_to: str | None = None,
     database: str | None = None,
     queue: str = "default",
     priority: int = DEFAULT_PRIORITY,
@@ -81,7 +84,9 @@ async def submit(
     Args:
         source: a URL, a path, an iterable, or a dataset id of *database*.
         max_failures: None, a count of items (int) or a share of them (float, 0..1).
-        to: where rows go. database: a PostgreSQL DSN for datasets by id, and for the result row.
+        item_attempts: how often an item is mapped until it counts as failed. partition_attempts: how often a partition
+            is until the job fails; None: as the workers have it.
+        to: where rows go. failed_to: where failed items go, with their errors. database: a PostgreSQL DSN for datasets by id, and for the result row.
         partition_size: items a partition; "auto": as many as take `planner.TARGET_S`, found as they are shipped.
         ahead: how many windows of partitions may be shipped and not yet over, where they carry their data, or who
             is asked for that now and then. A window is one large partition, or some small ones.
@@ -96,7 +101,7 @@ async def submit(
     Raises:
         BadParameters, SourceError, EmptyDataset, BrokerDown, QueueFull, JobTooBig: there is no job then.
     """
-    _check(partition_size, max_failures, ahead, in_flight)
+    _check(partition_size, max_failures, ahead, in_flight, item_attempts, partition_attempts)
     fields = function.prepare(params).fields
     opened = open_source(source, database)
     most = ahead if isinstance(ahead, int) else await ahead()
@@ -111,6 +116,8 @@ async def submit(
             params=dict(params),
             partition_size=0 if partition_size == "auto" else partition_size,
             max_failures=max_failures,
+            item_attempts=item_attempts,
+            failed_to=None if failed_to is None else _place(failed_to),
             **_places(opened.url, to, database),
         )
         partitions = opened.partitions(sizing or partition_size)  # type: ignore[arg-type]  # it is a number then
@@ -121,7 +128,8 @@ async def submit(
         if opened.portable and not in_flight:
             flow.until = clock.monotonic() + PLANNING_S if sizing and most else 0.0
             flow.hurry = hurry or flow.hurry
-        feeder = Feeder(broker, parent, flow, lease_s, clock, sizing=sizing)
+        options = OPTIONS if partition_attempts is None else OPTIONS | {"max_attempts": partition_attempts}
+        feeder = Feeder(broker, parent, flow, lease_s, clock, sizing=sizing, options=options)
         await feeder.begin()
     except BaseException:
         await opened.close()
@@ -166,16 +174,25 @@ class Feeder:
     """Hold one job, ship its partitions, and let it go.
 
     Args:
-        sizing: is told what partitions cost.
+        sizing: is told what partitions cost. options: of partitions.
     """
 
     def __init__(
-        self, broker: Broker, parent: Job, flow: Flow, lease_s: float, clock: Clock, *, sizing: Sizing | None = None
+        self,
+        broker: Broker,
+        parent: Job,
+        flow: Flow,
+        lease_s: float,
+        clock: Clock,
+        *,
+        sizing: Sizing | None = None,
+        options: dict[str, Any] = OPTIONS,
     ) -> None:
         self._broker = broker
         self._parent = parent
         self._flow = flow
         self._sizing = sizing
+        self._options = options
         self._lease_s = lease_s
         self._clock = clock
         self._waits: set[asyncio.Task[None]] = set()
@@ -226,15 +243,17 @@ class Feeder:
         What is cut while a window is on its way goes with the next; a lone partition waits for nobody.
         """
         sending: asyncio.Task[bool] | None = None
-        partition, size = first, 0
+        partition, size, before = first, 0, 0
         try:
             while partition is not None:
                 name = child_id(self._parent.id, partition.index)
+                partition = msgspec.structs.replace(partition, cut_s=self._clock.now(), first=before)
+                before += partition.items
                 call = pack_call(MAP_TASK, (partition,), {})
                 if not self._cut:
                     size = 0
                 size += len(call)
-                self._cut.append(Job(name, self._parent.queue, call, self._parent.priority, OPTIONS))
+                self._cut.append(Job(name, self._parent.queue, call, self._parent.priority, self._options))
                 if sending is None or sending.done():
                     if sending is not None and not sending.result():
                         return False
@@ -356,15 +375,34 @@ def _places(source: str, to: str | None, database: str | None) -> dict[str, str]
         if is_postgresql(to) and not parse_qs(urlsplit(to).query).keys() & {"table", "dataset"}:
             places["results"] = to
         else:
-            places["to"] = to if "://" in to else str(Path(to).absolute())
-            open_sink(places["to"])
+            places["to"] = _place(to)
     if "results" in places:
         open_results(places["results"])
     return places
 
 
-def _check(partition_size: Any, max_failures: float | None, ahead: Any, in_flight: int | None) -> None:
-    for name, value in (("partition_size", partition_size), ("ahead", ahead), ("in_flight", in_flight)):
+def _place(to: str) -> str:
+    """Return a sink's URL as another process must name it; its form is checked."""
+    place = to if "://" in to else str(Path(to).absolute())
+    open_sink(place)
+    return place
+
+
+def _check(
+    partition_size: Any,
+    max_failures: float | None,
+    ahead: Any,
+    in_flight: int | None,
+    item_attempts: int,
+    partition_attempts: int | None,
+) -> None:
+    for name, value in (
+        ("partition_size", partition_size),
+        ("ahead", ahead),
+        ("in_flight", in_flight),
+        ("item_attempts", item_attempts),
+        ("partition_attempts", partition_attempts),
+    ):
         if value is not None and value != "auto" and not callable(value) and (type(value) is not int or value < 1):
             raise BadParameters(f"{name} must be a whole number from 1 on, not {value!r}")
     if max_failures is None:

@@ -12,6 +12,7 @@ from typing import Any, TypedDict, TypeVar
 import msgspec
 
 from asyncworker.errors import DecodeError
+from asyncworker.mapreduce.digest import Digest
 from asyncworker.mapreduce.sources.source import Key
 from asyncworker.queue.codec import unpack_call
 from asyncworker.queue.job import State
@@ -29,8 +30,8 @@ ERROR_CHARS = 300
 class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     """What all partitions of one job share: the argument of the parent's call.
 
-    ``source``, ``to`` (rows) and ``results`` (the database of the result row) are URLs and may hold secrets;
-    ``dataset_id`` is for people. ``max_failures`` is None, a count of items (int) or a share of them (float, 0..1).
+    ``source``, ``to`` (rows), ``failed_to`` (failed items) and ``results`` (the database of the result row) are URLs
+    and may hold secrets; ``dataset_id`` is for people. ``max_failures`` is None, a count of items (int) or a share of them (float, 0..1).
     """
 
     source: str
@@ -41,6 +42,8 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     max_failures: int | float | None = None
     to: str | None = None
     results: str | None = None
+    item_attempts: int = 1
+    failed_to: str | None = None
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -55,7 +58,8 @@ class Partial(msgspec.Struct, frozen=True):
     """What one partition came to.
 
     ``acc`` is the packed accumulator, or empty where it was sent in so many ``chunks``. ``seconds`` is how long the
-    partition took, ``worker`` who did it (host:pid), for people.
+    partition took, ``worker`` who did it (host:pid), for people. Failed items that are to be kept were sent in
+    ``rejected`` chunks.
     """
 
     items: int
@@ -66,6 +70,8 @@ class Partial(msgspec.Struct, frozen=True):
     chunks: int = 0
     failures: list[Failure] = []
     worker: str = ""
+    digest: Digest = Digest()
+    rejected: int = 0
 
 
 class Summary(TypedDict):

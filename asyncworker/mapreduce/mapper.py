@@ -1,43 +1,53 @@
 """Mapper: one partition. Reads its items, maps and folds each, and leaves what they came to as a `Partial`.
 
-An item that fails is counted and told of apart; it never mixes with results and never fails its neighbours. Around
-the user's own call stands one of the places where ``except Exception`` may.
+An item that fails is counted and told of apart; it never mixes with results and never fails its neighbours. A long
+partition leaves a `Checkpoint` now and then, from which whoever takes it over goes on: the items before it are read
+again, not mapped.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from inspect import isawaitable
-from types import CoroutineType
 from typing import Any, cast
 
+import msgspec
+
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.errors import Discard, JobFailed, SourceError
+from asyncworker.errors import Discard, JobNotFound, SourceError
 from asyncworker.mapreduce.dataset import open_source
-from asyncworker.mapreduce.functions.function import Function, Holding, Work
-from asyncworker.mapreduce.job import CHUNK_BYTES, ERROR_CHARS, FAILURES_KEPT, Failure, Partial, Plan, read, read_call
+from asyncworker.mapreduce.digest import Digest, Slow
+from asyncworker.mapreduce.folding import Folding, Pair
+from asyncworker.mapreduce.functions.function import Function, Holding, Seeing, Work
+from asyncworker.mapreduce.job import CHUNK_BYTES, FAILURES_KEPT, Failure, Partial, Plan, read, read_call
 from asyncworker.mapreduce.skew import function_or_snooze
-from asyncworker.mapreduce.sources.source import BadItem, Key, Partition
+from asyncworker.mapreduce.sources.source import Partition
 from asyncworker.queue.brokers.broker import Broker
-from asyncworker.queue.codec import pack
+from asyncworker.queue.codec import pack, unpack
 from asyncworker.queue.context import Context
 from asyncworker.queue.job import Counted, parent_of
-from asyncworker.secret import mask_text
 
 PLANS_KEPT = 16
 """How many jobs' plans are remembered, so that a job costs a worker one look-up and not one a partition."""
-SLICE_S = 0.005
-"""How long items are mapped before the event loop gets its turn: a hundredth of what anybody would notice."""
-WINDOW = 4
-"""How many items, in units of the concurrency, may be ahead of the oldest that is still awaited."""
+CHECKPOINT_S = 5.0
+"""How often what a partition came to so far is kept, so that whoever takes it over goes on from there."""
+CHECKPOINT = -1
+"""The number of the chunk that holds it."""
+REJECTED = 1_000_000
+"""The number of the first chunk that holds rejected items."""
 
-Pair = tuple[Key, Any]
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """What the first *items* of a partition came to."""
+
+    items: int = 0
+    failed: int = 0
+    failures: list[Failure] = []
+    acc: bytes = b""
+    rejected: list[bytes] = []
 
 
 class Mapper:
@@ -71,45 +81,73 @@ class Mapper:
             than the job allows; running it again would not help. Discard: the job is over. Snooze: this worker lacks the
             function.
         """
-        began = time.perf_counter()
+        began = self._clock.now()
         partition = read(Partition, spec)
         plan = await self._plan(parent_of(ctx.id) or "")
         work = function_or_snooze(self._find_function, plan.function, ctx, self._clock).prepare(plan.params)
-        limit = plan.max_failures if type(plan.max_failures) is int else None
-        folding = Folding(work, limit, self._concurrency)
+        if isinstance(work, Seeing):
+            work.see(ctx)
+        course = Course(work, plan, self._concurrency, await self._left(ctx))
         source = open_source(plan.source)
         try:
-            async with aclosing(cast("AsyncGenerator[list[Pair], None]", source.read(partition))) as lists:
-                async for pairs in lists:
-                    await folding.take(pairs)
-            await folding.drain()
+            await course.run(source.read(partition), ctx)
         finally:
-            folding.abandon()
+            course.folding.abandon()
             await source.close()
             if isinstance(work, Holding):
                 await work.close()
-        if partition.items and not folding.items:
+        if partition.items and not course.items:
             raise SourceError(
                 f"partition {partition.index} of {source.label} holds nothing where {partition.items} items were planned"
             )
-        acc = pack(folding.acc)
-        chunks = 0
-        if len(acc) > CHUNK_BYTES:
-            for start in range(0, len(acc), CHUNK_BYTES):
-                await ctx.send_chunk(chunks, acc[start : start + CHUNK_BYTES])
-                chunks += 1
-            acc = b""
+        return await self._sent(course, partition, ctx, began)
+
+    async def _sent(self, course: Course, partition: Partition, ctx: Context, began: float) -> Counted:
+        """Send what is too large for one message, and return the rest."""
+        since = time.perf_counter()
+        acc, failed = course.packed(), course.failed
+        chunks = await _send(ctx, acc, 0) if len(acc) > CHUNK_BYTES else 0
+        rejected = pack(course.rejected) if course.rejected else b""
+        send_s = time.perf_counter() - since
+        seconds = course.read_s + course.map_s + send_s
+        digest = Digest(
+            partitions=1,
+            items=course.items,
+            seconds=seconds,
+            read_s=course.read_s,
+            map_s=course.map_s,
+            send_s=send_s,
+            wait_s=max(0.0, began - partition.cut_s) if partition.cut_s else 0.0,
+            retries=ctx.attempt - 1,
+            deaths=ctx.deliveries,
+            item_retries=course.folding.retried,
+            resumed=course.saved.items,
+            slowest=[Slow(partition.index, course.items, seconds, self._worker, ctx.attempt + ctx.deliveries)],
+        )
         partial = Partial(
-            items=folding.items,
-            succeeded=folding.items - folding.failed,
-            failed=folding.failed,
-            seconds=time.perf_counter() - began,
-            acc=acc,
+            items=course.items,
+            succeeded=course.items - failed,
+            failed=failed,
+            seconds=seconds,
+            acc=b"" if chunks else acc,
             chunks=chunks,
-            failures=folding.failures,
+            failures=course.failures,
             worker=self._worker,
+            digest=digest,
+            rejected=await _send(ctx, rejected, REJECTED) if rejected else 0,
         )
         return Counted(partial, partial.items)
+
+    async def _left(self, ctx: Context) -> Checkpoint:
+        """Return where to begin: what an earlier attempt, or who is slower, left behind; else nothing."""
+        original = ctx.id.partition("~")[0]
+        if ctx.attempt == 1 and not ctx.deliveries and original == ctx.id:
+            return Checkpoint()
+        try:
+            (left,) = await self._broker.wait([f"{original}:{CHECKPOINT}"], 0)
+        except JobNotFound:
+            return Checkpoint()
+        return read(Checkpoint, unpack(left.record)) if left else Checkpoint()
 
     async def _plan(self, parent: str) -> Plan:
         plan = self._plans.get(parent)
@@ -124,112 +162,74 @@ class Mapper:
         return plan
 
 
-class Folding:
-    """A partition under way: the accumulator, and what is counted beside it.
+class Course:
+    """One partition on its way: folded from where an earlier attempt left off, and timed."""
 
-    Maps that return at once are folded in a tight loop. From the first that must be awaited on, up to
-    *concurrency* items are awaited at once; their values are still folded in the order of the items.
-    """
+    def __init__(self, work: Work, plan: Plan, concurrency: int, saved: Checkpoint) -> None:
+        self.saved = saved
+        self.read_s = self.map_s = 0.0
+        limit = plan.max_failures if type(plan.max_failures) is int else None
+        self.folding = Folding(
+            work,
+            None if limit is None else max(0, limit - saved.failed),
+            concurrency,
+            attempts=plan.item_attempts,
+            reject=plan.failed_to is not None,
+        )
+        self._work = work
 
-    def __init__(self, work: Work, max_failures: int | None, concurrency: int) -> None:
-        self.acc = work.initial()
-        self.items = 0
-        self.failed = 0
-        self.failures: list[Failure] = []
-        self._map = work.map
-        self._fold = work.fold
-        self._limit = max_failures
-        self._slice = 16
-        self._most = concurrency * WINDOW
-        self._gate = asyncio.Semaphore(concurrency)
-        self._window: deque[tuple[Key, asyncio.Future[Any]]] = deque()
-        self._awaits = False
+    @property
+    def items(self) -> int:
+        return self.saved.items + self.folding.items
 
-    async def take(self, pairs: list[Pair]) -> None:
-        """Map and fold a list of items, letting the event loop run in between."""
-        self.items += len(pairs)
-        at = 0
-        while at < len(pairs) and not self._awaits:
-            began, start = time.perf_counter(), at
-            at = self._fold_some(pairs, at, min(at + self._slice, len(pairs)))
-            rate = (at - start) / (time.perf_counter() - began + 1e-9)
-            self._slice = max(1, min(int(rate * SLICE_S), 4 * self._slice, 1000))
-            await asyncio.sleep(0)
-        for key, item in pairs[at:]:
-            if type(item) is BadItem:
-                self._fail(key, "BadItem", item.error)
-                continue
-            while len(self._window) >= self._most:
-                await self._fold_oldest()
-            self._window.append((key, asyncio.ensure_future(self._call(item))))
+    @property
+    def failed(self) -> int:
+        return self.saved.failed + self.folding.failed
 
-    async def drain(self) -> None:
-        """Fold all that is still awaited."""
-        while self._window:
-            await self._fold_oldest()
+    @property
+    def failures(self) -> list[Failure]:
+        return [*self.saved.failures, *self.folding.failures][:FAILURES_KEPT]
 
-    def abandon(self) -> None:
-        """Cancel what is still awaited."""
-        for _, future in self._window:
-            future.cancel()
+    @property
+    def rejected(self) -> list[bytes]:
+        return [*self.saved.rejected, *self.folding.rejected]
 
-    def _fold_some(self, pairs: list[Pair], start: int, stop: int) -> int:
-        """Map and fold ``pairs[start:stop]``, or up to the first that must be awaited; returns where it stopped.
+    def packed(self) -> bytes:
+        """Return what all items came to, also those before the checkpoint: merged, as in the reducer."""
+        acc = pack(self.folding.acc)
+        if self.saved.items:
+            merged = self._work.merge(self._work.initial(), unpack(self.saved.acc))
+            acc = pack(self._work.merge(merged, unpack(acc)))
+        return acc
 
-        The hot loop: what it costs an item, all users pay for each of theirs (bench/bench_mapper.py).
-        """
-        map_, fold, acc = self._map, self._fold, self.acc
-        try:
-            for at in range(start, stop):
-                key, item = pairs[at]
-                if type(item) is BadItem:
-                    self._fail(key, "BadItem", item.error)
-                    continue
-                try:
-                    value = map_(item)
-                    if type(value) is CoroutineType or isinstance(value, asyncio.Future):
-                        self._window.append((key, asyncio.ensure_future(value)))
-                        self._awaits = True
-                        return at + 1
-                    acc = fold(acc, value)
-                except Exception as exc:
-                    self._fail(key, type(exc).__name__, str(exc))
-        finally:
-            self.acc = acc
-        return stop
+    async def run(self, lists: AsyncIterator[list[Pair]], ctx: Context) -> None:
+        """Read and map what is left of the partition."""
+        skip, folding = self.saved.items, self.folding
+        folding.save, folding.due = lambda: self._keep(ctx), time.monotonic() + CHECKPOINT_S
+        async with aclosing(cast("AsyncGenerator[list[Pair], None]", lists)) as pulled:
+            at = time.perf_counter()
+            async for pairs in pulled:
+                at, since = time.perf_counter(), at
+                self.read_s += at - since
+                passed, skip = min(skip, len(pairs)), max(0, skip - len(pairs))
+                await folding.take(pairs[passed:] if passed else pairs)
+                at, since = time.perf_counter(), at
+                self.map_s += at - since
+        at = time.perf_counter()
+        await folding.drain()
+        self.map_s += time.perf_counter() - at
 
-    async def _call(self, item: Any) -> Any:
-        async with self._gate:
-            value = self._map(item)
-            return await value if isawaitable(value) else value
-
-    async def _fold_oldest(self) -> None:
-        key, future = self._window[0]
-        try:
-            self.acc = self._fold(self.acc, await future)
-        except asyncio.CancelledError as exc:
-            task = asyncio.current_task()
-            if not future.done() or (task is not None and task.cancelling()):
-                raise
-            self._fail(key, type(exc).__name__, str(exc))  # the item cancelled itself
-        except Exception as exc:
-            self._fail(key, type(exc).__name__, str(exc))
-        finally:
-            self._window.popleft()
-
-    def _fail(self, key: Key, error_type: str, error_text: str) -> None:
-        self.failed += 1
-        if len(self.failures) < FAILURES_KEPT:
-            text = mask_text(error_text[: 2 * ERROR_CHARS])[:ERROR_CHARS]
-            self.failures.append(Failure(_clean(key), error_type, _clean(text)))
-        if self._limit is not None and self.failed > self._limit:
-            first = self.failures[0]
-            raise JobFailed(
-                f"more than {self._limit} items failed; the first, {first.key!r}: {first.error_type}: {first.error_text}",
-                failures=self.failures,
-            )
+    async def _keep(self, ctx: Context) -> float:
+        """Leave a checkpoint; returns when the next one is due. One that is too large for a message is left out."""
+        data = pack(Checkpoint(self.items, self.failed, self.failures, self.packed(), self.rejected))
+        if len(data) <= CHUNK_BYTES:
+            await ctx.send_chunk(CHECKPOINT, data)
+        return time.monotonic() + CHECKPOINT_S
 
 
-def _clean(text: Any) -> Any:
-    """Return a text that UTF-8 can carry; other values as they are."""
-    return text.encode("utf-8", "backslashreplace").decode() if isinstance(text, str) else text
+async def _send(ctx: Context, data: bytes, first: int) -> int:
+    """Send *data* in pieces, numbered from *first* on; returns how many."""
+    starts = range(0, len(data), CHUNK_BYTES)
+    for number, start in enumerate(starts, first):
+        await ctx.send_chunk(number, data[start : start + CHUNK_BYTES])
+    return len(starts)

@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "auto",
             "flow",
             "schedules",
+            "strikes",
             "job",
             "task",
         ),
@@ -94,7 +95,7 @@ LAZY: dict[str, str] = {
 BROAD = {
     "queue.worker.runner": "a user's task may raise anything",
     "queue.worker.attempt": "the text of a user's error may raise anything",
-    "mapreduce.mapper": "a user's function may raise anything, item by item",
+    "mapreduce.folding": "a user's function may raise anything, item by item",
     "events": "a listener may not disturb the work",
     "work.callee": "a user's function may raise anything in its process",
     "queue.hooks": "a user's hook may not disturb the work",

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from asyncworker.queue.context import Context
+
 
 class Work(Protocol):
     """A function with its parameters checked and compiled, once a partition: all that a hot loop needs.
@@ -57,11 +59,41 @@ class Yielding(Protocol):
 
 
 @runtime_checkable
+class Keyed(Protocol):
+    """A `Work` whose accumulators are dicts by text key, which `merge` merges key by key.
+
+    Of very many keys each worker takes a share, merges it, and makes rows of it; none ever holds them all. `finish`
+    must come to the same as `whole` over the rows of all keys, in their order.
+    """
+
+    def order(self, key: str) -> Any:
+        """Return by what a key is sorted: no other key's."""
+        ...
+
+    def row(self, key: str, value: Any) -> Any:
+        """Return what is told of a key."""
+        ...
+
+    def whole(self, rows: list[Any]) -> Any:
+        """Return all rows, in order, as the final result."""
+        ...
+
+
+@runtime_checkable
 class Holding(Protocol):
     """A `Work` that holds connections once it has mapped."""
 
     async def close(self) -> None:
         """Give them back; called when a partition is over."""
+        ...
+
+
+@runtime_checkable
+class Seeing(Protocol):
+    """A `Work` that wants to know for which partition it works."""
+
+    def see(self, ctx: Context) -> None:
+        """Take in the partition's context, before anything is mapped."""
         ...
 
 

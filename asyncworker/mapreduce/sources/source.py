@@ -39,13 +39,15 @@ class Partition(msgspec.Struct, frozen=True):
     ``index`` counts from 0. ``items`` is how many items the plan counted in it, 0 where
     it counted none. ``span`` says where they lie,
     in the source's own terms (MessagePack values). Where workers cannot open the source, ``data`` carries the
-    items themselves, in the source's own form.
+    items themselves, in the source's own form. Who ships it notes when (a date in s), and how many items are before it.
     """
 
     index: int
     items: int
     span: tuple[Any, ...] = ()
     data: bytes | None = None
+    cut_s: float = 0.0
+    first: int = 0
 
 
 class Source(Protocol):

@@ -9,6 +9,8 @@ import pytest
 
 from asyncworker.errors import BadParameters, SettingsError, UnknownName
 from asyncworker.mapreduce.catalogue import Catalogue, find_function, from_callables, function_names
+from asyncworker.queue.context import Context
+from tests.support.mapreduce import Fleet
 
 
 async def score(item: Any, params: Any) -> Any:
@@ -168,3 +170,18 @@ class Wants(Total):
 def test_what_cannot_be_called_as_it_will_be_is_refused_at_once(mapper, reducer, message):
     with pytest.raises(BadParameters, match=message):
         from_callables(mapper, reducer)
+
+
+async def test_a_mapper_may_see_its_partition() -> None:
+    async def tag(item: int, params: Any, ctx: Context) -> str:
+        return f"{ctx.id.rpartition('.')[2]}:{item}"
+
+    summary = await Fleet(tag=from_callables(tag)).summary([1, 2, 3], "tag", partition_size=2)
+    assert summary["final_result"] == ["0:1", "0:2", "1:3"]
+
+
+def test_a_third_parameter_that_is_no_context_is_refused() -> None:
+    def three(item: int, params: Any, more: int) -> None: ...
+
+    with pytest.raises(BadParameters, match="must take"):
+        from_callables(three)

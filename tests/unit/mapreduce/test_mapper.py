@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from asyncworker.errors import JobFailed, Snooze, UnknownName
 from asyncworker.mapreduce import skew
+from asyncworker.mapreduce.folding import WINDOW, Folding, Pair
 from asyncworker.mapreduce.job import ERROR_CHARS, FAILURES_KEPT, Partial, read
-from asyncworker.mapreduce.mapper import WINDOW, Folding, Mapper, Pair
+from asyncworker.mapreduce.mapper import Mapper
 from asyncworker.mapreduce.sources.source import BadItem
 from asyncworker.queue.codec import Ids, born_ms, unpack, unpack_record
 from asyncworker.queue.context import Context

@@ -10,9 +10,9 @@ import pytest
 from aiohttp import web
 
 from asyncworker.errors import BadParameters, SourceError, UnknownName
+from asyncworker.mapreduce.folding import Folding
 from asyncworker.mapreduce.functions.data_enrichment import FUNCTION
 from asyncworker.mapreduce.functions.function import Holding, Yielding
-from asyncworker.mapreduce.mapper import Folding
 from tests.support.datasets import connected, unique
 from tests.support.web import served
 
