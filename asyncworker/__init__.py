@@ -71,6 +71,7 @@ _WHERE = {
     "TaskTimeout": "errors",
     "UnknownName": "errors",
     "chain": "flow",
+    "depends": "queue.depends",
     "group": "flow",
     "several": "mapreduce.sources.several",
 }
@@ -123,6 +124,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which see no table; a tes
     from asyncworker.mapreduce.sources.several import several as several
     from asyncworker.optimizer import AsyncWorkerOptimizer as AsyncWorkerOptimizer
     from asyncworker.queue.context import Context as Context
+    from asyncworker.queue.depends import depends as depends
     from asyncworker.queue.job import State as State
     from asyncworker.queue.limit import Limit as Limit
     from asyncworker.queue.limit import Rate as Rate

@@ -56,6 +56,7 @@ from asyncworker.queue.worker.worker import Lifespan, Worker
 from asyncworker.registry import find
 from asyncworker.schedules import Schedules
 from asyncworker.secret import mask_text, mask_url
+from asyncworker.strikes import Strikes
 from asyncworker.task import Call, Decorator, Task, name_of
 from asyncworker.tune.sensors.profiler import PerformanceProfiler
 from asyncworker.tune.sensors.sensor import Readable
@@ -136,12 +137,14 @@ class Engine:
         self.on_start, self.on_stop = self.hooks.on_start, self.hooks.on_stop
         self.before_task, self.after_task = self.hooks.before_task, self.hooks.after_task
         self.on_success, self.on_failure = self.hooks.on_success, self.hooks.on_failure
+        self.middleware = self.hooks.middleware
         self._resources = lifespan
         self.profiler: PerformanceProfiler | None = None
         self._sensors: list[ref[Readable]] = []
         self.clock = clock
         self._routes = dict(routes or {})
         self.schedules = Schedules(self)
+        self.strikes = Strikes(self)
         self._ids = Ids()
         self._users = 0
         self._own: set[asyncio.Task[None]] = set()

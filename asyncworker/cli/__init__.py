@@ -41,6 +41,7 @@ COMMANDS = {
     "cancel": "End a job for good.",
     "queues": "List queues, pause and bound them.",
     "schedule": "Look after what is enqueued by the calendar.",
+    "strike": "Keep workers from starting a task, or some calls of it.",
     "dead": "Look after jobs that failed for good.",
     "top": "Watch what workers do, and where their time goes.",
     "explain": "Show which sizes were decided on, and because of what.",

@@ -40,6 +40,18 @@ class Admin(Protocol):
         """Let these numbers of limits and rates hold from now on, whatever travels with jobs (`Tasks.limits`)."""
         ...
 
+    async def strike(self, name: str, text: bytes | None) -> bool:
+        """Set what workers are not to start (`asyncworker.queue.strike`); None: lift it.
+
+        Returns:
+            whether there was none of this name before; of None, whether there was one.
+        """
+        ...
+
+    async def strikes(self) -> dict[str, bytes]:
+        """Return all that is struck, by name."""
+        ...
+
     async def schedule(self, name: str, text: bytes | None) -> bool:
         """Set a schedule, for all workers to fire; its ticks count from now. None: there is none any more.
 

@@ -2,12 +2,14 @@
 
 They are told, not asked: what one raises is logged and changes nothing, but that ``before_task`` may raise `Retry`,
 `Snooze` or `Discard` to steer its job. A hook is a plain function, which must return at once, or a coroutine function.
+A middleware is no hook: it stands around the attempt, and its word counts.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from inspect import isawaitable
 from typing import Any, TypeVar
 
@@ -17,6 +19,8 @@ from asyncworker.queue.context import Context
 log = logging.getLogger(__name__)
 
 H = TypeVar("H", bound=Callable[..., Any])
+Attempted = Callable[[], Awaitable[Any]]
+Middleware = Callable[[Context, Attempted], Awaitable[Any]]
 
 
 class Hooks:
@@ -35,6 +39,7 @@ class Hooks:
         self.after: list[Callable[[Context, BaseException | None], Any]] = []
         self.success: list[Callable[[Context, Any], Any]] = []
         self.failure: list[Callable[[Context, BaseException], Any]] = []
+        self.around: list[Middleware] = []
 
     def on_start(self, hook: H) -> H:
         """Call ``hook()`` when a worker starts, before it claims anything."""
@@ -69,6 +74,21 @@ class Hooks:
         self.failure.append(hook)
         self.used = self.follow = True
         return hook
+
+    def middleware(self, around: H) -> H:
+        """Run ``await around(ctx, call)`` in place of each attempt, which it makes by ``await call()``.
+
+        What it returns or raises is what the attempt did. The first one registered is the outermost.
+        """
+        self.around.append(around)
+        self.used = True
+        return around
+
+    def wrapped(self, ctx: Context, call: Attempted) -> Awaitable[Any]:
+        """Return an attempt with all that is around it."""
+        for around in reversed(self.around):
+            call = partial(around, ctx, call)
+        return call()
 
     async def steer(self, ctx: Context) -> None:
         """Call what comes before an attempt.

@@ -11,6 +11,7 @@ import msgspec
 from asyncworker.errors import BadParameters, DecodeError, SettingsError, UnknownName
 from asyncworker.queue import apart
 from asyncworker.queue.context import Context
+from asyncworker.queue.depends import HIDDEN, Need, supplied
 from asyncworker.queue.durability import LEVELS
 from asyncworker.queue.job import DEFAULT_PRIORITY, MAX_DELIVERIES, PRIORITIES
 from asyncworker.queue.limit import AT_ONCE, OFTEN, Limit, Rate, key_of
@@ -151,6 +152,7 @@ class Definition(msgspec.Struct, frozen=True):
     options: TaskOptions
     signature: Signature
     gated: frozenset[str] = frozenset()  # options that name its gates
+    context: str | None = None  # under which name ``call`` is handed the context; None: not at all
     apart: Callable[..., Awaitable[Any]] | None = None  # calls it in a process of its own; None: it has to be here
 
     def check_rest(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -257,24 +259,27 @@ class Tasks(Mapping[str, Definition]):
         call = self._executors[executor].bind(function)
         options = _named(name, options)
         gated = frozenset(field for field in LIMITS if getattr(options, field) is not None)
-        signature = Signature(function, Context)
-        definition = Definition(name, call, options, signature, gated, self._apart(function, signature))
-        self._check_limits(definition)
-        if executor == "process" and definition.signature.given_name:
+        signature = Signature(function, Context, Need)
+        context = signature.given_name or (HIDDEN if signature.provided else None)
+        if context is not None and executor == "process":
             raise SettingsError(f"task {name!r} runs in a process of its own, where there is no Context to be had")
+        if signature.provided:
+            call = supplied(call, signature.provided, signature.given_name or HIDDEN)
+        definition = Definition(name, call, options, signature, gated, context, self._apart(function, context))
+        self._check_limits(definition)
         self._known[name] = definition
         return definition
 
-    def _apart(self, function: Callable[..., Any], signature: Signature) -> Callable[..., Awaitable[Any]] | None:
+    def _apart(self, function: Callable[..., Any], context: str | None) -> Callable[..., Awaitable[Any]] | None:
         """Return what calls a function in a process where nothing else runs, if that can find and call it."""
         place, lifespan = _place(function), [] if self._lifespan is None else _place(self._lifespan)
-        if place is None or (lifespan is None and signature.given_name):
+        if place is None or (lifespan is None and context is not None):
             return None
         if "apart" not in self._executors:
             self._executors["apart"] = find("executor", "process").ProcessExecutor(1)
         bind = self._executors["apart"].bind
-        if signature.given_name:
-            return apart.bind(bind(apart.call), place, lifespan or [], signature.given_name)
+        if context is not None:
+            return apart.bind(bind(apart.call), place, lifespan or [], context)
         return bind(function)
 
     def _check_limits(self, definition: Definition) -> None:

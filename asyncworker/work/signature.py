@@ -35,13 +35,22 @@ class Signature:
 
     Args:
         given_here: the type of a parameter that callers do not pass, as it is handed in where the function runs.
+        provided: the type of defaults whose parameters callers do not pass either.
         fed: callers do not pass the first one by place either.
     """
 
-    def __init__(self, function: Callable[..., Any], given_here: type | None = None, *, fed: bool = False) -> None:
-        self._function, self._given_here = function, given_here
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        given_here: type | None = None,
+        provided: type | None = None,
+        *,
+        fed: bool = False,
+    ) -> None:
+        self._function, self._given_here, self._provided = function, given_here, provided
         self.given_name = ""
-        self._given_at = 0
+        self.provided: dict[str, Any] = {}
+        self._given_at: int | None = None
         self._gathers = set[Any]()
         try:
             parameters = list(inspect.signature(function).parameters.values())
@@ -52,11 +61,16 @@ class Signature:
         for parameter in parameters:
             hint = hints.get(parameter.name, Any)
             if given_here is not None and _is(hint, given_here):
-                self.given_name, self._given_at = parameter.name, len(known)
+                self.given_name = parameter.name
+            elif provided is not None and isinstance(parameter.default, provided):
+                self.provided[parameter.name] = parameter.default
             elif parameter.kind in _GATHERS:
                 self._gathers.add(parameter.kind)
             else:
                 known.append(parameter)
+                continue
+            if self._given_at is None and parameter.kind not in _GATHERS:
+                self._given_at = len(known)
         if fed and known and known[0].kind in _BY_PLACE:
             del known[0]
         elif fed and inspect.Parameter.VAR_POSITIONAL not in self._gathers:
@@ -98,7 +112,12 @@ class Signature:
         Raises:
             BadParameters: it takes none.
         """
-        return Signature(self._function, self._given_here, fed=True)
+        return Signature(self._function, self._given_here, self._provided, fed=True)
+
+    @property
+    def required(self) -> list[str]:
+        """The parameters that callers have to pass."""
+        return [name for name, default in self._defaults.items() if default is inspect.Parameter.empty]
 
     def has(self, name: str) -> bool:
         """Return whether callers can give a parameter of this name."""
@@ -129,7 +148,7 @@ class Signature:
             read = msgspec.structs.astuple(read)
             args = [*read[: len(args)], *args[len(self._by_place) :]]
             kwargs |= {name: value for name, value in zip(self._names, read, strict=False) if name in kwargs}
-        if self.given_name and len(args) > self._given_at:
+        if self._given_at is not None and len(args) > self._given_at:
             kwargs |= zip(self._by_place[self._given_at :], args[self._given_at :], strict=False)
             args = args[: self._given_at]
         return tuple(args), kwargs

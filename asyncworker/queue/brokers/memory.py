@@ -89,6 +89,7 @@ class MemoryBroker(Broker, Admin):
         self._twins: dict[str, str] = {}  # unique key -> the job that has it
         self._beats: dict[str, tuple[int, int]] = {}  # how many, and the lease in ms
         self._schedules: dict[str, bytes] = {}
+        self._strikes: dict[str, bytes] = {}
         self._ticks: dict[str, int] = {}  # of each schedule the last one that fired, in ms
         self._lock = threading.Lock()  # for _beats
         self._ending: deque[tuple[Found, list[_Entry]]] = deque()  # who ended, and who is to hear of it
@@ -228,6 +229,16 @@ class MemoryBroker(Broker, Admin):
         self._schedules[name] = text
         self._ticks.setdefault(name, self._now_ms())
         return not known
+
+    async def strike(self, name: str, text: bytes | None) -> bool:
+        if text is None:
+            return self._strikes.pop(name, None) is not None
+        known = name in self._strikes
+        self._strikes[name] = text
+        return not known
+
+    async def strikes(self) -> dict[str, bytes]:
+        return dict(self._strikes)
 
     async def schedules(self) -> tuple[dict[str, bytes], dict[str, int]]:
         return dict(self._schedules), dict(self._ticks)

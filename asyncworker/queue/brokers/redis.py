@@ -275,6 +275,12 @@ class RedisBroker:
     async def bound(self, queue: str, most: int | None) -> None:
         await self._ask("switch", queue, "b", "" if most is None else most)
 
+    async def strike(self, name: str, text: bytes | None) -> bool:
+        return bool(await self._ask("strike", name, text or b""))
+
+    async def strikes(self) -> dict[str, bytes]:
+        return _pairs(await self._ask("strikes"))
+
     async def schedule(self, name: str, text: bytes | None) -> bool:
         return bool(await self._ask("schedule", name, text or b""))
 

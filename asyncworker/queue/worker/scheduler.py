@@ -43,18 +43,23 @@ class _Dial:
 
 
 class Scheduler:
-    """Fire schedules; one a worker. *fixed* ones are the engine's own; the others lie in the broker."""
+    """Fire schedules; one a worker. *fixed* ones are the engine's own; the others lie in the broker.
+
+    Whenever it looks for these, *look* looks for what else people have set meanwhile.
+    """
 
     def __init__(
         self,
         broker: Admin,
         fixed: Iterable[Schedule],
         *,
+        look: Callable[[], Awaitable[None]] | None = None,
         clock: Clock = SYSTEM,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._broker = broker
         self._fixed = {schedule.name: schedule for schedule in fixed}
+        self._look_also = look
         self._clock = clock
         self._sleep = sleep
         self._dials: dict[str, _Dial] = {}
@@ -79,6 +84,8 @@ class Scheduler:
 
     async def _look(self) -> None:
         """Learn what is to be fired, and which ticks are done with."""
+        if self._look_also is not None:
+            await self._look_also()
         texts, ticks = await self._broker.schedules()
         known = dict(self._fixed)
         for name, text in texts.items():

@@ -31,6 +31,7 @@ from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.inputs import inputs_of
 from asyncworker.queue.job import WorkerCard
 from asyncworker.queue.schedule import Schedule
+from asyncworker.queue.strike import read_strikes
 from asyncworker.queue.task import Definition, limits_of
 from asyncworker.queue.worker.brisk import Brisk
 from asyncworker.queue.worker.fetcher import MOST, Fetcher
@@ -165,6 +166,7 @@ class Worker:
     async def _work(self) -> None:
         if (numbers := limits_of(self._tasks)) and isinstance(self._broker, Admin):
             await self._broker.regulate(numbers)
+        await self._look_for_strikes()  # before anything is claimed
         epoch = await self._join()
         while epoch:
             try:
@@ -173,6 +175,11 @@ class Worker:
             except* LeaseLost as group:
                 self._bus.emit(LeaseEnded(epoch=epoch, because=str(group.exceptions[0])))
             epoch = await self._rejoin()
+
+    async def _look_for_strikes(self) -> None:
+        """Learn what is not to be started."""
+        if isinstance(self._broker, Admin):
+            self._runner.strikes = read_strikes((await self._broker.strikes()).values())
 
     async def _join(self) -> str:
         card = WorkerCard(
@@ -235,7 +242,7 @@ class Worker:
                     loops.create_task(_raise(lost), name="keeper"),
                 ]
                 if isinstance(self._broker, Admin):
-                    scheduler = Scheduler(self._broker, self._schedules, clock=self._clock)
+                    scheduler = Scheduler(self._broker, self._schedules, look=self._look_for_strikes, clock=self._clock)
                     helpers.append(loops.create_task(scheduler.run(), name="scheduler"))
                 work = loops.create_task(fetcher.run(), name="fetcher")
                 await self._until_stopped(work, fetcher)

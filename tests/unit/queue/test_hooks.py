@@ -285,3 +285,42 @@ async def test_a_context_that_does_not_start_ends_the_worker_with_a_clear_word(
     with pytest.raises(SettingsError, match=told):
         await engine.run(burst=True)
     await engine.close()
+
+
+async def test_middleware_stands_around_each_attempt() -> None:
+    engine = Engine()
+    seen: list[Any] = []
+
+    @engine.middleware
+    async def outer(ctx: Context, call: Any) -> Any:
+        seen.append(("in", ctx.task, ctx.attempt))
+        try:
+            return 10 * await call()
+        finally:
+            seen.append("out")
+
+    @engine.middleware
+    async def inner(ctx: Context, call: Any) -> Any:
+        seen.append("inner")
+        try:
+            return await call()
+        except KeyError:
+            return await call()
+
+    @engine.task(name="flaky")
+    async def flaky(number: int) -> int:
+        seen.append("call")
+        if seen.count("call") == 1:
+            raise KeyError
+        return number
+
+    @engine.task(max_attempts=1)
+    def plain() -> int:
+        raise ValueError("seen by all")
+
+    async with engine:
+        assert await (await flaky.enqueue(7)).result(timeout=10) == 70
+        assert seen == [("in", "flaky", 1), "inner", "call", "call", "out"]
+        with pytest.raises(TaskFailed, match="seen by all"):
+            await (await plain.enqueue()).result(timeout=10)
+        assert seen[-2:] == ["inner", "out"]
