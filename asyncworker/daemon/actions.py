@@ -120,13 +120,18 @@ class Actions:
             (handle,) = await self._engine.send(task, [(tuple(args), kwargs)], how)
             return handle.id
 
-    async def submit(self, source: Any, function: str | None, **more: Any) -> str:
+    async def submit(self, source: Any, function: str | None, *, is_dataset: bool = False, **more: Any) -> str:
         """Begin a map/reduce job, and return its id; see `Engine.map_reduce`.
+
+        Args:
+            is_dataset: *source* is the id of a dataset in the engine's database, and nothing else.
 
         Raises:
             UnknownName, BadParameters, SourceError, EmptyDataset: and no job is left behind.
         """
         async with self.audit.row("submit", f"{function or more.get('map') or ''}"):
+            if is_dataset and self._engine.database is None:
+                raise BadParameters("the engine has no database to look datasets up in")
             return (await self._engine.map_reduce(source, function, **more)).id
 
     # --- queues ---------------------------------------------------------------------------------------------

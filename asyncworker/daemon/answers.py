@@ -6,6 +6,8 @@ bounded and have their secrets masked, but are not escaped: who puts them into H
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from asyncworker.daemon.explained import Explained, Sized
@@ -189,6 +191,15 @@ class JobDetail(msgspec.Struct, frozen=True):
     arguments: str | None
     result: str | None
     run: RunDetail | None
+
+
+class Result(msgspec.Struct, frozen=True):
+    """How a job ended: its value, or ``error``. ``over`` is false while it goes on."""
+
+    id: str
+    over: bool
+    value: Any = None
+    error: str | None = None
 
 
 class WorkerSeen(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ counts come from a sample that all who look within a second share.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -20,10 +21,10 @@ from asyncworker.daemon.history import History, oldest, working
 from asyncworker.daemon.instruments import PROFILED, Look, ProfileLook, looks, profiles, watch
 from asyncworker.daemon.runs import partitions_seen, run_seen
 from asyncworker.daemon.sights import letter_of, timeline, worker_seen
-from asyncworker.daemon.text import shown_error, shown_text
+from asyncworker.daemon.text import bounded, shown_error, shown_text
 from asyncworker.daemon.top import heard_of, view
 from asyncworker.engine import Engine
-from asyncworker.errors import BadParameters, DecodeError, JobNotFound
+from asyncworker.errors import BadParameters, DecodeError, JobNotFound, TaskCancelled, TaskExpired, TaskFailed
 from asyncworker.fleet.manager import DynamicWorkerManager
 from asyncworker.job import status_of
 from asyncworker.mapreduce.job import REDUCE_TASK
@@ -44,6 +45,7 @@ NAMES_S = 5.0
 LOOKED_S = 1.0
 DECISIONS_S = 2.0
 MOST_QUEUES = 200
+PATIENCE_S = 5.0
 
 
 class Remembered(Generic[T]):
@@ -344,6 +346,24 @@ class Views:
             if not ids or 2 * len(letters) >= limit:
                 break
         return answers.DeadPage(letters, total, cursor)
+
+    async def is_dead(self, job_id: str) -> bool:
+        return job_id in await self._engine.admin.dead()
+
+    async def result(self, job_id: str, wait_s: float = 0.0) -> answers.Result:
+        """Return how a job ended, when it has, after *wait_s* seconds at most.
+
+        Raises:
+            JobNotFound: nobody knows the id, or no longer. ResultExpired: its result is not kept.
+        """
+        try:
+            async with asyncio.timeout(wait_s + PATIENCE_S):
+                value = await self._engine.job((await self._find(job_id)).id).result(wait_s)
+        except TimeoutError:
+            return answers.Result(job_id, over=False)
+        except (TaskFailed, TaskCancelled, TaskExpired) as exc:
+            return answers.Result(job_id, over=True, error=bounded(str(exc)))
+        return answers.Result(job_id, over=True, value=value)
 
     async def decisions(self, thing: str = "", since_s: float = 0.0, limit: int = 100) -> answers.DecisionsSeen:
         """Return what was decided about *thing* ("": about all) since a date, and because of what."""
