@@ -13,8 +13,12 @@ from asyncworker import __version__, auto
 from asyncworker.cli.command import Call
 from asyncworker.cli.line import duration
 from asyncworker.cli.log import log, tell
-from asyncworker.daemon.metrics import MetricsServer, WorkerMetrics
-from asyncworker.daemon.process import ProcessMetrics
+from asyncworker.daemon.fleet_metrics import FleetMetrics, Telling, known_as
+from asyncworker.daemon.health import Check, Health
+from asyncworker.daemon.instruments import Instruments
+from asyncworker.daemon.metrics import MetricsServer, ask, checked
+from asyncworker.daemon.process import ALONE, ProcessMetrics
+from asyncworker.daemon.sheet import Sheet
 from asyncworker.engine import Engine
 from asyncworker.errors import SettingsError
 from asyncworker.events import Decided
@@ -23,7 +27,6 @@ from asyncworker.fleet.report import Report
 from asyncworker.queue.archive import Archive, Deciding
 from asyncworker.secret import mask_url
 from asyncworker.settings import Settings, environment
-from asyncworker.tune.sensors.jobs import JobsSensor
 
 MIB = 2**20
 FLAGS = (
@@ -69,10 +72,10 @@ async def supervise(call: Call, engine: Engine, number: int | None) -> int:
     async with AsyncExitStack() as opened:
         opened.push_async_callback(engine.close)
         notes = []
+        health = Health(engine, manager)
+        metrics = FleetMetrics(engine, manager, health)
         if settings.metrics_port is not None:
-            sensor = JobsSensor(engine.bus, engine.tasks, frozenset(engine.queues))
-            metrics = WorkerMetrics(engine.broker, list(engine.queues), sensor, asyncio.get_running_loop())
-            server = MetricsServer(metrics, settings.metrics_port, ProcessMetrics(engine, None, manager.decisions))
+            server = serve(metrics, health, settings.metrics_port)
             opened.callback(server.close)
             notes.append(server.url)
         log.info("%s", banner(engine, manager, notes))
@@ -86,6 +89,17 @@ async def supervise(call: Call, engine: Engine, number: int | None) -> int:
             one.cancel()
         await asyncio.wait(waiting)
     return 0
+
+
+def serve(metrics: FleetMetrics, health: Health, port: int) -> MetricsServer:
+    """Serve a fleet's metrics and health from threads, so that somebody answers also when this loop does not."""
+    loop = asyncio.get_running_loop()
+
+    async def live() -> Check:
+        return health.live()
+
+    checks = {"/healthz": checked(live, loop), "/readyz": checked(health.ready, loop)}
+    return MetricsServer(lambda: ask(metrics.read(), loop) or Sheet(), port, checks)
 
 
 def manager_for(settings: Settings, engine: Engine, number: int | None) -> DynamicWorkerManager:
@@ -167,10 +181,16 @@ def signals(engine: Engine, manager: DynamicWorkerManager) -> Iterator[asyncio.E
 
 
 @asynccontextmanager
-async def reporting(settings: Settings, engine: Engine) -> AsyncIterator[None]:
-    """Tell the supervisor of this process how its worker is, if it has one."""
+async def reporting(settings: Settings, engine: Engine, instruments: Instruments | None) -> AsyncIterator[None]:
+    """Tell the supervisor of this process how its worker is and what it measures, if it has one."""
     if settings.supervisor is None:
         yield
         return
-    async with Report(settings.supervisor, engine.bus, lambda: engine.stop(now=True), engine.lease):
+    told = Telling(ProcessMetrics(engine, instruments, target=name_of(settings)).read)
+    async with Report(settings.supervisor, engine.bus, lambda: engine.stop(now=True), engine.lease, told=told):
         yield
+
+
+def name_of(settings: Settings) -> str:
+    """Return the name of this worker process, as metrics tell it."""
+    return known_as(settings.supervisor.rpartition(":")[2]) if settings.supervisor else ALONE

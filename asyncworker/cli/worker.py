@@ -16,15 +16,15 @@ from asyncworker.cli.command import Call, command
 from asyncworker.cli.line import duration
 from asyncworker.cli.log import log, start_logging, tell
 from asyncworker.cli.reload import reloading
-from asyncworker.cli.supervise import FLAGS, reporting, supervise
+from asyncworker.cli.supervise import FLAGS, name_of, reporting, supervise
 from asyncworker.cli.target import engine_for
+from asyncworker.daemon.health import WorkerHealth
 from asyncworker.daemon.instruments import Instruments
-from asyncworker.daemon.metrics import MetricsServer, WorkerMetrics
+from asyncworker.daemon.metrics import BrokerMetrics, MetricsServer, WorkerMetrics, checked
 from asyncworker.daemon.process import ProcessMetrics
 from asyncworker.engine import Engine
 from asyncworker.errors import SettingsError
 from asyncworker.secret import mask_url
-from asyncworker.tune.sensors.jobs import JobsSensor
 from asyncworker.work.executors.thread import THREAD_NAMES
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -59,14 +59,16 @@ async def body(call: Call) -> int:
             instruments = None if settings.no_profile else Instruments(engine)
             notes = []
             if settings.metrics_port is not None:
-                sensor = JobsSensor(engine.bus, engine.tasks, frozenset(engine.queues))
-                metrics = WorkerMetrics(broker, list(engine.queues), sensor, asyncio.get_running_loop())
-                server = MetricsServer(metrics, settings.metrics_port, ProcessMetrics(engine, instruments))
+                loop, health = asyncio.get_running_loop(), WorkerHealth(engine)
+                own = ProcessMetrics(engine, instruments, target=name_of(settings))
+                metrics = WorkerMetrics(BrokerMetrics(broker, engine.queues), own.read, loop)
+                checks = {"/healthz": checked(health.live, loop), "/readyz": checked(health.ready, loop)}
+                server = MetricsServer(metrics, settings.metrics_port, checks)
                 opened.callback(server.close)
                 notes.append(server.url)
             log.info("%s", banner(engine, notes))
             asked = opened.enter_context(stopping(engine))
-            await opened.enter_async_context(reporting(settings, engine))
+            await opened.enter_async_context(reporting(settings, engine, instruments))
             async with instruments or nullcontext():
                 if not asked():  # a signal that came earlier finds no worker to stop
                     await engine.run(burst=settings.burst)

@@ -13,8 +13,6 @@ import msgspec
 from asyncworker.tune.histogram import FINEST_S
 from asyncworker.tune.sensors.jobs import BOUNDS_S, OTHER
 
-__all__ = ["CATALOGUE", "DOUBLINGS", "LABELS", "OTHER", "PREFIX", "Entry", "table"]
-
 PREFIX = "asyncworker_"
 LABELS = ("queue", "task", "status", "reason", "pool", "limiter", "target", "state")
 """All labels there are."""

@@ -1,146 +1,138 @@
-"""What one worker process tells under ``/metrics`` beside its jobs: its limits, decisions, pools, loop and memory.
+"""What one process tells under ``/metrics``: its jobs, limits, decisions, pools, loop and memory, on one sheet.
 
-Everything here is this process's own, and read in the server's threads without waiting for the event loop: a loop that
-is held is when these are wanted most. Names of series come from what was registered, and there are bounds for all.
+Everything here is this process's own, and read without waiting for the event loop: a loop that is held is when these
+are wanted most. Names of series come from what was registered, and there are bounds for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-
+from asyncworker.daemon.catalogue import CATALOGUE, DOUBLINGS
 from asyncworker.daemon.instruments import Instruments
+from asyncworker.daemon.sheet import Labels, Series, Sheet, Spread
 from asyncworker.engine import Engine
+from asyncworker.mapreduce.job import MAP_TASK
 from asyncworker.tune.decisions import Decisions
 from asyncworker.tune.histogram import LogHistogram
+from asyncworker.tune.sensors.jobs import JobsSensor
 from asyncworker.tune.sensors.memory import MemoryOptimizer
-from asyncworker.tune.sensors.sensor import Durations, Readable, Reading, Timed
+from asyncworker.tune.sensors.sensor import Readable, Timed
 
-DOUBLINGS = range(7, 25)
-"""Buckets from 128 microseconds to 17 seconds, each twice as wide as the one before."""
-MOST_REASONS = 200
-OTHER = "other"
+ALONE = "worker"
+"""The name of a process that has no supervisor to give it another."""
 
-GAUGES = {
-    "loop_utilisation_ratio": ("event_loop_busy_ratio", "Share of the last second in which the event loop was busy."),
-    "memory_rss_bytes": ("process_resident_memory_bytes", "Memory of this process."),
-    "memory_objects": ("process_objects", "Objects that the garbage collector knew at the last look."),
-    "memory_leaks_suspected": ("memory_leaks_suspected", "Types whose objects became more and more, at the last look."),
-    "pool_connections": ("pool_connections", "Connections, by what they do."),
-    "pool_waiters": ("pool_waiters", "Callers that wait for a connection."),
-    "batch_size": ("batch_size", "Items that the next batch takes at most."),
+READINGS = {
+    "loop_utilisation_ratio": "event_loop_busy_ratio",
+    "memory_rss_bytes": "process_resident_memory_bytes",
+    "memory_objects": "process_objects",
+    "memory_leaks_suspected": "memory_leaks_suspected",
+    "pool_connections": "pool_connections",
+    "pool_waiters": "pool_waiters",
+    "batch_size": "batch_size",
+    "loop_held_total": "event_loop_stalls_total",
+    "gc_pause_seconds_total": "gc_pause_seconds_total",
+    "pool_leaks_total": "pool_leaks_total",
 }
-COUNTERS = {
-    "loop_held_total": ("event_loop_stalls", "Times that the event loop was held for long."),
-    "gc_pause_seconds_total": ("gc_pause_seconds", "Time in which the garbage collector held this process."),
-    "pool_leaks_total": ("pool_leaks", "Borrowed connections that seemed not to come back."),
+DURATIONS = {
+    "loop_lag_seconds": "event_loop_lag_seconds",
+    "pool_acquire_seconds": "pool_acquire_seconds",
+    "batch_wait_seconds": "batch_wait_seconds",
 }
-HISTOGRAMS = {
-    "loop_lag_seconds": ("event_loop_lag_seconds", "How long what is ready waits for its turn on the event loop."),
-    "pool_acquire_seconds": ("pool_acquire_seconds", "How long callers waited for a connection."),
-    "batch_wait_seconds": ("batch_wait_seconds", "From adding an item to the start of its batch."),
-}
-"""By the reading's name: the metric's, without its prefix, and what it is. What is not here is not told."""
-LABELS = ("queue", "task", "status", "reason", "pool", "limiter", "target", "state")
+"""The names of sensors' readings, and of their metrics. What is not here is not told."""
 
 
-class ProcessMetrics(Collector):
-    """Made anew at each scrape.
+class ProcessMetrics:
+    """Read sheets; each has all that was measured until then.
 
     Args:
         instruments: None where they are switched off.
         decisions: what is told of; else those of the engine's own optimizer.
+        target: the name of this process.
     """
 
-    def __init__(self, engine: Engine, instruments: Instruments | None, decisions: Decisions | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        instruments: Instruments | None,
+        decisions: Decisions | None = None,
+        *,
+        target: str = ALONE,
+    ) -> None:
         self._engine, self._instruments, self._decisions = engine, instruments, decisions
         self._memory = instruments.memory if instruments else MemoryOptimizer()
+        self._jobs = JobsSensor(engine.bus, engine.tasks, frozenset(engine.queues))
+        self._target = target
+        self._series = Series()
 
-    def describe(self) -> Iterable[Metric]:
-        return ()
+    def close(self) -> None:
+        """Listen no more."""
+        self._jobs.close()
 
-    def collect(self) -> Iterator[Metric]:
+    def read(self) -> Sheet:
+        """Return what there is now; may be called in another thread."""
+        sheet = Sheet({}, {})
+        self._read_jobs(sheet)
+        self._read_sizes(sheet)
         sensors: list[Readable] = [*self._engine.sensors, self._memory]
         if self._instruments is not None:
             sensors.append(self._instruments.loop)
-            yield from self._tasks(self._instruments)
-        yield from self._sizes()
-        yield from told(sensors)
+            self._read_tasks(sheet, self._instruments)
+        self._read_sensors(sheet, sensors)
+        return self._series.merge([sheet])
 
-    def _sizes(self) -> Iterator[Metric]:
+    def _read_jobs(self, sheet: Sheet) -> None:
+        jobs = self._jobs
+        for name, histograms in (("job_wait_seconds", jobs.wait), ("job_duration_seconds", jobs.duration)):
+            for key, histogram in histograms.copy().items():
+                sheet.spreads[name, key] = Spread(*histogram.read())
+        for (task, queue, status), number in jobs.attempts.copy().items():
+            sheet.put("job_attempts_total", number, task, queue, status)
+            if task == MAP_TASK:
+                _add(sheet, "partitions_total", number, (status,))
+        sheet.put("broker_disruptions_total", jobs.disruptions)
+
+    def _read_sizes(self, sheet: Sheet) -> None:
         decisions = self._engine.optimizer.decisions if self._decisions is None else self._decisions
-        limit = GaugeMetricFamily("asyncworker_concurrency_limit", "How many at once.", labels=("limiter",))
-        inflight = GaugeMetricFamily("asyncworker_concurrency_inflight", "How many now.", labels=("limiter",))
-        for name, thing in sorted(decisions.things().items()):
-            limit.add_metric((name,), thing.size)
-            inflight.add_metric((name,), thing.in_use)
-        made = CounterMetricFamily(
-            "asyncworker_optimizer_decisions", "Changes of a size, by cause.", labels=("limiter", "reason")
-        )
-        counts: dict[tuple[str, str], int] = {}
-        for key, number in sorted(decisions.made.copy().items()):
-            if len(counts) >= MOST_REASONS:
-                key = (OTHER, OTHER)
-            counts[key] = counts.get(key, 0) + number
-        for key, number in counts.items():
-            made.add_metric(key, number)
-        yield from (limit, inflight, made)
+        for name, thing in decisions.things().items():
+            sheet.put("concurrency_limit", thing.size, name)
+            sheet.put("concurrency_inflight", thing.in_use, name)
+        for (name, reason), number in decisions.made.copy().items():
+            sheet.put("optimizer_decisions_total", number, name, reason)
 
-    def _tasks(self, instruments: Instruments) -> Iterator[Metric]:
-        times = CounterMetricFamily(
-            "asyncworker_profiled_seconds", "Time of the jobs that were measured.", labels=("task", "state")
-        )
-        calls = CounterMetricFamily("asyncworker_profiled_jobs", "Jobs that were measured.", labels=("task",))
+    def _read_tasks(self, sheet: Sheet, instruments: Instruments) -> None:
         for of in instruments.profiler.get_profile_report().functions:
             if of.name in self._engine.tasks:
-                calls.add_metric((of.name,), of.calls)
+                _add(sheet, "profiled_jobs_total", of.calls, (of.name,))
                 parts = {"on_loop": of.on_loop_s, "cpu": of.cpu_s, "await": of.await_s, "ready": of.ready_s}
                 for state, seconds in parts.items():
-                    times.add_metric((of.name, state), seconds)
-        yield from (times, calls)
+                    _add(sheet, "profiled_seconds_total", seconds, (of.name, state))
+
+    def _read_sensors(self, sheet: Sheet, sensors: Sequence[Readable]) -> None:
+        for sensor in sensors:
+            for one in sensor.read():
+                if one.name in READINGS:
+                    name = READINGS[one.name]
+                    # What has a label that is not told is summed up over it.
+                    _add(sheet, name, one.value, self._labels(name, one.labels))
+            for of in sensor.durations() if isinstance(sensor, Timed) else ():
+                if of.name in DURATIONS:
+                    name = DURATIONS[of.name]
+                    key, told = (name, self._labels(name, of.labels)), spread(of.histogram)
+                    sheet.spreads[key] = told.plus(sheet.spreads[key]) if key in sheet.spreads else told
+
+    def _labels(self, name: str, given: Iterable[tuple[str, str]]) -> Labels:
+        known = {"target": self._target, **dict(given)}
+        return tuple(known.get(label, "") for label in CATALOGUE[name].labels)
 
 
-def told(sensors: Sequence[Readable]) -> Iterator[Metric]:
-    """Yield what these sensors tell, one metric for each name."""
-    readings = [one for sensor in sensors for one in sensor.read()]
-    for names, family in ((GAUGES, GaugeMetricFamily), (COUNTERS, CounterMetricFamily)):
-        yield from _families(readings, names, family)
-    durations = [one for sensor in sensors if isinstance(sensor, Timed) for one in sensor.durations()]
-    for name, (metric, doc) in HISTOGRAMS.items():
-        found = [one for one in durations if one.name == name]
-        if found:
-            whole = HistogramMetricFamily(f"asyncworker_{metric}", doc, labels=_labels(found))
-            for one in found:
-                whole.add_metric([value for _, value in one.labels], *_buckets(one.histogram))
-            yield whole
+def _add(sheet: Sheet, name: str, value: float, labels: Labels) -> None:
+    sheet.numbers[name, labels] = sheet.numbers.get((name, labels), 0.0) + value
 
 
-def _families(
-    readings: Sequence[Reading],
-    names: dict[str, tuple[str, str]],
-    family: Callable[..., GaugeMetricFamily | CounterMetricFamily],
-) -> Iterator[Metric]:
-    for name, (metric, doc) in names.items():
-        found = [one for one in readings if one.name == name]
-        if not found:
-            continue
-        labels = [label for label in _labels(found) if label in LABELS]
-        whole = family(f"asyncworker_{metric}", doc, labels=labels)
-        sums: dict[tuple[str, ...], float] = {}
-        for one in found:  # what has a label that is not told is summed up over it
-            key = tuple(value for label, value in one.labels if label in LABELS)
-            sums[key] = sums.get(key, 0.0) + one.value
-        for key, value in sums.items():
-            whole.add_metric(key, value)
-        yield whole
-
-
-def _labels(found: Sequence[Reading | Durations]) -> list[str]:
-    return [label for label, _ in found[0].labels]
-
-
-def _buckets(histogram: LogHistogram) -> tuple[list[tuple[str, float]], float]:
-    buckets: list[tuple[str, float]] = [(f"{bound:.6g}", number) for bound, number in histogram.below(DOUBLINGS)]
-    return [*buckets, ("+Inf", histogram.count)], histogram.sum
+def spread(histogram: LogHistogram) -> Spread:
+    """Return its counts in `DOUBLINGS`."""
+    below = [number for _, number in histogram.below(DOUBLINGS)]
+    ends = [0, *below, max(histogram.count, below[-1])]
+    return Spread([after - before for before, after in pairwise(ends)], histogram.sum)

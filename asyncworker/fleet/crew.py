@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from asyncworker.clock import Clock
 from asyncworker.events import Bus, ProcessEnded
 from asyncworker.fleet.crashes import Crashes
 from asyncworker.fleet.process import WorkerProcess
+from asyncworker.fleet.report import REPORTS
 from asyncworker.share.board import Gauges
 from asyncworker.share.channel import HighPerformanceIPC
+from asyncworker.share.queue import MessageType
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,10 @@ class Crew:
     Args:
         most: processes at most, with those that still drain; for more, others must have ended first.
         grace_s: how long they may drain when they are told to `leave`.
+
+    Attributes:
+        starts: how many were started. fates: how many ended untold, by the signal that killed them, or ``exit``.
+        heard: called with a worker's name and what its `Report` sent.
     """
 
     def __init__(
@@ -48,18 +55,23 @@ class Crew:
         self._command, self._environment, self._grace_s = command, environment, grace_s
         self._bus, self._clock = bus, clock
         self.crashes = Crashes()
+        self.starts, self.fates = 0, Counter[str]()
+        self.heard: Callable[[str, Any], None] = lambda _, __: None
         self.workers: dict[str, WorkerProcess] = {}
         self.due: dict[str, float] = {}
         self._making: set[str] = set()
         self._outgoing: deque[str] = deque()
         self._changing = asyncio.Lock()
         self._ipc: HighPerformanceIPC | None = None
+        self._hearing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Be there for workers to report to. Harmless when repeated."""
         if self._ipc is None:
             self._ipc = HighPerformanceIPC("supervisor", clock=self._clock)
             await self._ipc.start()
+            self._ipc.create_message_queue(REPORTS)
+            self._hearing = asyncio.get_running_loop().create_task(self._hear(self._ipc), name="reports")
 
     async def drain(self) -> None:
         """Let all who are there drain, and return when the last has ended."""
@@ -74,6 +86,14 @@ class Crew:
         if self._ipc is not None:
             await self._ipc.cleanup()
             self._ipc = None
+        if self._hearing is not None:
+            await asyncio.wait([self._hearing])
+            self._hearing = None
+
+    async def _hear(self, ipc: HighPerformanceIPC) -> None:
+        """Take what workers send, until the end; in the order in which it came, so a successor's comes later."""
+        while (message := await ipc.receive_message(REPORTS)) and message.msg_type is not MessageType.SHUTDOWN:
+            self.heard(message.sender_id, message.data)
 
     @property
     def size(self) -> int:
@@ -163,6 +183,7 @@ class Crew:
     async def _take_in(self, name: str, making: asyncio.Future[WorkerProcess]) -> None:
         try:
             worker = self.workers[name] = await making
+            self.starts += 1
         except OSError as exc:
             again = self.crashes.died(name, 0.0) or LOOK_S
             self.due[name] = self._clock.monotonic() + again
@@ -181,6 +202,7 @@ class Crew:
                 self.crashes.forget(name)
                 continue
             again = self.crashes.died(name, now - worker.born, worker.gauges.ended)
+            self.fates[worker.killer or "exit"] += 1
             if worker.stays:
                 self.due[name] = now + again
             level = logging.ERROR if name in self.crashes.looping else logging.WARNING

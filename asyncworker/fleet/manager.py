@@ -214,6 +214,8 @@ class DynamicWorkerManager:
             "failed_cycles": self.failed_cycles,
             "failed_in_a_row": self._failed_row,
             "monitoring": self._monitoring is not None and not self._monitoring.done(),
+            "monitoring_ended": self._monitoring is not None and self._monitoring.done(),
+            "host": host,
             "pass_age_s": self._clock.monotonic() - self._passed,
             "still_s": self._stillness.seconds,
             "healthy": self.healthy,

@@ -84,9 +84,12 @@ class WorkerProcess:
         if self.leaving_since is not None:
             self.child.send(signal.SIGUSR2)
 
+    @property
+    def killer(self) -> str:
+        """The name of the signal that it died of, or ""."""
+        code = self.child.wait(0)
+        return signal.Signals(-code).name if code is not None and code < 0 else ""
+
     def fate(self) -> str:
         """Say how it ended."""
-        code = self.child.wait(0)
-        if code is not None and code < 0:
-            return f"killed by {signal.Signals(-code).name}"
-        return f"exit code {code}"
+        return f"killed by {self.killer}" if self.killer else f"exit code {self.child.wait(0)}"

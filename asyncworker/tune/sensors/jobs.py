@@ -1,4 +1,4 @@
-"""How long jobs wait and run, by task and queue; and how often the broker was away. Counted, not sampled."""
+"""How long jobs wait and run, and how they end, by task and queue; and how often the broker was away. Counted, not sampled."""
 
 from __future__ import annotations
 
@@ -37,12 +37,15 @@ class JobsSensor:
 
     Args:
         tasks, queues: the names that may be told of; looked at on each event, so they may still grow.
+
+    Attributes: ``wait`` and ``duration`` by task and queue, ``attempts`` by task, queue and status.
     """
 
     def __init__(self, bus: Bus, tasks: Container[str], queues: Container[str]) -> None:
         self._tasks, self._queues = tasks, queues
         self.wait: dict[tuple[str, str], Histogram] = {}
         self.duration: dict[tuple[str, str], Histogram] = {}
+        self.attempts: dict[tuple[str, str, str], int] = {}
         self.disruptions = 0
         self._ends = (bus.listen(JobsEnded, self._on_ends), bus.listen(BrokerDisrupted, self._on_disrupted))
 
@@ -58,6 +61,7 @@ class JobsSensor:
             if end.wait_s >= 0:
                 self.wait[key].add(end.wait_s)
             self.duration[key].add(end.duration_s)
+            self.attempts[*key, end.status] = self.attempts.get((*key, end.status), 0) + 1
 
     def _on_disrupted(self, event: BrokerDisrupted) -> None:
         self.disruptions += 1

@@ -3,16 +3,21 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator
+from itertools import accumulate
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from asyncworker import AsyncBatchProcessor, Engine
-from asyncworker.daemon import process as module
+from asyncworker.daemon import sheet as module
+from asyncworker.daemon.catalogue import DOUBLINGS, LABELS
 from asyncworker.daemon.instruments import Instruments
-from asyncworker.daemon.process import DOUBLINGS, LABELS, ProcessMetrics
+from asyncworker.daemon.process import ProcessMetrics, spread
+from asyncworker.daemon.sheet import text
+from asyncworker.events import BrokerDisrupted, JobEnd, JobsEnded
+from asyncworker.mapreduce.job import MAP_TASK
+from asyncworker.queue.task import DEFAULTS
 from asyncworker.tune.histogram import LogHistogram
 from asyncworker.tune.sensors.sensor import Durations, Reading
 from asyncworker.tune.tuner import Tuner
@@ -26,8 +31,8 @@ WITH_INSTRUMENTS = {
     "profiled_jobs": {"task"},
     "event_loop_lag_seconds": {"le"},
     "event_loop_stalls": set(),
-    "event_loop_busy_ratio": set(),
-    "process_resident_memory_bytes": set(),
+    "event_loop_busy_ratio": {"target"},
+    "process_resident_memory_bytes": {"target"},
     "process_objects": set(),
     "memory_leaks_suspected": set(),
     "gc_pause_seconds": set(),
@@ -37,6 +42,7 @@ WITH_INSTRUMENTS = {
     "pool_acquire_seconds": {"pool", "le"},
     "batch_size": {"task"},
     "batch_wait_seconds": {"task", "le"},
+    "broker_disruptions": set(),
 }
 
 
@@ -74,10 +80,8 @@ async def engine() -> AsyncIterator[Engine]:
 
 
 def scraped(metrics: ProcessMetrics) -> dict[str, Any]:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(metrics)
-    text = generate_latest(registry).decode()
-    return {family.name: family for family in text_string_to_metric_families(text)}
+    body, _ = text(metrics.read(), "")
+    return {family.name: family for family in text_string_to_metric_families(body.decode())}
 
 
 def values(families: dict[str, Any]) -> dict[tuple[str, ...], float]:
@@ -120,7 +124,7 @@ async def test_a_process_tells_its_limits_decisions_pools_loop_and_memory(engine
     assert found["pool_acquire_seconds_bucket", "0.016384", "shop"] == 1
     assert found["pool_acquire_seconds_bucket", "0.008192", "shop"] == 0
     assert found["pool_acquire_seconds_count", "shop"] == 1
-    assert found["process_resident_memory_bytes",] > 1e6
+    assert found["process_resident_memory_bytes", "worker"] > 1e6
     assert found["event_loop_lag_seconds_count",] >= 1
     assert found["batch_size", "rows"] >= 1
     assert found["profiled_jobs_total", "send"] >= 1
@@ -140,17 +144,40 @@ async def test_without_instruments_it_tells_the_rest(engine: Engine) -> None:
     families = scraped(ProcessMetrics(engine, None))
     assert "asyncworker_process_resident_memory_bytes" in families
     assert "asyncworker_event_loop_lag_seconds" not in families
-    assert "asyncworker_concurrency_limit" in families
+    assert "asyncworker_broker_disruptions" in families
 
 
-async def test_reasons_without_end_are_bounded(engine: Engine) -> None:
+async def test_reasons_without_end_are_bounded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     decisions = engine.optimizer.decisions
-    for number in range(2 * module.MOST_REASONS):
+    monkeypatch.setattr(module.Series.__init__, "__defaults__", (200,))
+    metrics = ProcessMetrics(engine, None)
+    for number in range(400):
         decisions.add(f"limiter {number}", 1, 2, "more")
-    family = scraped(ProcessMetrics(engine, None))["asyncworker_optimizer_decisions"]
+    family = scraped(metrics)["asyncworker_optimizer_decisions"]
     told = [sample for sample in family.samples if sample.name.endswith("_total")]
-    assert len(told) == module.MOST_REASONS + 1
-    assert sum(sample.value for sample in told) == len(decisions.made)
+    assert len(told) == 201
+    assert sum(sample.value for sample in told) == len(decisions.made) == 400
+
+
+async def test_jobs_are_told_by_how_they_ended_and_partitions_by_themselves(engine: Engine) -> None:
+    metrics = ProcessMetrics(engine, None)
+    ends = [JobEnd("send", "default", "succeeded", 0.02, 0.3), JobEnd("send", "default", "retrying", -1.0, 0.3)]
+    engine.tasks.add(MAP_TASK, test_buckets_add_up, DEFAULTS)
+    parts = [JobEnd(MAP_TASK, queue, "succeeded", 0.0, 1.0) for queue in ("default", "cpu_intensive")]
+    engine.bus.emit(JobsEnded(epoch="e", ends=[*ends, *parts]))
+    engine.bus.emit(BrokerDisrupted(broker="redis://h", error="gone"))
+    found = values(scraped(metrics))
+    assert found["job_attempts_total", "default", "retrying", "send"] == 1
+    assert found["job_duration_seconds_count", "default", "send"] == 2
+    assert found["job_duration_seconds_bucket", "+Inf", "default", "send"] == 2
+    assert found["job_duration_seconds_bucket", "0.25", "default", "send"] == 0
+    assert found["job_duration_seconds_bucket", "0.5", "default", "send"] == 2
+    assert found["job_wait_seconds_sum", "default", "send"] == 0.02
+    assert found["partitions_total", "succeeded"] == 2
+    assert found["broker_disruptions_total",] == 1
+    metrics.close()
+    engine.bus.emit(BrokerDisrupted(broker="redis://h", error="gone"))
+    assert values(scraped(metrics))["broker_disruptions_total",] == 1
 
 
 async def test_buckets_add_up(engine: Engine) -> None:
@@ -161,3 +188,6 @@ async def test_buckets_add_up(engine: Engine) -> None:
     assert list(below.values()) == sorted(below.values())
     for bound, number in below.items():
         assert number == sum(seconds < bound for seconds in (1e-7, 1e-4, 0.003, 0.003, 1.5, 100.0)), bound
+    told = spread(histogram)
+    assert list(accumulate(told.counts)) == [*below.values(), 6]
+    assert told.sum == histogram.sum
