@@ -58,8 +58,8 @@ class Partial(msgspec.Struct, frozen=True):
     """What one partition came to.
 
     ``acc`` is the packed accumulator, or empty where it was sent in so many ``chunks``. ``seconds`` is how long the
-    partition took, ``worker`` who did it (host:pid), for people. Failed items that are to be kept were sent in
-    ``rejected`` chunks.
+    partition took, ``worker`` who did it (host:pid), for people. ``rejected``: which partitions sent
+    failed items ahead, and in how many chunks.
     """
 
     items: int
@@ -71,7 +71,7 @@ class Partial(msgspec.Struct, frozen=True):
     failures: list[Failure] = []
     worker: str = ""
     digest: Digest = Digest()
-    rejected: int = 0
+    rejected: list[tuple[str, int]] = []
 
 
 class Summary(TypedDict):

@@ -23,6 +23,7 @@ from asyncworker.mapreduce.digest import Digest, Slow
 from asyncworker.mapreduce.folding import Folding, Pair
 from asyncworker.mapreduce.functions.function import Function, Holding, Seeing, Work
 from asyncworker.mapreduce.job import CHUNK_BYTES, FAILURES_KEPT, Failure, Partial, Plan, read, read_call
+from asyncworker.mapreduce.rejects import FIRST as REJECTED
 from asyncworker.mapreduce.skew import function_or_snooze
 from asyncworker.mapreduce.sources.source import Partition
 from asyncworker.queue.brokers.broker import Broker
@@ -36,8 +37,6 @@ CHECKPOINT_S = 5.0
 """How often what a partition came to so far is kept, so that whoever takes it over goes on from there."""
 CHECKPOINT = -1
 """The number of the chunk that holds it."""
-REJECTED = 1_000_000
-"""The number of the first chunk that holds rejected items."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -134,7 +133,7 @@ class Mapper:
             failures=course.failures,
             worker=self._worker,
             digest=digest,
-            rejected=await _send(ctx, rejected, REJECTED) if rejected else 0,
+            rejected=[(ctx.id, await _send(ctx, rejected, REJECTED))] if rejected else [],
         )
         return Counted(partial, partial.items)
 

@@ -15,8 +15,10 @@ import msgspec
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, JobFailed
 from asyncworker.mapreduce.dataset import open_results, open_sink
+from asyncworker.mapreduce.digest import Digest
 from asyncworker.mapreduce.functions.function import Function, Work, Yielding
 from asyncworker.mapreduce.job import CHUNK_BYTES, FAILURES_KEPT, Failure, Partial, Plan, Summary, read
+from asyncworker.mapreduce.rejects import write_rejects
 from asyncworker.mapreduce.skew import function_or_snooze
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, born_ms, pack, unpack, unpack_record
@@ -69,6 +71,8 @@ class Reducer:
             ids = [child_id(ctx.id, part) for part in range(start, min(start + SLICE, children.total))]
             for child, ended in zip(ids, await self._broker.find(ids), strict=True):
                 await self._add(tally, outlet, child, ended)
+        if plan.failed_to is not None:
+            await write_rejects(self._broker, plan.failed_to, ctx.id, tally.rejected)
         because = _because(plan, children, tally)
         result = await asyncio.to_thread(tally.work.finish, tally.acc, tally.failed)
         summary = tally.summary(plan, ctx.id, children.total, result, self._clock.now())
@@ -158,6 +162,8 @@ class Tally:
         self.refused: list[str] = []
         self.failures: list[Failure] = []
         self.seconds = self.longest = 0.0
+        self.digest = Digest()
+        self.rejected: list[tuple[str, int]] = []
 
     def add(self, partial: Partial, acc: Any) -> None:
         self.acc = self.work.merge(self.acc, acc)
@@ -168,6 +174,8 @@ class Tally:
         self.failures += partial.failures[: FAILURES_KEPT - len(self.failures)]
         self.seconds += partial.seconds
         self.longest = max(self.longest, partial.seconds)
+        self.digest += partial.digest
+        self.rejected += partial.rejected
 
     def refuse(self, child: str, record: Record) -> None:
         part, kind = child.rpartition(".")[2], f"{record.error_type}: " if record.error_type else ""
@@ -196,6 +204,7 @@ class Tally:
                 "total_processing_time": self.seconds,
                 "wall_time": wall_s,
                 "average_items_per_second": round(self.items / wall_s, 2),
+                "digest": msgspec.to_builtins(self.digest),
             },
             "failures": [msgspec.to_builtins(failure) for failure in self.failures],
             "completed_at": now_s,
