@@ -1087,6 +1087,13 @@ class TestParents:
         with pytest.raises(JobNotFound):
             await world.broker.wait(names[:1], 0)
 
+    async def test_a_job_that_is_no_child_has_no_chunks(self, world: World, worker: Member, feeder: Member):
+        parent, (child, _) = await world.parent(feeder, 2)
+        await worker.claim(1)
+        await worker.step(0, world.done(child))
+        with pytest.raises(JobNotFound):
+            await world.broker.wait([f"{parent}:0"], 0)
+
     async def test_a_chunk_of_a_job_that_is_not_held_is_ignored(self, world: World, worker: Member, feeder: Member):
         _, (child,) = await world.parent(feeder, 1)
         await worker.step(0, world.done(child, Op.CHUNK, 0, b"early"))

@@ -205,7 +205,7 @@ end
 
 -- The parent of a child, and which part of it the child is.
 local function family_of(id)
-  if #id > ID then
+  if id:sub(ID + 1, ID + 1) == '.' then
     return id:sub(1, ID), id:sub(ID + 2)
   end
 end
