@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from asyncworker.cli.command import Call, command, group
 from asyncworker.cli.target import engine_for
 from asyncworker.daemon.catalogue import table
+from asyncworker.daemon.grafana import rules, write
 from asyncworker.daemon.keda import scaled_object
+from asyncworker.errors import SettingsError
 
 
 def keda(call: Call) -> None:
@@ -21,6 +25,29 @@ def keda(call: Call) -> None:
 def metrics(call: Call) -> None:
     """Print the table of all metrics, as Markdown."""
     call.show(table().rstrip("\n"))
+
+
+def grafana(call: Call, folder: str) -> None:
+    """Write dashboards, provisioning, rules and the runbook to DIR, over those of an earlier version.
+
+    DIR/README.md says how Grafana and Prometheus are given them.
+    """
+    try:
+        made = write(Path(folder))
+    except OSError as exc:
+        raise SettingsError(f"{folder} cannot be written: {exc.strerror or exc}") from exc
+    call.say(f"{len(made)} files in {folder}; README.md there says how to load them")
+
+
+def alerts(call: Call, file: str) -> None:
+    """Print the rules of Prometheus, alerts and what they ask for, or write them to FILE."""
+    if file == "-":
+        call.show(rules().rstrip("\n"))
+        return
+    try:
+        Path(file).write_text(rules(), "utf-8")
+    except OSError as exc:
+        raise SettingsError(f"{file} cannot be written: {exc.strerror or exc}") from exc
 
 
 _TARGET = click.Argument(["app"], required=False, metavar="[TARGET]")
@@ -42,7 +69,24 @@ COMMAND = group(
         examples="""
   asyncworker export metrics > METRICS.md""",
     ),
+    command(
+        "grafana",
+        grafana,
+        click.Argument(["folder"], metavar="DIR"),
+        examples="""
+  asyncworker export grafana /etc/asyncworker""",
+    ),
+    command(
+        "alerts",
+        alerts,
+        click.Argument(["file"], required=False, default="-", metavar="[FILE]"),
+        examples="""
+  asyncworker export alerts /etc/prometheus/rules/asyncworker.yaml
+  asyncworker export alerts > asyncworker.yaml""",
+    ),
     examples="""
+  asyncworker export grafana /etc/asyncworker
+  asyncworker export alerts /etc/prometheus/rules/asyncworker.yaml
   asyncworker export keda shop:engine | kubectl apply -f -
   asyncworker export metrics""",
 )
