@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 
 import msgspec
 
@@ -17,6 +17,7 @@ from asyncworker.daemon.fleet_metrics import FleetMetrics, Telling, known_as
 from asyncworker.daemon.health import Check, Health
 from asyncworker.daemon.instruments import Instruments
 from asyncworker.daemon.metrics import MetricsServer, ask, checked
+from asyncworker.daemon.notify import notifying, reloading
 from asyncworker.daemon.process import ALONE, ProcessMetrics
 from asyncworker.daemon.sheet import Sheet
 from asyncworker.engine import Engine
@@ -54,7 +55,11 @@ FLAGS = (
 """What a supervisor listens to."""
 
 
-async def supervise(call: Call, engine: Engine, number: int | None) -> int:
+Beside = Callable[[Call, Engine, DynamicWorkerManager, FleetMetrics, Health], AbstractAsyncContextManager[list[str]]]
+"""What is there as long as the workers are; it gives notes for the banner."""
+
+
+async def supervise(call: Call, engine: Engine, number: int | None, beside: Beside | None = None) -> int:
     """Keep *number* workers of this engine, or (None) as many as there is work for, until told to stop.
 
     Raises:
@@ -78,11 +83,14 @@ async def supervise(call: Call, engine: Engine, number: int | None) -> int:
             server = serve(metrics, health, settings.metrics_port)
             opened.callback(server.close)
             notes.append(server.url)
+        if beside is not None:
+            notes += await opened.enter_async_context(beside(call, engine, manager, metrics, health))
         log.info("%s", banner(engine, manager, notes))
         stopped = opened.enter_context(signals(engine, manager))
         if engine.keep is not None:
             await opened.enter_async_context(Archive(engine.keep, Deciding(manager.decisions)))
         await opened.enter_async_context(manager)
+        await opened.enter_async_context(notifying(health.status, health.turns, lambda: manager.renewing))
         waiting = [asyncio.ensure_future(manager.wait()), asyncio.ensure_future(stopped.wait())]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for one in waiting:
@@ -168,6 +176,7 @@ def signals(engine: Engine, manager: DynamicWorkerManager) -> Iterator[asyncio.E
 
     def renew() -> None:
         log.info("SIGHUP: replacing one worker after another")
+        reloading()
         manager.restart()
 
     for sign in (signal.SIGTERM, signal.SIGINT):

@@ -21,6 +21,7 @@ from asyncworker.cli.target import engine_for
 from asyncworker.daemon.health import WorkerHealth
 from asyncworker.daemon.instruments import Instruments
 from asyncworker.daemon.metrics import BrokerMetrics, MetricsServer, WorkerMetrics, checked
+from asyncworker.daemon.notify import notifying
 from asyncworker.daemon.process import ProcessMetrics
 from asyncworker.engine import Engine
 from asyncworker.errors import SettingsError
@@ -58,8 +59,9 @@ async def body(call: Call) -> int:
             broker = engine.broker
             instruments = None if settings.no_profile else Instruments(engine)
             notes = []
+            health = WorkerHealth(engine)
             if settings.metrics_port is not None:
-                loop, health = asyncio.get_running_loop(), WorkerHealth(engine)
+                loop = asyncio.get_running_loop()
                 own = ProcessMetrics(engine, instruments, target=name_of(settings))
                 metrics = WorkerMetrics(BrokerMetrics(broker, engine.queues), own.read, loop)
                 checks = {"/healthz": checked(health.live, loop), "/readyz": checked(health.ready, loop)}
@@ -69,6 +71,8 @@ async def body(call: Call) -> int:
             log.info("%s", banner(engine, notes))
             asked = opened.enter_context(stopping(engine))
             await opened.enter_async_context(reporting(settings, engine, instruments))
+            if settings.supervisor is None:
+                await opened.enter_async_context(notifying(health.status))
             async with instruments or nullcontext():
                 if not asked():  # a signal that came earlier finds no worker to stop
                     await engine.run(burst=settings.burst)

@@ -46,6 +46,16 @@ class Health:
         """Return whether the control loop does its work; for so long as it was not begun it is not missed."""
         return check(ails(self._manager.get_worker_stats()))
 
+    def turns(self) -> bool:
+        """Return whether the control loop comes round, whatever it finds: a new process would find no other broker."""
+        return not hangs(self._manager.get_worker_stats())
+
+    def status(self) -> str:
+        """Return how things are, in a line."""
+        stats = self._manager.get_worker_stats()
+        waiting = sum(stats["queue_lengths"].values())
+        return f"{stats['active_workers']} of {stats['wanted_workers']} workers work, {waiting} jobs wait"
+
     async def ready(self) -> Check:
         """Return whether the broker is there and workers take jobs. Cost: a round trip."""
         return self.readiness(await _depth(self._engine))
@@ -68,13 +78,18 @@ class Health:
 UNREACHABLE = "the broker does not answer"
 
 
+def hangs(stats: Mapping[str, Any]) -> list[str]:
+    """Return why a control loop does not come round, if so."""
+    if stats["monitoring_ended"]:
+        return ["the control loop has ended"]
+    if stats["monitoring"] and stats["pass_age_s"] >= HUNG_S:
+        return [f"the control loop did not come round for {stats['pass_age_s']:.0f} s"]
+    return []
+
+
 def ails(stats: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with a control loop."""
-    reasons = []
-    if stats["monitoring_ended"]:
-        reasons.append("the control loop has ended")
-    elif stats["monitoring"] and stats["pass_age_s"] >= HUNG_S:
-        reasons.append(f"the control loop did not come round for {stats['pass_age_s']:.0f} s")
+    reasons = hangs(stats)
     if stats["failed_in_a_row"] >= RED_CYCLES:
         reasons.append(f"the last {stats['failed_in_a_row']} cycles of the control loop failed")
     return reasons
@@ -116,6 +131,10 @@ class WorkerHealth:
     async def live(self) -> Check:
         """Return that the event loop turns."""
         return Check(True)
+
+    def status(self) -> str:
+        """Return how things are, in a line."""
+        return f"{sum(self._engine.running().values())} jobs run" if self._works else "not at work"
 
     async def ready(self) -> Check:
         """Return whether the broker is there, and jobs are taken. Cost: a round trip."""

@@ -163,6 +163,10 @@ class Crew:
             if name not in self._outgoing and self.workers[name].stays:
                 self._outgoing.append(name)
 
+    @property
+    def renewing(self) -> bool:
+        return bool(self._outgoing) or any(worker.outgoing for worker in self.workers.values())
+
     def new_name(self) -> str:
         number = 1
         while (name := f"worker-{number}") in self.names:

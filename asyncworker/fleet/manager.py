@@ -243,6 +243,11 @@ class DynamicWorkerManager:
         """Have *heard* called, in the event loop, with a worker's name and each thing that its `Report` sends."""
         self._crew.heard = heard
 
+    @property
+    def renewing(self) -> bool:
+        """Whether workers are to be replaced, and have not all been."""
+        return self._crew.renewing
+
     def hurry(self) -> None:
         """Make workers that drain hand back at once what they run."""
         self._crew.hurry()
