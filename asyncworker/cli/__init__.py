@@ -34,6 +34,7 @@ COMMANDS = {
     "submit": "Leave a dataset with the workers and return at once.",
     "worker": "Run jobs until told to stop.",
     "daemon": "Keep as many workers as there is work for.",
+    "token": "Look after who may ask the daemon.",
     "enqueue": "Call a task once, by name.",
     "jobs": "Count what waits and runs, and who works; list jobs.",
     "status": "Show what is known about a job.",

@@ -133,7 +133,7 @@ class Api:
                 media="application/octet-stream",
             ),
             Route("GET", "/memory", READ, "Memory of workers", answers.Memory, lambda _: views.memory()),
-            Route("GET", "/settings", ADMIN, "What is set", answers.SettingsSeen, self._settings),
+            Route("GET", "/settings", READ, "What is set", answers.SettingsSeen, self._settings),
             Route("GET", "/audit", ADMIN, "Who did what", answers.AuditPage, self._audit, q.AuditQuery),
         ]  # fmt: skip
 

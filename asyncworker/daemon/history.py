@@ -90,7 +90,8 @@ class History:
         of = last.depth.queues.get(queue, QueueDepth())
         was = before.depth.queues.get(queue, of)
         seconds = max(last.mono_s - before.mono_s, 1e-9)
-        return max(0.0, sum(getattr(of, field) - getattr(was, field) for field in fields) / seconds)
+        risen: float = sum(getattr(of, field) - getattr(was, field) for field in fields)
+        return max(0.0, risen / seconds)
 
     def series(self, seconds: float = KEPT * EVERY_S) -> Series:
         """Return the last so many seconds. Counts that fall (the broker was emptied) are a rate of 0."""

@@ -383,8 +383,9 @@ class Views:
         return answers.SettingsSeen(
             [
                 answers.SettingSeen(
-                    name, shown(name, getattr(settings, name)), self._origins.get(name, "default"), of.doc
+                    name, "" if value is None else shown(name, value), self._origins.get(name, "default"), of.doc
                 )
                 for name, of in SETTINGS.items()
+                for value in (getattr(settings, name),)
             ]
         )

@@ -13,7 +13,7 @@ import logging
 import socket
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -23,8 +23,11 @@ from aiohttp.typedefs import Handler, Middleware
 
 from asyncworker.daemon.actions import Actions
 from asyncworker.daemon.api import Api
+from asyncworker.daemon.fleet_metrics import FleetMetrics
 from asyncworker.daemon.guard import BODY_BYTES, Guard, add_headers
+from asyncworker.daemon.health import Health
 from asyncworker.daemon.openapi import ROOT
+from asyncworker.daemon.probes import health_pages, metrics_page
 from asyncworker.daemon.tokens import Scope, Tokens
 from asyncworker.daemon.views import Views
 from asyncworker.errors import SettingsError
@@ -174,34 +177,43 @@ def application(
     hosts: set[str],
     doors: Doors,
     *,
-    metrics: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None,
-    health: Sequence[web.RouteDef] = (),
-    pages: Sequence[web.RouteDef] = (),
+    others: Sequence[web.AbstractRouteDef] = (),
 ) -> tuple[web.Application, Api]:
     """Return the application, and its API: both are to be closed."""
     api = Api(views, actions)
     scopes = {(route.method, ROOT + route.path): route.scope for route in api.routes}
-    scopes["GET", "/healthz"] = Scope.OPEN
+    scopes |= {("GET", "/healthz"): Scope.OPEN, ("GET", "/audit"): Scope.ADMIN}
     guard = Guard(tokens, hosts, scopes, {ROOT + route.path: route.patience for route in api.routes})
     app = web.Application(middlewares=[doors.middleware(), guard.middleware()], client_max_size=BODY_BYTES)
     app.on_response_prepare.append(add_headers)
-    app.add_routes([*api.handlers(), *health, *pages])
-    if metrics is not None:
-        app.router.add_get("/metrics", metrics)
+    app.add_routes([*api.handlers(), *others])
     return app, api
+
+
+def probes(metrics: FleetMetrics, health: Health) -> list[web.RouteDef]:
+    """Return the routes for who watches from outside: metrics, and whether all is well."""
+    return [web.get("/metrics", metrics_page(metrics)), *health_pages(health)]
 
 
 @asynccontextmanager
 async def serving(
-    address: Address, tokens: Tokens | None, views: Views, actions: Actions, **more: Any
+    address: Address,
+    tokens: Tokens | None,
+    views: Views,
+    actions: Actions,
+    others: Sequence[web.AbstractRouteDef] = (),
+    doors: Doors | None = None,
 ) -> AsyncIterator[str]:
     """Serve as long as the context is open; yields the URL.
+
+    Args:
+        others: routes beside the API's: pages, and what `probes` returns.
 
     Raises:
         SettingsError: the address cannot be had, or the certificate not be used.
     """
-    doors = more.pop("doors", None) or Doors()
-    app, api = application(views, actions, tokens, address.names, doors, **more)
+    doors = doors or Doors()
+    app, api = application(views, actions, tokens, address.names, doors, others=others)
     options: dict[str, Any] = {
         "access_log": None,
         "auto_decompress": False,

@@ -97,6 +97,7 @@ BROAD = {
     "queue.worker.attempt": "the text of a user's error may raise anything",
     "mapreduce.folding": "a user's function may raise anything, item by item",
     "events": "a listener may not disturb the work",
+    "daemon.guard": "the last one before the client: what nobody foresaw is logged, and told without its words",
     "work.callee": "a user's function may raise anything in its process",
     "queue.hooks": "a user's hook may not disturb the work",
     "queue.worker.worker": "the context in which a worker lives is the user's; what it raises becomes a SettingsError",
