@@ -108,12 +108,12 @@ def test_an_outage_does_not_move_it_far_nor_for_long() -> None:
 
 
 def test_slow_calls_do_not_hold_the_start_up_for_long() -> None:
-    """Calls of 5 s: fifty at each step would take minutes. One start in fifty is misled, and mends that later."""
+    """Calls of 5 s: fifty at each step would take minutes, and a few that end together are no throughput."""
     ends = [
         run(UslPolicy(), lambda n: n / 5.0, Works(random.Random(SEED + draw)), 120.0).limits[-1][1]
-        for draw in range(30)
+        for draw in range(10)
     ]
-    assert sum(end >= 64 for end in ends) >= 25, ends
+    assert min(ends) >= 64, f"seed {SEED}: {ends}"
 
 
 def test_s42_it_does_not_swing() -> None:
