@@ -37,6 +37,7 @@ COMMANDS = {
     "token": "Look after who may ask the daemon.",
     "enqueue": "Call a task once, by name.",
     "jobs": "Count what waits and runs, and who works; list jobs.",
+    "workers": "List who works, where and on what.",
     "status": "Show what is known about a job.",
     "result": "Wait for a job and print its result.",
     "cancel": "End a job for good.",

@@ -262,11 +262,12 @@ class QueueDepth(msgspec.Struct, frozen=True):
 
 
 class Depth(msgspec.Struct, frozen=True):
-    """A look at the whole broker: queues by name, running jobs by queue, live workers by epoch."""
+    """A look at the whole broker: queues by name, how many jobs run, live workers by epoch, how many each holds."""
 
     queues: dict[str, QueueDepth]
     running: int
     workers: dict[str, WorkerCard]
+    held: dict[str, int] = {}
 
 
 def parent_of(job_id: str) -> str | None:

@@ -209,10 +209,12 @@ def _progress(total: bytes, done: bytes, failed: bytes, units: bytes, sealed: by
 def depth(names: Sequence[str], answer: Sequence[Any]) -> Depth:
     """Read what DEPTH says of queues of these names."""
     now_ms, running, workers, queues = answer
+    epochs = [epoch.decode() for epoch in workers[::3]]
     return Depth(
         queues={name: _queue_depth(now_ms, *one) for name, one in zip(names, queues, strict=True)},
         running=running,
-        workers={epoch.decode(): _read_card(card) for epoch, card in zip(workers[::2], workers[1::2], strict=True)},
+        workers=dict(zip(epochs, map(_read_card, workers[1::3]), strict=True)),
+        held=dict(zip(epochs, workers[2::3], strict=True)),
     )
 
 

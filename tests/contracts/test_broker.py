@@ -1551,6 +1551,13 @@ class TestDepth:
         assert (depth.running, depth.workers) == (0, {})
         assert (await world.broker.depth([])).queues == {}
 
+    async def test_who_holds_how_many(self, world: World, worker: Member):
+        await world.put(count=3)
+        other = await world.join()
+        await worker.claim(2)
+        held = (await world.broker.depth([])).held
+        assert (held[worker.epoch], held[other.epoch]) == (2, 0)
+
     async def test_every_level_is_counted(self, world: World, worker: Member):
         await world.put(*(world.job(priority=n % 10) for n in range(25)))
         await world.put(world.job(queue=world.queue + "b"))

@@ -755,7 +755,8 @@ def what_depth_tells(s: Script) -> None:
     assert s.claim("e2", 1) == [high[2]]
     now, running, workers, queues = s.fcall("depth", "q", "p")
     assert running == 1
-    cards = dict(zip(workers[::2], map(msgspec.msgpack.decode, workers[1::2]), strict=True))
+    cards = dict(zip(workers[::3], map(msgspec.msgpack.decode, workers[1::3]), strict=True))
+    assert dict(zip(workers[::3], workers[2::3], strict=True)) == {b"e1": 0, b"e2": 1}
     assert cards.keys() == {b"e1", b"e2"}
     assert cards[b"e1"]["host"] == "host"
     (queued, scheduled, heads, counters, switches), other = queues

@@ -201,6 +201,7 @@ class MemoryBroker(Broker, Admin):
             queues={name: self._queues.get(name, _Queue()).depth(now_ms, self._gates.waiting[name]) for name in queues},
             running=sum(len(member.held) for member in self._epochs.values()),
             workers={epoch: member.card for epoch, member in self._epochs.items()},
+            held={epoch: len(member.held) for epoch, member in self._epochs.items()},
         )
 
     async def regulate(self, numbers: Mapping[str, Sequence[float]]) -> None:

@@ -1672,7 +1672,7 @@ local function list(args)
   return READ[args[2]](tag .. args[3], tonumber(args[4]), args[5], args[6])
 end
 
--- DEPTH  ARGV now queue* -> {now, running, (epoch, card)*, {queued, scheduled, heads of levels, counters, {paused, bound}}*}
+-- DEPTH  ARGV now queue* -> {now, running, (epoch, card, how many it holds)*, {queued, scheduled, heads of levels, counters, {paused, bound}}*}
 local function depth(args)
   local queues = {}
   for k = 2, #args do
@@ -1692,9 +1692,11 @@ local function depth(args)
   local workers = {}
   local running = 0
   for _, epoch in ipairs(call('HKEYS', beats)) do
-    running = running + call('HLEN', tag .. 'a:' .. epoch) - 1
+    local held = call('HLEN', tag .. 'a:' .. epoch) - 1
+    running = running + held
     workers[#workers + 1] = epoch
     workers[#workers + 1] = call('HGET', tag .. 'a:' .. epoch, '')
+    workers[#workers + 1] = held
   end
   return { now, running, workers, queues }
 end

@@ -135,11 +135,11 @@ def test_how_deep():
     answer = [
         5000,
         2,
-        [b"e1", msgspec.msgpack.encode(card)],
+        [b"e1", msgspec.msgpack.encode(card), 2],
         [[3, 1, [None, born], [b"7", None], [None, b"9"]], [0, 0, [born], [], [b"1", None]]],
     ]
     depth = parcel.depth(["q", "p"], answer)
-    assert (depth.running, depth.workers) == (2, {"e1": card})
+    assert (depth.running, depth.workers, depth.held) == (2, {"e1": card}, {"e1": 2})
     q, p = depth.queues["q"], depth.queues["p"]
     assert (q.queued, q.scheduled, q.oldest_s, q.enqueued, q.succeeded) == (3, 1, 5.0, 7, 0)
     assert (p.queued, p.oldest_s) == (0, 0.0), "what is left in the list was cancelled"
