@@ -74,6 +74,7 @@ class Sheet(msgspec.Struct, array_like=True):
         )
         spreads = (
             (entry := CATALOGUE.get(name)) is not None
+            and entry.kind == "histogram"
             and (len(labels), len(of.counts)) == (len(entry.labels), len(entry.bounds) + 1)
             for (name, labels), of in self.spreads.items()
         )
