@@ -70,6 +70,8 @@ async def submit(
     partition_attempts: int | None = None,
     to: str | None = None,
     failed_to: str | None = None,
+    fan_in: int | None = None,
+    reducers: int | None = None,
     database: str | None = None,
     queue: str = "default",
     priority: int = DEFAULT_PRIORITY,
@@ -87,6 +89,8 @@ async def submit(
         item_attempts: how often an item is mapped until it counts as failed. partition_attempts: how often a partition
             is until the job fails; None: as the workers have it.
         to: where rows go. failed_to: where failed items go, with their errors. database: a PostgreSQL DSN for datasets by id, and for the result row.
+        fan_in: how many partials a step of the reduction merges; reducers: among how many jobs keys are shared out
+            (`asyncworker.mapreduce.levels`); None: as many as what partitions leave calls for.
         partition_size: items a partition; "auto": as many as take `planner.TARGET_S`, found as they are shipped.
         ahead: how many windows of partitions may be shipped and not yet over, where they carry their data, or who
             is asked for that now and then. A window is one large partition, or some small ones.
@@ -101,7 +105,7 @@ async def submit(
     Raises:
         BadParameters, SourceError, EmptyDataset, BrokerDown, QueueFull, JobTooBig: there is no job then.
     """
-    _check(partition_size, max_failures, ahead, in_flight, item_attempts, partition_attempts)
+    _check(partition_size, max_failures, ahead, in_flight, item_attempts, partition_attempts, fan_in, reducers)
     fields = function.prepare(params).fields
     opened = open_source(source, database)
     most = ahead if isinstance(ahead, int) else await ahead()
@@ -118,6 +122,8 @@ async def submit(
             max_failures=max_failures,
             item_attempts=item_attempts,
             failed_to=None if failed_to is None else _place(failed_to),
+            fan_in=fan_in or 0,
+            reducers=reducers or 0,
             **_places(opened.url, to, database),
         )
         partitions = opened.partitions(sizing or partition_size)  # type: ignore[arg-type]  # it is a number then
@@ -395,6 +401,8 @@ def _check(
     in_flight: int | None,
     item_attempts: int,
     partition_attempts: int | None,
+    fan_in: int | None,
+    reducers: int | None,
 ) -> None:
     for name, value in (
         ("partition_size", partition_size),
@@ -402,9 +410,12 @@ def _check(
         ("in_flight", in_flight),
         ("item_attempts", item_attempts),
         ("partition_attempts", partition_attempts),
+        ("reducers", reducers),
     ):
         if value is not None and value != "auto" and not callable(value) and (type(value) is not int or value < 1):
             raise BadParameters(f"{name} must be a whole number from 1 on, not {value!r}")
+    if fan_in is not None and (type(fan_in) is not int or fan_in < 2):
+        raise BadParameters(f"fan_in must be a whole number from 2 on, not {fan_in!r}")
     if max_failures is None:
         return
     count = type(max_failures) is int and max_failures >= 0

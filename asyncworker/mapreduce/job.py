@@ -18,10 +18,11 @@ from asyncworker.queue.codec import unpack_call
 from asyncworker.queue.job import State
 
 MAP_TASK = "asyncworker.map"
+MERGE_TASK = "asyncworker.merge"
 REDUCE_TASK = "asyncworker.reduce"
 
 CHUNK_BYTES = 2**20
-"""An accumulator larger than this is sent in pieces of this size, ahead of its `Partial`."""
+"""What is too large to travel in one piece is sent in pieces of this size."""
 FAILURES_KEPT = 100
 """Failed items told of by key and error, a partition and a job; counts are exact beyond it."""
 ERROR_CHARS = 300
@@ -32,6 +33,7 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``source``, ``to`` (rows), ``failed_to`` (failed items) and ``results`` (the database of the result row) are URLs
     and may hold secrets; ``dataset_id`` is for people. ``max_failures`` is None, a count of items (int) or a share of them (float, 0..1).
+    ``fan_in``: partials a step of the reduction merges; ``reducers``: among how many keys are shared out; 0: as many as it takes.
     """
 
     source: str
@@ -44,6 +46,8 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     results: str | None = None
     item_attempts: int = 1
     failed_to: str | None = None
+    fan_in: int = 0
+    reducers: int = 0
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -55,9 +59,10 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Partial(msgspec.Struct, frozen=True):
-    """What one partition came to.
+    """What one partition came to, or one step of the reduction.
 
-    ``acc`` is the packed accumulator, or empty where it was sent in so many ``chunks``. ``seconds`` is how long the
+    ``acc`` is the packed accumulator, of ``size`` bytes, or empty where it was sent ahead: in so many ``chunks``; by
+    keys in as many ``runs`` of pieces (`asyncworker.mapreduce.pieces`). ``seconds`` is how long the
     partition took, ``worker`` who did it (host:pid), for people. ``rejected``: which partitions sent
     failed items ahead, and in how many chunks.
     """
@@ -72,6 +77,8 @@ class Partial(msgspec.Struct, frozen=True):
     worker: str = ""
     digest: Digest = Digest()
     rejected: list[tuple[str, int]] = []
+    runs: list[int] = []
+    size: int = 0
 
 
 class Summary(TypedDict):

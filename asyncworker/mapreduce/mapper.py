@@ -7,6 +7,7 @@ again, not mapped.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -23,6 +24,7 @@ from asyncworker.mapreduce.digest import Digest, Slow
 from asyncworker.mapreduce.folding import Folding, Pair
 from asyncworker.mapreduce.functions.function import Function, Holding, Seeing, Work
 from asyncworker.mapreduce.job import CHUNK_BYTES, FAILURES_KEPT, Failure, Partial, Plan, read, read_call
+from asyncworker.mapreduce.pieces import Outbound
 from asyncworker.mapreduce.rejects import FIRST as REJECTED
 from asyncworker.mapreduce.skew import function_or_snooze
 from asyncworker.mapreduce.sources.source import Partition
@@ -86,7 +88,7 @@ class Mapper:
         work = function_or_snooze(self._find_function, plan.function, ctx, self._clock).prepare(plan.params)
         if isinstance(work, Seeing):
             work.see(ctx)
-        course = Course(work, plan, self._concurrency, await self._left(ctx))
+        course = Course(work, plan, self._concurrency, await self._left(ctx), Outbound(ctx, work))
         source = open_source(plan.source)
         try:
             await course.run(source.read(partition), ctx)
@@ -104,8 +106,7 @@ class Mapper:
     async def _sent(self, course: Course, partition: Partition, ctx: Context, began: float) -> Counted:
         """Send what is too large for one message, and return the rest."""
         since = time.perf_counter()
-        acc, failed = course.packed(), course.failed
-        chunks = await _send(ctx, acc, 0) if len(acc) > CHUNK_BYTES else 0
+        acc, failed = await course.out.end(course.acc()), course.failed
         rejected = pack(course.rejected) if course.rejected else b""
         send_s = time.perf_counter() - since
         seconds = course.read_s + course.map_s + send_s
@@ -128,8 +129,10 @@ class Mapper:
             succeeded=course.items - failed,
             failed=failed,
             seconds=seconds,
-            acc=b"" if chunks else acc,
-            chunks=chunks,
+            acc=acc,
+            chunks=course.out.chunks,
+            runs=course.out.runs,
+            size=course.out.size,
             failures=course.failures,
             worker=self._worker,
             digest=digest,
@@ -162,10 +165,14 @@ class Mapper:
 
 
 class Course:
-    """One partition on its way: folded from where an earlier attempt left off, and timed."""
+    """One partition on its way: folded from where an earlier attempt left off, and timed.
 
-    def __init__(self, work: Work, plan: Plan, concurrency: int, saved: Checkpoint) -> None:
+    Where it meets very many keys, what it folded goes ahead whenever it is large, and there are no checkpoints then.
+    """
+
+    def __init__(self, work: Work, plan: Plan, concurrency: int, saved: Checkpoint, out: Outbound) -> None:
         self.saved = saved
+        self.out = out
         self.read_s = self.map_s = 0.0
         limit = plan.max_failures if type(plan.max_failures) is int else None
         self.folding = Folding(
@@ -193,6 +200,10 @@ class Course:
     def rejected(self) -> list[bytes]:
         return [*self.saved.rejected, *self.folding.rejected]
 
+    def acc(self) -> Any:
+        """Return what all items came to that has not been sent ahead."""
+        return unpack(self.packed()) if self.saved.items else self.folding.acc
+
     def packed(self) -> bytes:
         """Return what all items came to, also those before the checkpoint: merged, as in the reducer."""
         acc = pack(self.folding.acc)
@@ -212,6 +223,10 @@ class Course:
                 self.read_s += at - since
                 passed, skip = min(skip, len(pairs)), max(0, skip - len(pairs))
                 await folding.take(pairs[passed:] if passed else pairs)
+                if self.out.is_full(folding.acc):
+                    await self.out.spill(self.acc())
+                    folding.acc = self._work.initial()
+                    self.saved = msgspec.structs.replace(self.saved, acc=pack(folding.acc))
                 at, since = time.perf_counter(), at
                 self.map_s += at - since
         at = time.perf_counter()
@@ -220,6 +235,8 @@ class Course:
 
     async def _keep(self, ctx: Context) -> float:
         """Leave a checkpoint; returns when the next one is due. One that is too large for a message is left out."""
+        if self.out.runs:
+            return math.inf
         data = pack(Checkpoint(self.items, self.failed, self.failures, self.packed(), self.rejected))
         if len(data) <= CHUNK_BYTES:
             await ctx.send_chunk(CHECKPOINT, data)

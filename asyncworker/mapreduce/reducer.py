@@ -1,13 +1,16 @@
 """Reducer: the job's own end. Merges what the partitions left, in their order, finishes, saves, and sums up.
 
-It runs once the broker has counted all partitions over, or one failed for good; it may run again after a crash,
-and then comes to the same end: partials stay with the job until it is over, and a sink replaces what it wrote.
+It runs once the broker has counted all partitions over, or one failed for good. Where that is too much for one
+worker it leaves steps for others (`asyncworker.mapreduce.levels`), and runs again when they are done. It may also run
+again after a crash, and then comes to the same end: partials stay with the job until it is over, and a sink replaces
+what it wrote.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from heapq import heapify, heappop, heapreplace
 from typing import Any
 
 import msgspec
@@ -16,18 +19,33 @@ from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, JobFailed
 from asyncworker.mapreduce.dataset import open_results, open_sink
 from asyncworker.mapreduce.digest import Digest
-from asyncworker.mapreduce.functions.function import Function, Work, Yielding
-from asyncworker.mapreduce.job import CHUNK_BYTES, FAILURES_KEPT, Failure, Partial, Plan, Summary, read
+from asyncworker.mapreduce.functions.function import Function, Keyed, Work, Yielding
+from asyncworker.mapreduce.job import (
+    CHUNK_BYTES,
+    FAILURES_KEPT,
+    MERGE_TASK,
+    Failure,
+    Partial,
+    Plan,
+    Summary,
+    read,
+)
+from asyncworker.mapreduce.levels import Level, Step, level_of, next_steps, partials
+from asyncworker.mapreduce.pieces import load, read_rows
 from asyncworker.mapreduce.rejects import write_rejects
 from asyncworker.mapreduce.skew import function_or_snooze
 from asyncworker.queue.brokers.broker import Broker
-from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, born_ms, pack, unpack, unpack_record
+from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, born_ms, pack, pack_call, unpack_record
 from asyncworker.queue.context import Context
-from asyncworker.queue.job import Found, Progress, Record, State, child_id
+from asyncworker.queue.job import Found, Job, Parted, Progress, Record, State, child_id
 
 SLICE = 16
-"""How many partials (or chunks of one) are held at once, besides what they are merged into."""
+"""How many partials are held at once, besides what they are merged into."""
+A_ROUND_TRIP = 1000
 ROWS = 1000
+BROKEN_BYTES = 64 * 2**20
+"""Of a job that fails no more than so much is merged, to say what did succeed: there are no steps to share it out."""
+OPTIONS = {"max_deliveries": 10}
 RESULT_BYTES = MAX_PAYLOAD_BYTES - 2**18
 """The largest summary that a job's record can carry, its failure's detail included."""
 
@@ -44,8 +62,8 @@ class Reducer:
         self._find_function = find_function
         self._clock = clock
 
-    async def __call__(self, spec: dict[str, Any], ctx: Context) -> Summary:
-        """Reduce the job *spec*.
+    async def __call__(self, spec: dict[str, Any], ctx: Context) -> Summary | Parted:
+        """Reduce the job *spec*, or leave steps of that to others.
 
         Raises:
             JobFailed: its submitter died, a partition failed for good, too many items did, or its result is too
@@ -54,61 +72,154 @@ class Reducer:
         plan = read(Plan, spec)
         found = (await self._broker.find([ctx.id]))[0]
         children = found.children if found else None
-        if children is None:
+        if found is None or children is None:
             raise JobFailed("the job has lost its partitions")
         function = function_or_snooze(self._find_function, plan.function, ctx, self._clock)
         work = function.prepare(plan.params)
+        level = Level(0, children.total)
+        if children.sealed and not children.failed:
+            job = Job(ctx.id, found.queue, b"", found.priority, OPTIONS)
+            climbed = await self._climb(plan, work, ctx, job, level)
+            if climbed is None:
+                return Parted()
+            level = climbed
         tally, outlet = Tally(work), Outlet(plan.to, ctx.id, work)
         try:
-            return await self._reduce(plan, ctx, children, tally, outlet)
+            return await self._reduce(plan, ctx, children, level, tally, outlet)
         except BaseException:
             await outlet.abort()
             raise
 
-    async def _reduce(self, plan: Plan, ctx: Context, children: Progress, tally: Tally, outlet: Outlet) -> Summary:
+    async def _climb(self, plan: Plan, work: Work, ctx: Context, job: Job, level: Level) -> Level | None:
+        """Return what is left to be merged; None where steps have to be done before."""
+        number = 0
+        while steps := await next_steps(self._broker, plan, work, ctx.id, level):
+            number += 1
+            level = level_of(number, steps)
+            ids = [child_id(ctx.id, part) for part in range(level.first, level.stop)]
+            if not await self._are_over(ids):
+                await ctx.reopen()
+                await self._enqueue(job, ids, steps)
+                return None
+        return level
+
+    async def _are_over(self, ids: Sequence[str]) -> bool:
+        for start in range(0, len(ids), A_ROUND_TRIP):
+            for found in await self._broker.find(ids[start : start + A_ROUND_TRIP]):
+                if found is None or found.state is not State.SUCCEEDED:
+                    return False
+        return True
+
+    async def _enqueue(self, job: Job, ids: Sequence[str], steps: Sequence[Step]) -> None:
+        """Enqueue steps beside the job; of those that are there already nothing is added."""
+        jobs = [
+            msgspec.structs.replace(job, id=child, payload=pack_call(MERGE_TASK, (step,), {}))
+            for child, step in zip(ids, steps, strict=True)
+        ]
+        for start in range(0, len(jobs), A_ROUND_TRIP):
+            await self._broker.enqueue(jobs[start : start + A_ROUND_TRIP])
+
+    async def _reduce(
+        self, plan: Plan, ctx: Context, children: Progress, level: Level, tally: Tally, outlet: Outlet
+    ) -> Summary:
         await outlet.take(tally.acc)
         for start in range(0, children.total, SLICE):
             ids = [child_id(ctx.id, part) for part in range(start, min(start + SLICE, children.total))]
-            for child, ended in zip(ids, await self._broker.find(ids), strict=True):
-                await self._add(tally, outlet, child, ended)
+            ends = zip(ids, await self._broker.find(ids), strict=True)
+            some = [(child, left) for child, end in ends if (left := tally.count(child, end))]
+            if not level.first and (tally.size <= BROKEN_BYTES or not children.failed):
+                await self._merge(some, tally, outlet)
+        if children.failed and not tally.refused:
+            await self._blame(plan, ctx.id, children, tally)
         if plan.failed_to is not None:
             await write_rejects(self._broker, plan.failed_to, ctx.id, tally.rejected)
         because = _because(plan, children, tally)
-        result = await asyncio.to_thread(tally.work.finish, tally.acc, tally.failed)
+        if because and (level.first or tally.size > BROKEN_BYTES):
+            result = None
+        elif level.shared:
+            result = await self._join(plan, ctx.id, level, tally, outlet)
+        else:
+            for start in range(level.first, level.stop if level.first else 0, SLICE):
+                parts = range(start, min(start + SLICE, level.stop))
+                await self._merge(await partials(self._broker, ctx.id, parts), tally, outlet)
+            result = await asyncio.to_thread(tally.work.finish, tally.acc, tally.failed)
         summary = tally.summary(plan, ctx.id, children.total, result, self._clock.now())
+        if tally.surplus:
+            raise _too_large(tally.surplus, summary)
         if because:
             partial = summary if _size(summary) <= RESULT_BYTES else {**summary, "final_result": None}
             raise JobFailed(because, partial=partial, failures=summary["failures"])
         saved = await _save(plan, summary, outlet)
         if (size := _size(summary)) > (CHUNK_BYTES if saved else RESULT_BYTES):
             if not saved:
-                raise JobFailed(
-                    f"the result takes {size:,} bytes, more than a broker carries ({RESULT_BYTES:,}): "
-                    "name a file or table for its rows with to=",
-                    partial={**summary, "final_result": None},
-                    failures=summary["failures"],
-                )
+                raise _too_large(size, {**summary, "final_result": None})
             summary["final_result"] = saved
         return summary
 
-    async def _add(self, tally: Tally, outlet: Outlet, child: str, ended: Found | None) -> None:
-        """Merge one partition in, or note that it did not succeed."""
-        if ended is None or not ended.state.terminal:
-            return  # dropped, or still under way, because the job is over
-        record = unpack_record(ended.record)
-        if ended.state is not State.SUCCEEDED:
-            tally.refuse(child, record)
-            return
-        partial = read(Partial, record.value)
-        pieces = [partial.acc]
-        for start in range(0, partial.chunks, SLICE):
-            numbers = range(start, min(start + SLICE, partial.chunks))
-            chunks = await self._broker.wait([f"{child}:{number}" for number in numbers], 0)
-            pieces += [chunk.record for chunk in chunks if chunk]
-        acc = unpack(b"".join(pieces))
-        await outlet.take(acc)
-        tally.add(partial, acc)
-        await asyncio.sleep(0)
+    async def _merge(self, some: Sequence[tuple[str, Partial]], tally: Tally, outlet: Outlet) -> None:
+        async for acc in load(self._broker, some):
+            await outlet.take(acc)
+            tally.acc = tally.work.merge(tally.acc, acc)
+            await asyncio.sleep(0)
+
+    async def _join(self, plan: Plan, job_id: str, level: Level, tally: Tally, outlet: Outlet) -> Any:
+        """Put the rows of all shares together, in the order of their keys; returns them where they go nowhere else."""
+        work, rows = tally.work, list[Any]()
+        assert isinstance(work, Keyed), "only keys can be shared out"
+        shares = []
+        for start in range(level.first, level.stop, A_ROUND_TRIP):
+            shares += await partials(self._broker, job_id, range(start, min(start + A_ROUND_TRIP, level.stop)))
+        size = sum(partial.size for _, partial in shares)
+        if not (plan.to or plan.results) and size > RESULT_BYTES:
+            tally.surplus = size
+            return None
+        streams = [read_rows(self._broker, child, partial.chunks) for child, partial in shares]
+        async for some in in_order(streams, work.order):
+            if plan.to:
+                await outlet.put(some)
+            else:
+                rows += some
+        return {} if plan.to else work.whole(rows)
+
+    async def _blame(self, plan: Plan, job_id: str, children: Progress, tally: Tally) -> None:
+        """Find the step that failed where no partition did."""
+        number, level = 0, Level(0, children.total)
+        while not tally.broken and (steps := await next_steps(self._broker, plan, tally.work, job_id, level)):
+            number += 1
+            level = level_of(number, steps)
+            ids = [child_id(job_id, part) for part in range(level.first, level.stop)]
+            for start in range(0, len(ids), SLICE):
+                for found in await self._broker.find(ids[start : start + SLICE]):
+                    if found and found.state.terminal and found.state is not State.SUCCEEDED and not tally.broken:
+                        record = unpack_record(found.record)
+                        tally.broken = f"{record.error_type}: {record.error_text}"
+
+
+async def in_order(
+    streams: Sequence[AsyncIterator[list[Any]]], order: Callable[[str], Any]
+) -> AsyncIterator[list[Any]]:
+    """Yield the rows of streams of (key, row), each in order, as one; in lists of `ROWS`, the last may be shorter."""
+    current = [await anext(stream, []) for stream in streams]
+    places = [0] * len(streams)
+    heap = [(order(chunk[0][0]), n) for n, chunk in enumerate(current) if chunk]
+    heapify(heap)
+    rows: list[Any] = []
+    while heap:
+        n = heap[0][1]
+        rows.append(current[n][places[n]][1])
+        places[n] += 1
+        if places[n] == len(current[n]):
+            current[n], places[n] = await anext(streams[n], []), 0
+        if current[n]:
+            heapreplace(heap, (order(current[n][places[n]][0]), n))
+        else:
+            heappop(heap)
+        if len(rows) == ROWS:
+            yield rows
+            rows = []
+            await asyncio.sleep(0)
+    if rows:
+        yield rows
 
 
 class Outlet:
@@ -125,6 +236,11 @@ class Outlet:
         if self._sink and self._work and (rows := self._work.take_rows(acc)) is not None:
             self.taken = True
             await self._write(rows)
+
+    async def put(self, rows: Sequence[Any]) -> None:
+        """Take rows that are finished."""
+        self.taken = True
+        await self._write(rows)
 
     async def commit(self, result: Any) -> dict[str, Any]:
         """Make all rows visible; returns where they went, nothing where nowhere was named."""
@@ -164,10 +280,20 @@ class Tally:
         self.seconds = self.longest = 0.0
         self.digest = Digest()
         self.rejected: list[tuple[str, int]] = []
+        self.size = self.surplus = 0
+        self.broken = ""
 
-    def add(self, partial: Partial, acc: Any) -> None:
-        self.acc = self.work.merge(self.acc, acc)
+    def count(self, child: str, ended: Found | None) -> Partial | None:
+        """Count a partition; returns what it left, None where it did not succeed."""
+        if ended is None or not ended.state.terminal:
+            return None  # dropped, or still under way, because the job is over
+        record = unpack_record(ended.record)
+        if ended.state is not State.SUCCEEDED:
+            self.refuse(child, record)
+            return None
+        partial = read(Partial, record.value)
         self.partitions += 1
+        self.size += partial.size
         self.items += partial.items
         self.succeeded += partial.succeeded
         self.failed += partial.failed
@@ -176,6 +302,7 @@ class Tally:
         self.longest = max(self.longest, partial.seconds)
         self.digest += partial.digest
         self.rejected += partial.rejected
+        return partial
 
     def refuse(self, child: str, record: Record) -> None:
         part, kind = child.rpartition(".")[2], f"{record.error_type}: " if record.error_type else ""
@@ -211,11 +338,22 @@ class Tally:
         }
 
 
+def _too_large(size: int, partial: Summary) -> JobFailed:
+    return JobFailed(
+        f"the result takes {size:,} bytes, more than a broker carries ({RESULT_BYTES:,}): "
+        "name a file or table for its rows with to=",
+        partial=partial,
+        failures=partial["failures"],
+    )
+
+
 def _because(plan: Plan, children: Progress, tally: Tally) -> str:
     """Return why the job fails, "" where it does not."""
     if tally.refused:
         refused, total = len(tally.refused), children.total
         return f"{refused} of {total} partitions failed for good; {tally.refused[0]}"
+    if tally.broken:
+        return f"its reduction failed: {tally.broken}"
     if not children.sealed:
         return f"the submitter died: of its source only {children.total} partitions were shipped"
     if tally.partitions < children.total:

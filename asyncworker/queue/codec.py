@@ -105,18 +105,18 @@ def unpack_call(payload: bytes) -> tuple[str, list[Any], dict[str, Any]]:
         raise DecodeError(f"the payload is no call: {exc}") from exc
 
 
-def pack(value: Any) -> bytes:
+def pack(value: Any, most: int | None = MAX_PAYLOAD_BYTES) -> bytes:
     """Pack any plain value.
 
     Raises:
-        BadParameters: MessagePack cannot carry it, or it takes more than `MAX_PAYLOAD_BYTES`.
+        BadParameters: MessagePack cannot carry it, or it takes more bytes than *most* (None: any number may).
     """
     try:
         data = _encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         raise BadParameters(f"this value cannot travel: {exc}") from exc
-    if len(data) > MAX_PAYLOAD_BYTES:
-        raise BadParameters(f"this value takes {len(data)} bytes; at most {MAX_PAYLOAD_BYTES} travel")
+    if most is not None and len(data) > most:
+        raise BadParameters(f"this value takes {len(data)} bytes; at most {most} travel")
     return data
 
 

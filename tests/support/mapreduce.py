@@ -12,8 +12,9 @@ import msgspec
 
 from asyncworker.errors import BadParameters, JobFailed, UnknownName
 from asyncworker.mapreduce import feeder
-from asyncworker.mapreduce.job import MAP_TASK, REDUCE_TASK
+from asyncworker.mapreduce.job import MAP_TASK, MERGE_TASK, REDUCE_TASK
 from asyncworker.mapreduce.mapper import Mapper
+from asyncworker.mapreduce.merger import Merger
 from asyncworker.mapreduce.progress import Progress, watch
 from asyncworker.mapreduce.reducer import Reducer
 from asyncworker.queue.brokers import memory
@@ -91,6 +92,7 @@ class Fleet:
         self.tasks = Tasks()
         options = {"timeout": None, "max_deliveries": 10, "retry_backoff": 0.0, "no_retry_on": (JobFailed,)}
         self.tasks.add(MAP_TASK, Mapper(self.broker, self.find), options_of(options))
+        self.tasks.add(MERGE_TASK, Merger(self.broker, self.find), options_of(options))
         self.tasks.add(REDUCE_TASK, Reducer(self.broker, self.find), options_of(options))
 
     def around_reduce(self, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:

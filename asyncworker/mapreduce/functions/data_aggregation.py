@@ -13,7 +13,8 @@ reads text in full), or the item fails, with all its fields. Sums and averages a
 end: any cut and any order of merging gives the same result to the last bit. Integers stay integers; beyond 64
 bits, which no wire of ours carries, they are given as their digits.
 
-In memory a group takes about 0.5 kB a field, and up to 1 kB more where doubles are added up.
+In memory a group takes about 0.5 kB a field, and up to 1 kB more where doubles are added up. Of very many groups each
+worker holds a share only (`Keyed`); name with ``to`` where so many rows go.
 """
 
 from __future__ import annotations
@@ -161,10 +162,16 @@ class _Aggregation:
         return left
 
     def finish(self, acc: dict[str, Any], failed: int = 0) -> dict[str, Any]:
-        groups = sorted(([_rank(part) for part in msgspec.json.decode(key)], key) for key in acc)
-        return {"groups": [self._row(key, *acc[key]) for _, key in groups]}
+        return self.whole([self.row(key, acc[key]) for key in sorted(acc, key=self.order)])
 
-    def _row(self, key: str, items: int, states: list[list[Any]]) -> dict[str, Any]:
+    def whole(self, rows: list[Any]) -> dict[str, Any]:
+        return {"groups": rows}
+
+    def order(self, key: str) -> list[tuple[int, Any]]:
+        return [_rank(part) for part in msgspec.json.decode(key)]
+
+    def row(self, key: str, value: list[Any]) -> dict[str, Any]:
+        items, states = value
         parts = zip(self._group_by, msgspec.json.decode(key), strict=True)
         known = {field: keep(part) if type(part) is int else part for field, part in parts if part != _ABSENT}
         row: dict[str, Any] = {"key": known, "items": items}
