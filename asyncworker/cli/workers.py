@@ -12,7 +12,7 @@ from asyncworker.cli.table import show_table
 from asyncworker.cli.target import client_for
 
 
-async def body(call: Call, verb: str) -> int:
+async def body(call: Call, **_: str) -> int:
     """List the live workers, and those who submit datasets: where they are, their queues, their age, how much they run.
 
     A worker is one incarnation of a process; it is live until its lease ends. "asyncworker top" shows what they do.

@@ -8,12 +8,12 @@ import os
 from pathlib import Path
 
 from asyncworker import Engine
-from tests.support.command import call
+from tests.support.command import run
 
 
 async def test_who_works_on_what(redis_url: str, namespace: str, tmp_path: Path) -> None:
     def said(*words: str) -> tuple[int, str, str]:
-        return call("workers", *words, "--broker", redis_url, "--namespace", namespace, cwd=tmp_path)
+        return run("workers", *words, "--broker", redis_url, "--namespace", namespace, cwd=tmp_path)
 
     code, out, _ = await asyncio.to_thread(said, "--json")
     assert (code, json.loads(out)) == (1, [])
