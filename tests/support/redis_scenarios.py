@@ -18,7 +18,7 @@ from tests.support.redis_script import START_MS, Ear, Script, ScriptError
 Scenario = Callable[[Script], None]
 SCENARIOS: dict[str, Scenario] = {}
 CANCELLED_TTL = 3600
-NO_WRITES = ("look", "find", "places", "list", "depth", "queues", "dead", "schedules", "strikes")
+NO_WRITES = ("asked", "look", "find", "places", "list", "depth", "queues", "dead", "schedules", "strikes")
 FAILED_TTL = 7 * 86400
 
 
@@ -714,6 +714,7 @@ def cancel_where_it_runs(s: Script) -> None:
             assert ear.heard() == [("e1", b"c" + id.encode())]
         assert s.note(id) == {"c": 1}
         assert s.state(id) == "running"
+        assert (s.fcall("asked", "e1"), s.fcall("asked", "e0")) == ([id.encode()], [])
         s.claim("e1", 0, (id, op, 5, b"why"))
         assert s.look(id) == [b"c"]
         assert ttl_of(s, f"f:{id}") == CANCELLED_TTL
@@ -723,6 +724,12 @@ def cancel_where_it_runs(s: Script) -> None:
     s.cancel(id)
     s.claim("e1", 0, (id, "s", 60, b"faster"))
     assert s.look(id) == [b"sfaster"]
+    parent, (child,) = s.parent(1, "e0")
+    (other,) = s.put(count=1)
+    assert s.claim("e1", 2) == [child, other]
+    assert s.fcall("asked", "e1") == []
+    s.cancel(parent)
+    assert s.fcall("asked", "e1") == [child.encode()]
 
 
 @scenario

@@ -1593,6 +1593,18 @@ local function wait(args)
   end)
 end
 
+-- ASKED  ARGV now epoch -> ids of the jobs it holds that were asked to stop, or whose parent is gone
+local function asked(args)
+  local stop = {}
+  for _, id in ipairs(call('HKEYS', tag .. 'a:' .. args[2])) do
+    local parent = family_of(id)
+    if note_of(id).c or parent and call('HEXISTS', bodies, parent) == 0 then
+      stop[#stop + 1] = id
+    end
+  end
+  return stop
+end
+
 -- LOOK  ARGV now inbox id* -> as WAIT, and tells nobody
 local function look(args)
   return outcomes(args, function() end)
@@ -1826,6 +1838,7 @@ register('reap', reap, 'allow-oom')
 register('cancel', cancel, 'allow-oom')
 register('wait', wait, 'allow-oom')
 register('look', look, 'no-writes')
+register('asked', asked, 'no-writes')
 register('find', find, 'no-writes')
 register('places', places, 'no-writes')
 register('list', list, 'no-writes')

@@ -360,9 +360,11 @@ class RedisBroker:
 
     async def _resumed(self) -> None:
         """After messages may have been missed: let workers look, and ask again for those who wait."""
-        for member in list(self._members.values()):
+        for epoch, member in list(self._members.items()):
             member.stirred |= member.asleep
             member.notice("")
+            for job_id in await self._ask("asked", epoch):
+                member.notice(job_id.decode())
         for some in _slices(list(self._waiters)):
             for job_id, said in zip(some, await self._ask("wait", self._name, *some), strict=True):
                 if said is None or said:

@@ -370,6 +370,20 @@ async def waiting_for(broker: RedisBroker, between: Proxy, id: str) -> None:
     await broker.find([id])
 
 
+async def test_a_cancellation_that_nobody_heard_is_looked_up(between: Proxy, broker: RedisBroker):
+    told: list[str] = []
+    epoch = await broker.join(card(), told.append)
+    await broker.enqueue([one := job(), other := job()])
+    await broker.step(epoch, [], {"q": 2}, 2)
+    between.refusing = True
+    between.cut()
+    async with direct(between, broker) as beside:
+        assert await beside.cancel(one.id) is State.RUNNING
+    between.refusing = False
+    await until(lambda: one.id in told)
+    assert other.id not in told
+
+
 async def test_what_happened_while_nobody_listened_is_looked_up(between: Proxy, broker: RedisBroker):
     told: list[str] = []
     epoch = await broker.join(card(), told.append)
