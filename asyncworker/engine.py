@@ -29,7 +29,7 @@ from asyncworker.events import Bus, WorkerStarted
 from asyncworker.job import FlowHandle, JobHandle, JobStatus, walk
 from asyncworker.mapreduce.catalogue import Catalogue
 from asyncworker.mapreduce.feeder import submit
-from asyncworker.mapreduce.job import MAP_TASK, REDUCE_TASK, Summary
+from asyncworker.mapreduce.job import MAP_TASK, MERGE_TASK, REDUCE_TASK, Summary
 from asyncworker.mapreduce.mapper import Mapper
 from asyncworker.mapreduce.reducer import Reducer
 from asyncworker.optimizer import AsyncWorkerOptimizer
@@ -50,6 +50,7 @@ from asyncworker.queue.search import Query, states_of
 from asyncworker.queue.signing import Keyring, signed
 from asyncworker.queue.task import DEFAULTS, TaskOptions, Tasks, options_of
 from asyncworker.queue.unique import scoped
+from asyncworker.queue.worker.patience import CANCEL_GRACE_S
 from asyncworker.queue.worker.sought import HIGHEST
 from asyncworker.queue.worker.turns import check_weights
 from asyncworker.queue.worker.worker import Lifespan, Worker
@@ -88,6 +89,8 @@ class Engine:
         routes: task name pattern (as in a shell) -> queue, for tasks that name none; first match wins.
         lease: seconds of silence after which a worker is dead and its jobs are given back.
         grace_period: seconds that a drain waits for running jobs.
+        cancel_grace: seconds that a cancelled job may go on before it is given up: its slot is free then, and what it says
+            later does not count.
         database: a PostgreSQL DSN for datasets given by id and for result rows.
         signing_keys: jobs are signed by the first, and workers run none that is not signed by one of them
             (`asyncworker.queue.signing`).
@@ -112,6 +115,7 @@ class Engine:
         routes: Mapping[str, str] | None = None,
         lease: float = 10.0,
         grace_period: float = 30.0,
+        cancel_grace: float = CANCEL_GRACE_S,
         database: str | None = None,
         outbox: str | None = None,
         signing_keys: Sequence[str] = (),
@@ -129,6 +133,7 @@ class Engine:
         self.weights = check_weights(weights or {})
         self.lease = lease
         self.grace_period = grace_period
+        self.cancel_grace = cancel_grace
         self.database = database
         self.outbox = outbox
         self.signing_keys = tuple(signing_keys)
@@ -220,8 +225,8 @@ class Engine:
             raise SettingsError(
                 f"the broker must be a URL such as redis://localhost:6379/0, not {mask_url(self.url)!r}"
             )
-        if self.lease <= 0 or self.grace_period < 0:
-            raise SettingsError("lease must be more than 0 seconds, grace_period 0 or more")
+        if self.lease <= 0 or self.grace_period < 0 or self.cancel_grace < 0:
+            raise SettingsError("lease must be more than 0 seconds, grace_period and cancel_grace 0 or more")
         if self.outbox is not None:
             find("outbox", urlsplit(self.outbox).scheme)
         return find("broker", scheme)
@@ -555,6 +560,7 @@ class Engine:
             concurrency=at_once,
             lease_s=self.lease,
             grace_s=self.grace_period,
+            cancel_grace_s=self.cancel_grace,
             burst=burst,
             weights=self.weights,
             brisk=() if isinstance(self.queues, Mapping) else (PARTITION_QUEUE,),

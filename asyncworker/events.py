@@ -12,6 +12,7 @@
 | BrokerRestored  | broker            | at the first answer after an outage                         |
 | LeaseEnded      | worker, keeper    | the worker was fenced, or fenced itself                     |
 | WorkerReaped    | worker, sweeper   | a dead worker's jobs were given back                        |
+| JobAbandoned    | worker, runner    | a cancelled job would not stop, and was given up            |
 | ProcessEnded    | fleet, manager    | a worker process ended without having been told to          |
 | Decided         | tuner, limiters   | a size was changed, and because of what                     |
 | BorrowLeaked    | pool              | a borrowed connection is not coming back, as it seems       |
@@ -103,6 +104,18 @@ class LeaseEnded(Event, frozen=True):
 class WorkerReaped(Event, frozen=True):
     epoch: str
     jobs: int
+
+
+class JobAbandoned(Event, frozen=True):
+    """A cancelled job that would not stop: it goes on here, and its word does not count any more.
+
+    ``stack``: where it stood, ``file:line in function``, the outermost call first.
+    """
+
+    id: str
+    task: str
+    queue: str
+    stack: tuple[str, ...]
 
 
 class ProcessEnded(Event, frozen=True):

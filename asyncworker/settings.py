@@ -209,6 +209,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Setting(seconds(0.2, 3600), "Silence after which a worker counts as dead and its jobs go to others.")
     ] = 10.0
     grace_period: Annotated[float, Setting(seconds(0, 86_400), "How long running jobs may go on after a stop.")] = 30.0
+    cancel_grace: Annotated[float, Setting(seconds(0, 86_400), "How long cancelled jobs may go on.")] = 10.0
     burst: Annotated[bool, Setting(boolean(), "Stop when the queues are empty.")] = False
     reload: Annotated[bool, Setting(boolean(), "Start anew when a file of your engine's package changes.")] = False
     metrics_port: Annotated[

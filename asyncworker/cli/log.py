@@ -8,7 +8,16 @@ from typing import TextIO
 import msgspec
 
 from asyncworker.cli.line import count, date, duration, one_line
-from asyncworker.events import BrokerDisrupted, BrokerRestored, Bus, JobsEnded, JobsFailed, LeaseEnded, WorkerReaped
+from asyncworker.events import (
+    BrokerDisrupted,
+    BrokerRestored,
+    Bus,
+    JobAbandoned,
+    JobsEnded,
+    JobsFailed,
+    LeaseEnded,
+    WorkerReaped,
+)
 from asyncworker.secret import mask_text
 
 log = logging.getLogger("asyncworker.worker")
@@ -59,10 +68,16 @@ def tell(bus: Bus) -> None:
     bus.listen(BrokerRestored, lambda e: log.info("the broker %s is back after %s", e.broker, duration(e.outage_s)))
     bus.listen(LeaseEnded, lambda e: log.warning("lost its lease and begins anew: %s", e.because))
     bus.listen(WorkerReaped, lambda e: log.warning("worker %s died; %s jobs were given back", e.epoch, count(e.jobs)))
+    bus.listen(JobAbandoned, _abandoned)
     if log.isEnabledFor(logging.DEBUG):
         bus.listen(JobsEnded, _ended)
     else:
         bus.listen(JobsFailed, _ended)
+
+
+def _abandoned(event: JobAbandoned) -> None:
+    place = " > ".join(event.stack) or "nowhere"
+    log.error("job %s of %s did not stop when it was cancelled, and was abandoned at %s", event.id, event.task, place)
 
 
 def _ended(event: JobsEnded | JobsFailed) -> None:

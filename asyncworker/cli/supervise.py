@@ -37,6 +37,7 @@ FLAGS = (
     "concurrency",
     "lease",
     "grace_period",
+    "cancel_grace",
     "min_workers",
     "max_workers",
     "cpu_threshold",

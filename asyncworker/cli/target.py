@@ -38,6 +38,7 @@ def engine_for(call: Call, *, broker: str | None = None) -> Engine:
         "concurrency": settings.concurrency,
         "lease": settings.lease,
         "grace_period": settings.grace_period,
+        "cancel_grace": settings.cancel_grace,
     }.items():
         if call.origins[name] != "default":
             setattr(engine, name, value)

@@ -12,6 +12,7 @@ import pytest
 
 from asyncworker import registry
 from asyncworker.work.executors.executor import Executor
+from asyncworker.work.executors.thread import ThreadExecutor
 from tests.support import calls
 from tests.support.brokers import until
 
@@ -97,6 +98,27 @@ async def test_a_cancelled_call_ends_at_once(made: Made, tmp_path: Path) -> None
     with pytest.raises(asyncio.CancelledError):
         await work
     go.set()
+
+
+async def test_threads_that_hang_keep_no_others_from_running() -> None:
+    executor, go = ThreadExecutor(4), threading.Event()
+    begun = threading.Semaphore(0)
+
+    def hang() -> None:
+        begun.release()
+        go.wait(30)
+
+    try:
+        for _ in range(10):
+            work = asyncio.ensure_future(executor.bind(hang)())
+            assert await asyncio.to_thread(begun.acquire, timeout=20), "no thread was free"
+            work.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await work
+        assert await executor.bind(calls.add)(1, 2) == 3
+    finally:
+        go.set()
+        executor.close()
 
 
 async def test_it_may_be_closed_at_any_time_and_opens_again(made: Made) -> None:

@@ -16,6 +16,7 @@ from asyncworker.queue.codec import born_ms, pack
 from asyncworker.queue.context import Context
 from asyncworker.queue.job import ID_LENGTH, Counted, Delivery, Op, Parted, Reason, Record, Settled
 from asyncworker.queue.task import KEEP_S, Definition, TaskOptions
+from asyncworker.queue.worker.patience import Patience
 from asyncworker.queue.worker.retry import again, put_back_s
 
 CANCELLED_TTL_S = 3600
@@ -25,8 +26,8 @@ TEXT_CHARS = 2000
 class Attempt:
     """One attempt: what is known of it, and each way in which it can end.
 
-    ``runner`` is the asyncio task in which it runs, None before that; ``why`` says who stopped it: "timeout", "cancel"
-    or "release". ``inputs`` go before the job's own arguments. ``deadline`` is by the monotonic clock, 0 where it has none.
+    ``runner`` is the asyncio task in which it runs, None before that; ``why`` says who stopped it: "timeout", "cancel",
+    "release", or "abandoned", when it went on nevertheless; ``patience`` is what is left to one that was cancelled. ``inputs`` go before the job's own arguments. ``deadline`` is by the monotonic clock, 0 where it has none.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class Attempt:
         "error",
         "inputs",
         "options",
+        "patience",
         "runner",
         "since",
         "status",
@@ -56,6 +58,7 @@ class Attempt:
         self.claimed_ms = claimed_ms
         self.runner: asyncio.Task[None] | None = None
         self.why = ""
+        self.patience: Patience | None = None
         self.deadline = 0.0
         self.options = _DEFAULTS
         self.task = ""

@@ -13,7 +13,7 @@ from typing import Any
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import DecodeError, Discard, Snooze
-from asyncworker.events import JobEnd
+from asyncworker.events import JobAbandoned, JobEnd
 from asyncworker.queue.codec import unpack_call
 from asyncworker.queue.context import Context
 from asyncworker.queue.hooks import Hooks
@@ -22,6 +22,7 @@ from asyncworker.queue.job import ID_LENGTH, Delivery, Op, Reason, Settled
 from asyncworker.queue.strike import AGAIN_S, Strike
 from asyncworker.queue.task import Definition
 from asyncworker.queue.worker.attempt import Attempt
+from asyncworker.queue.worker.patience import CANCEL_GRACE_S, Patience, stack_of
 from asyncworker.queue.worker.shift import Shift
 from asyncworker.queue.worker.sought import SoughtSlots
 from asyncworker.tune.sensors.profiler import PerformanceProfiler
@@ -40,6 +41,7 @@ class Runner:
         tell: keep a `JobEnd` of each attempt for the listeners, not only of those that failed; may be changed.
         sought: is told how many have ended, and whom it lets in.
         profiler: measures some of the calls.
+        cancel_grace_s: how long a cancelled job may go on before it is given up. emit: is told of each of those.
     """
 
     def __init__(
@@ -53,8 +55,13 @@ class Runner:
         sought: SoughtSlots | None = None,
         profiler: PerformanceProfiler | None = None,
         inputs: Callable[[Delivery], Awaitable[list[Any]]] | None = None,
+        cancel_grace_s: float = CANCEL_GRACE_S,
+        emit: Callable[[JobAbandoned], None] | None = None,
     ) -> None:
         self._tasks = tasks
+        self._cancel_grace_s = cancel_grace_s
+        self._emit = emit
+        self._abandoned: set[asyncio.Task[None]] = set()
         self._inputs = inputs
         self._hooks = hooks or Hooks()
         self._sought = sought
@@ -133,6 +140,8 @@ class Runner:
         for attempt in list(self.live.values()):
             if attempt.delivery.id == job_id or attempt.delivery.id[:ID_LENGTH] == job_id:
                 self._stop(attempt, "cancel")
+                if attempt.patience is None:
+                    attempt.patience = Patience(self._clock.monotonic(), self._cancel_grace_s)
 
     async def release(self, patience_s: float) -> int:
         """Cancel all that runs, wait at most *patience_s*, and hand back what was running; returns how many.
@@ -145,7 +154,7 @@ class Runner:
         ending = {attempt.runner for attempt in left if attempt.runner} | self._telling
         if ending:
             await asyncio.wait(ending, timeout=patience_s)
-        for task in self._telling:
+        for task in self._telling | self._abandoned:
             task.cancel()
         for attempt in left:
             if self._over(attempt):  # never begun; or it swallows cancellation: the queue does not wait for it
@@ -166,6 +175,34 @@ class Runner:
                 if attempt.deadline and now > attempt.deadline:
                     attempt.deadline = now + 10 * LOOK_S  # asked again when the code swallows it
                     self._stop(attempt, "timeout")
+                if (patience := attempt.patience) is None or attempt.runner is None:
+                    continue
+                if patience.is_over(now):
+                    self._abandon(attempt, attempt.runner)
+                elif patience.asks(now):
+                    attempt.runner.cancel()
+
+    def _abandon(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
+        """Give back the slot of a cancelled attempt that goes on, and end its job."""
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
+        self._outbox.append(attempt.cancelled("cancelled while it ran; it did not stop, and was abandoned"))
+        self._over(attempt)
+        self._count(attempt)
+        if self.tell:
+            self.ends.append(attempt.end(self._tasks))
+        attempt.why, attempt.error = "abandoned", None
+        if self._emit is not None:
+            self._emit(JobAbandoned(attempt.delivery.id, attempt.task, attempt.delivery.queue, stack_of(task)))
+        self._wake.set()
+
+    def _count(self, attempt: Attempt) -> None:
+        """Tell who seeks how many may run that one fewer does."""
+        if (sought := self._sought) is not None:
+            sought.last, name = attempt, attempt.task
+            sought.ended[name] = sought.ended.get(name, 0) + 1
+            if sought.doors or attempt.status != "succeeded":
+                sought.over(attempt)
 
     @staticmethod
     def _stop(attempt: Attempt, why: str) -> None:
@@ -209,11 +246,8 @@ class Runner:
             settled = attempt.failed(exc, Reason.ERROR)
         finally:
             still_ours = self._over(attempt)
-            if sought is not None:
-                sought.last, name = attempt, attempt.task
-                sought.ended[name] = sought.ended.get(name, 0) + 1
-                if sought.doors or attempt.status != "succeeded":
-                    sought.over(attempt)
+            if self._sought is not None and attempt.why != "abandoned":
+                self._count(attempt)
             self._wake.set()
         if still_ours:
             self._outbox.append(settled)

@@ -36,6 +36,7 @@ from asyncworker.queue.task import Definition, limits_of
 from asyncworker.queue.worker.brisk import Brisk
 from asyncworker.queue.worker.fetcher import MOST, Fetcher
 from asyncworker.queue.worker.keeper import Keeper
+from asyncworker.queue.worker.patience import CANCEL_GRACE_S
 from asyncworker.queue.worker.runner import Runner
 from asyncworker.queue.worker.scheduler import Scheduler
 from asyncworker.queue.worker.slots import Slots
@@ -60,7 +61,7 @@ class Worker:
     Args:
         queues: name -> how many of its jobs may run here at once; None: how many is sought. concurrency: how many jobs
             in all. lease_s: how long silence is forgiven.
-        grace_s: how long a drain waits for what runs. burst: return when the queues are empty. brisk: queues whose claims may grow while their jobs are short. weights: of queues, see `Turns`. lifespan: makes the
+        grace_s: how long a drain waits for what runs. cancel_grace_s: how long a cancelled job may go on. burst: return when the queues are empty. brisk: queues whose claims may grow while their jobs are short. weights: of queues, see `Turns`. lifespan: makes the
         context in which this worker lives; its value is the jobs' ``ctx.resources``. seek: where the policies come from
         that seek how many. decisions: where these are noted. profiler: measures some of the jobs.
     """
@@ -74,6 +75,7 @@ class Worker:
         concurrency: int,
         lease_s: float = 10.0,
         grace_s: float = 30.0,
+        cancel_grace_s: float = CANCEL_GRACE_S,
         burst: bool = False,
         brisk: Collection[str] = (),
         weights: Mapping[str, float] | None = None,
@@ -120,6 +122,8 @@ class Worker:
             sought=self._sought,
             profiler=profiler,
             inputs=partial(inputs_of, broker),
+            cancel_grace_s=cancel_grace_s,
+            emit=self._bus.emit,
         )
 
     def running(self) -> dict[str, int]:

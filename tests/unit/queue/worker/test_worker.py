@@ -7,6 +7,7 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from asyncworker.queue.context import Context
 from asyncworker.queue.job import Ended, Job, Reason, Record, State, WorkerCard, child_id
 from asyncworker.queue.task import Tasks, options_of
 from asyncworker.queue.worker.worker import Worker
+from tests.support import calls
+from tests.support.brokers import until
 
 ids = Ids()
 
@@ -349,6 +352,93 @@ async def test_a_running_job_is_cancelled_when_asked(bench: Bench) -> None:
         await asyncio.wait_for(started.wait(), 10)
         assert await bench.broker.cancel(job) is State.RUNNING
         assert (await bench.end(job))[0] is State.CANCELLED
+
+
+async def test_a_job_that_swallows_its_cancellation_is_abandoned(bench: Bench) -> None:
+    started, asked, go, over = asyncio.Event(), [], asyncio.Event(), asyncio.Event()
+    abandoned: list[events.JobAbandoned] = []
+    bench.bus.listen(events.JobAbandoned, abandoned.append)
+
+    @bench.task()
+    async def swallows() -> str:
+        started.set()
+        while not go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go.wait()
+            asked.append(1)
+        over.set()
+        return "too late"
+
+    @bench.task()
+    async def waits_its_turn() -> str:
+        return "in the slot of the other"
+
+    job, next_one = await bench.put("swallows"), await bench.put("waits_its_turn")
+    async with bench.working(concurrency=1, cancel_grace_s=0.4) as worker:
+        await asyncio.wait_for(started.wait(), 10)
+        assert await bench.broker.cancel(job) is State.RUNNING
+        state, record = await bench.end(job)
+        assert (state, record.error_text) == (
+            State.CANCELLED,
+            "cancelled while it ran; it did not stop, and was abandoned",
+        )
+        assert (await bench.end(next_one))[1].value == "in the slot of the other"
+        assert worker.running() == {}
+        assert 2 <= len(asked) <= 3, "it is asked again, after pauses that grow"
+        go.set()
+        await asyncio.wait_for(over.wait(), 10)
+        assert (await bench.end(await bench.put("waits_its_turn")))[0] is State.SUCCEEDED
+        assert (await bench.end(job))[0] is State.CANCELLED, "what it returned came too late"
+    (told,) = abandoned
+    assert (told.id, told.task, told.queue) == (job, "swallows", "default")
+    assert [place.rpartition(" in ")[2] for place in told.stack] == ["swallows", "wait"]
+    assert [end.status for end in bench.ends if end.id == job] == ["cancelled"]
+
+
+async def test_who_is_cancelled_may_clean_up(bench: Bench) -> None:
+    started, cleaned = asyncio.Event(), asyncio.Event()
+
+    @bench.task()
+    async def cleans_up() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.3)
+            cleaned.set()
+
+    job = await bench.put("cleans_up")
+    async with bench.working():
+        await asyncio.wait_for(started.wait(), 10)
+        await bench.broker.cancel(job)
+        assert (await bench.end(job))[1].error_text == "cancelled while it ran"
+    assert cleaned.is_set()
+
+
+async def test_plain_functions_are_cancelled_in_threads_and_processes(bench: Bench, tmp_path: Path) -> None:
+    go, mark = threading.Event(), tmp_path / "mark"
+
+    @bench.task()
+    def blocks() -> None:
+        started.set()
+        go.wait(30)
+
+    bench.tasks.add("hang", calls.hang, options_of({"executor": "process"}))
+    started = threading.Event()
+    jobs = [await bench.put("blocks"), await bench.put("hang", str(mark))]
+    try:
+        async with bench.working(concurrency=2):
+            await asyncio.to_thread(started.wait, 20)
+
+            async def hangs() -> bool:
+                return mark.exists()
+
+            await until(hangs, 20)
+            for job in jobs:  # all slots are busy
+                assert await bench.broker.cancel(job) is State.RUNNING
+                assert (await bench.end(job))[1].error_text == "cancelled while it ran"
+    finally:
+        go.set()
 
 
 async def test_stopping_drains_and_spends_nothing(bench: Bench) -> None:
