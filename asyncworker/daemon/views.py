@@ -182,8 +182,9 @@ class Views:
 
     async def _walk(self, query: Query, cursor: str, limit: int) -> tuple[list[Found], str]:
         found: dict[str, Found] = {}
-        for _ in range(LOOKS):
-            page = await self._engine.admin.jobs(query, cursor, limit - len(found))
+        for step in range(LOOKS):
+            looks = MOST if step and not found else limit - len(found)  # what is rare is looked for in long strides
+            page = await self._engine.admin.jobs(query, cursor, looks)
             found |= {one.id: one for one in page.jobs}
             cursor = page.cursor
             if not cursor or 2 * len(found) >= limit:
