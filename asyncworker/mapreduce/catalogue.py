@@ -3,7 +3,9 @@
 A mapper is called as ``mapper(item, params)`` and may be a coroutine function; one with a third parameter annotated
 `Context` is given its partition's, for `Context.effect`. A reducer is a class with
 ``initial(params)``, ``fold(acc, value)``, ``merge(acc, acc)`` and ``finish(acc, params)``, all plain. A mapper alone
-collects what it returns, in the order of the items; a reducer alone is given the items as they are. Users' own
+collects what it returns, in the order of the items; a reducer alone is given the items as they are. One whose
+accumulators are dicts by text key may have ``row(key, value, params)`` in the place of ``finish``: its result is the
+list of all rows in the order of their keys, and very many keys are shared out among workers (`Keyed`). Users' own
 travel by name, ``mapper+reducer`` with either side empty, and workers find them where they are registered.
 """
 
@@ -154,8 +156,8 @@ class _Callables:
         self._sees = _context_of(mapper)
 
     def prepare(self, params: Mapping[str, Any]) -> Work:
-        work = _SeeingWork if self._sees else _CallablesWork
-        return work(self._mapper, self._reducer(), params)
+        works = _KEYED_WORKS if hasattr(self._reducer, "row") else _WORKS
+        return works[bool(self._sees)](self._mapper, self._reducer(), params)
 
 
 class _CallablesWork:
@@ -199,6 +201,30 @@ class _SeeingWork(_CallablesWork):
         return self._mapper(item, self._params, self._ctx)
 
 
+class _KeyedWork(_CallablesWork):
+    """Of a reducer with ``row``."""
+
+    def order(self, key: str) -> str:
+        return key
+
+    def row(self, key: str, value: Any) -> Any:
+        return self._reducer.row(key, value, self._params)  # type: ignore[attr-defined]  # who has none is not taken for one
+
+    def whole(self, rows: list[Any]) -> list[Any]:
+        return rows
+
+    def finish(self, acc: Any, failed: int = 0) -> Any:
+        return [self.row(key, acc[key]) for key in sorted(acc)]
+
+
+class _SeeingKeyedWork(_SeeingWork, _KeyedWork):
+    """Of both."""
+
+
+_WORKS = (_CallablesWork, _SeeingWork)
+_KEYED_WORKS = (_KeyedWork, _SeeingKeyedWork)
+
+
 class _Collect:
     """Keep all values, in the order of their items."""
 
@@ -227,7 +253,7 @@ def _check_reducer(reducer: type[Any]) -> None:
         raise BadParameters(f"reducer {name} must be a class")
     _check_call(reducer, f"reducer {name}")
     made = reducer()
-    for verb, arguments in _VERBS.items():
+    for verb, arguments in (_KEYED_VERBS if hasattr(made, "row") else _VERBS).items():
         method = getattr(made, verb, None)
         if method is None:
             raise BadParameters(f"reducer {name} has no {verb}({', '.join(arguments)})")
@@ -237,6 +263,7 @@ def _check_reducer(reducer: type[Any]) -> None:
 
 
 _VERBS = {"initial": ("params",), "fold": ("acc", "value"), "merge": ("left", "right"), "finish": ("acc", "params")}
+_KEYED_VERBS = {**{verb: _VERBS[verb] for verb in ("initial", "fold", "merge")}, "row": ("key", "value", "params")}
 
 
 def _context_of(mapper: Any) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from asyncworker.errors import BadParameters, UnknownName
 from asyncworker.mapreduce.catalogue import find_function, from_callables, function_names
-from asyncworker.mapreduce.functions.function import Function, Work
+from asyncworker.mapreduce.functions.function import Function, Keyed, Work
+from asyncworker.mapreduce.pieces import deal, share_of
 from asyncworker.mapreduce.schema import KEYWORDS
 
 
@@ -34,6 +35,26 @@ class Longest:
 
     def finish(self, acc: Any, params: Any) -> Any:
         return [acc, params]
+
+
+class Letters:
+    """Count items by the letters that show them: a reducer by keys."""
+
+    def initial(self, params: Any) -> Any:
+        return {}
+
+    def fold(self, acc: Any, value: Any) -> Any:
+        for letter in str(value).encode("utf-8", "replace").decode():
+            acc[letter] = acc.get(letter, 0) + 1
+        return acc
+
+    def merge(self, left: Any, right: Any) -> Any:
+        for letter, count in right.items():
+            left[letter] = left.get(letter, 0) + count
+        return left
+
+    def row(self, key: str, value: Any, params: Any) -> Any:
+        return [key, value, params]
 
 
 PARAMS: Mapping[str, dict[str, Any]] = {
@@ -96,6 +117,7 @@ OWN = {
     "shown+": from_callables(shown),
     "+Longest": from_callables(None, Longest),
     "shown+Longest": from_callables(shown, Longest),
+    "shown+Letters": from_callables(shown, Letters),
 }
 FUNCTIONS = [*map(find_function, function_names()), *OWN.values()]
 
@@ -177,6 +199,24 @@ def carried(item: Any) -> bool:
         return travelled(item) == item == msgspec.json.decode(msgspec.json.encode(item))
     except (OverflowError, UnicodeEncodeError):
         return False
+
+
+@each([function for function in FUNCTIONS if isinstance(work_of(function), Keyed)])
+@settings(max_examples=30, deadline=None)
+@given(given_=st.lists(objects.filter(carried), max_size=40), bits=st.integers(0, 4))
+async def test_keys_can_be_shared_out(function: Function, given_: list[Any], bits: int) -> None:
+    work = work_of(function)
+    assert isinstance(work, Keyed)
+    half = len(given_) // 2
+    accs = [travelled((await folded(work, part))[0]) for part in (given_[:half], given_[half:])]
+    rows: list[Any] = []
+    for share, (left, right) in enumerate(zip(*(deal(acc, bits) for acc in accs), strict=True)):
+        assert [left, right] == [share_of(acc, bits, share) for acc in accs]
+        merged = work.merge(work.merge(work.initial(), travelled(left)), travelled(right))
+        rows += [(work.order(key), work.row(key, value)) for key, value in travelled(merged).items()]
+    rows.sort(key=lambda pair: pair[0])
+    expected = work.finish(work.merge(work.merge(work.initial(), accs[0]), accs[1]))
+    assert text(work.whole([row for _, row in rows])) == text(expected)
 
 
 @each()

@@ -148,6 +148,11 @@ class OldFinish(Total):
         return acc
 
 
+class OldRow(Total):
+    def row(self, key: str, value: Any) -> Any:
+        return value
+
+
 class Wants(Total):
     def __init__(self, size: int) -> None:
         self.size = size
@@ -165,6 +170,7 @@ class Wants(Total):
         (None, OldFinish, r"finish of reducer OldFinish must take \(acc, params\)"),
         (None, Wants, r"reducer Wants must take \(\)"),
         (None, Total(), "reducer Total must be a class"),
+        (None, OldRow, r"row of reducer OldRow must take \(key, value, params\)"),
     ],
 )
 def test_what_cannot_be_called_as_it_will_be_is_refused_at_once(mapper, reducer, message):
