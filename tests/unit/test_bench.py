@@ -31,7 +31,7 @@ def test_a_bench_asks_one_question_and_says_what_would_refute_it(bench: str) -> 
 ASKING_PEERS = ["bench_fanout", "bench_gathered", "bench_latency", "bench_queue", "bench_sleepers"]
 
 
-@pytest.mark.parametrize("bench", ["bench_map", "bench_memory", *ASKING_PEERS])
+@pytest.mark.parametrize("bench", ["bench_map", "bench_memory", "bench_shuffle", *ASKING_PEERS])
 def test_a_bench_explains_itself(bench: str) -> None:
     said = run(bench, "--help")
     assert "--json" in said
@@ -67,6 +67,11 @@ def test_the_bench_of_processes_runs_small() -> None:
     told = json.loads(run("bench_ipc", "--small", "--json"))
     assert told["us"].keys() == {"100", "1,000,000"}
     assert all(of["wall_us"] > 0 for rows in told["us"].values() for of in rows.values())
+
+
+def test_the_shuffle_bench_runs_small() -> None:
+    told = json.loads(run("bench_shuffle", "--rows", "6000", "--keys", "3000", "--workers", "1", "--json"))
+    assert (told["rows"], told["wrong"], told["over"]) == (6000, "", [])
 
 
 def test_the_memory_bench_runs_small() -> None:
