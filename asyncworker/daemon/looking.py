@@ -11,9 +11,13 @@ from asyncworker.daemon.picture import columns, steps
 from asyncworker.daemon.template import Page
 from asyncworker.daemon.views import Views
 from asyncworker.queue.codec import is_id
-from asyncworker.queue.job import TERMINAL, parent_of
-from asyncworker.queue.search import MOST, ORDER, Query, states_of
+from asyncworker.queue.job import TERMINAL, State, parent_of
+from asyncworker.queue.search import MOST, Query, states_of
 
+STATES = ["scheduled", "queued", "blocked", "running", "retrying", "succeeded", "failed", "cancelled", "expired"]
+"""In the order in which a job may come to them."""
+UNDER_WAY = (State.RUNNING, State.RETRYING)
+"""The states of a map/reduce job that is not over: it is born running."""
 ASKED = ("state", "task", "queue", "since", "until", "cursor")
 READINGS = (
     ("memory_rss_bytes", "Memory", "bytes"),
@@ -52,7 +56,9 @@ class Looking:
             states_of([asked["state"]] if asked["state"] else ()), asked["queue"], asked["task"], since, until
         )
         seen = await self._views.jobs(query, asked["cursor"], ROWS)
-        return Page("jobs", "Jobs", {"seen": seen, "asked": asked, "states": ORDER, "names": await self._views.names()})
+        return Page(
+            "jobs", "Jobs", {"seen": seen, "asked": asked, "states": STATES, "names": await self._views.names()}
+        )
 
     async def job(self, request: web.Request) -> Page:
         seen = await self._views.job(request.match_info["id"])
@@ -60,8 +66,10 @@ class Looking:
         return Page("job", seen.job.task or seen.job.id, {"seen": seen, "over": over, "parent": parent})
 
     async def runs(self, request: web.Request) -> Page:
-        cursor = request.query.get("cursor", "")
-        return Page("runs", "Map/reduce", {"seen": await self._views.runs((), cursor, ROWS), "cursor": cursor})
+        asked = {name: request.query.get(name, "").strip() for name in ("state", "cursor")}
+        states = UNDER_WAY if not asked["state"] else [asked["state"]]
+        seen = await self._views.runs(states, asked["cursor"], ROWS)
+        return Page("runs", "Map/reduce", {"seen": seen, "asked": asked})
 
     async def run(self, request: web.Request) -> Page:
         first = form.whole("first", request.query.get("first", "0") or "0")
@@ -87,7 +95,11 @@ class Looking:
     async def optimizer(self, request: web.Request) -> Page:
         asked = {name: request.query.get(name, "").strip() for name in ("thing", "since")}
         seen = await self._views.decisions(asked["thing"], form.moment(asked["since"], self._clock.now()))
-        return Page("optimizer", "Optimizer", {"seen": seen, "asked": asked, "curve": steps(asked["thing"], seen)})
+        return Page(
+            "optimizer",
+            "Optimizer",
+            {"seen": seen, "asked": asked, "curve": steps(asked["thing"], seen, self._clock.now())},
+        )
 
     async def profiler(self, request: web.Request) -> Page:
         seen, workers = await self._views.profile(), await self._views.workers()

@@ -38,13 +38,13 @@ def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def steps(thing: str, seen: DecisionsSeen) -> Steps | None:
-    """Return how the size of *thing* went, where at least two decisions about it are known."""
+def steps(thing: str, seen: DecisionsSeen, now_s: float) -> Steps | None:
+    """Return how the size of *thing* went until now, where at least two decisions about it are known."""
     told = [one for one in reversed(seen.decisions) if one.name in {thing, f"task {thing}"}]
     if len(told) < 2:
         return None
     sizes = [told[0].old, *(one.new for one in told)]
-    low, high, begin, end = min(sizes), max(sizes), told[0].at_s, told[-1].at_s
+    low, high, begin, end = min(sizes), max(sizes), told[0].at_s, now_s
 
     def x(at_s: float) -> float:
         return round(WIDTH * (at_s - begin) / max(end - begin, 1e-9), 1)

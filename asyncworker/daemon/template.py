@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import jinja2
+import msgspec
 
 from asyncworker import __version__
 from asyncworker.cli.line import count, date, duration, size
@@ -50,6 +51,14 @@ def seen(text: object) -> str:
     if known.isprintable():
         return known
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in known)
+
+
+def pretty(text: str) -> str:
+    """Return JSON with indents; what is none, for it was cut short, as it is."""
+    try:
+        return msgspec.json.format(text, indent=2)
+    except msgspec.DecodeError:
+        return text
 
 
 def number(value: float | None) -> str:
@@ -131,6 +140,7 @@ def environment() -> jinja2.Environment:
         "num": number,
         "part": lambda state: PARTS.get(state, "waits"),
         "percent": percent,
+        "pretty": pretty,
         "rate": rate,
         "seen": seen,
         "share": share,

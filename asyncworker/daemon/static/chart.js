@@ -1,6 +1,5 @@
 // Charts of the last minutes, by uPlot. A figure names the columns that it draws; the page brings the points.
 
-const COLOURS = ["--busy", "--bad", "--warn", "--late", "--good"];
 const MOST = 600;
 
 const seconds = (value) => {
@@ -45,12 +44,13 @@ class Chart {
     this.figure = figure;
     this.names = figure.dataset.lines.split(" ");
     this.labels = figure.dataset.labels.split("|");
+    this.tones = figure.dataset.tones.split(" ");
     this.format = units[figure.dataset.unit] || plain;
     this.area = figure.querySelector(".plot");
     this.keys = figure.querySelector(".keys");
     this.keys.replaceChildren(...this.labels.map((_, at) => {
       const key = document.createElement("span");
-      key.className = `k${at}`;
+      key.className = this.tones[at];
       return key;
     }));
     this.draw();
@@ -72,7 +72,7 @@ class Chart {
     const grid = { stroke: colour("--pico-table-border-color"), width: 1 };
     const axis = { stroke: text, grid, ticks: { show: false }, font: "11px system-ui, sans-serif" };
     const series = this.names.map((name, at) => {
-      const stroke = colour(COLOURS[at % COLOURS.length]);
+      const stroke = colour(`--${this.tones[at]}`);
       return {
         label: this.labels[at],
         stroke,
