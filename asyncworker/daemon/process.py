@@ -87,10 +87,11 @@ class ProcessMetrics:
         for name, histograms in (("job_wait_seconds", jobs.wait), ("job_duration_seconds", jobs.duration)):
             for key, histogram in histograms.copy().items():
                 sheet.spreads[name, key] = Spread(*histogram.read())
-        for (task, queue, status), number in jobs.attempts.copy().items():
-            sheet.put("job_attempts_total", number, task, queue, status)
-            if task == MAP_TASK:
-                _add(sheet, "partitions_total", number, (status,))
+        for (task, queue), attempts in jobs.attempts.copy().items():
+            for status, number in attempts.copy().items():
+                sheet.put("job_attempts_total", number, task, queue, status)
+                if task == MAP_TASK:
+                    _add(sheet, "partitions_total", number, (status,))
         sheet.put("broker_disruptions_total", jobs.disruptions)
 
     def _read_sizes(self, sheet: Sheet) -> None:

@@ -38,14 +38,14 @@ class JobsSensor:
     Args:
         tasks, queues: the names that may be told of; looked at on each event, so they may still grow.
 
-    Attributes: ``wait`` and ``duration`` by task and queue, ``attempts`` by task, queue and status.
+    Attributes: ``wait``, ``duration`` and, by status, ``attempts``, each by task and queue.
     """
 
     def __init__(self, bus: Bus, tasks: Container[str], queues: Container[str]) -> None:
         self._tasks, self._queues = tasks, queues
         self.wait: dict[tuple[str, str], Histogram] = {}
         self.duration: dict[tuple[str, str], Histogram] = {}
-        self.attempts: dict[tuple[str, str, str], int] = {}
+        self.attempts: dict[tuple[str, str], dict[str, int]] = {}
         self.disruptions = 0
         self._ends = (bus.listen(JobsEnded, self._on_ends), bus.listen(BrokerDisrupted, self._on_disrupted))
 
@@ -55,13 +55,21 @@ class JobsSensor:
 
     def _on_ends(self, event: JobsEnded) -> None:
         for end in event.ends:
-            key = (end.task if end.task in self._tasks else OTHER, end.queue if end.queue in self._queues else OTHER)
-            if key not in self.wait:
-                self.wait[key], self.duration[key] = Histogram(), Histogram()
+            key = (end.task, end.queue)
+            if key not in self.attempts:
+                key = self._known(*key)
             if end.wait_s >= 0:
                 self.wait[key].add(end.wait_s)
             self.duration[key].add(end.duration_s)
-            self.attempts[*key, end.status] = self.attempts.get((*key, end.status), 0) + 1
+            attempts = self.attempts[key]
+            attempts[end.status] = attempts.get(end.status, 0) + 1
+
+    def _known(self, task: str, queue: str) -> tuple[str, str]:
+        """Return under which names this is counted, with room for it."""
+        key = (task if task in self._tasks else OTHER, queue if queue in self._queues else OTHER)
+        if key not in self.attempts:
+            self.wait[key], self.duration[key], self.attempts[key] = Histogram(), Histogram(), {}
+        return key
 
     def _on_disrupted(self, event: BrokerDisrupted) -> None:
         self.disruptions += 1

@@ -50,3 +50,12 @@ def test_disruptions_are_counted_until_it_is_closed() -> None:
     bus.emit(BrokerDisrupted(broker="redis://h", error="gone"))
     assert sensor.disruptions == 1
     assert not bus.wants(JobsEnded)
+
+
+def test_attempts_are_counted_by_how_they_ended() -> None:
+    bus = Bus()
+    sensor = JobsSensor(bus, {"mail"}, {"default"})
+    statuses = ["succeeded", "retrying", "succeeded"]
+    bus.emit(JobsEnded(epoch="e", ends=[JobEnd("mail", "default", one, 0.0, 0.1) for one in statuses]))
+    bus.emit(JobsEnded(epoch="e", ends=[JobEnd("what", "default", "unknown", -1.0, 0.0)]))
+    assert sensor.attempts == {("mail", "default"): {"succeeded": 2, "retrying": 1}, (OTHER, "default"): {"unknown": 1}}
