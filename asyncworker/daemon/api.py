@@ -12,7 +12,7 @@ from aiohttp import web
 from asyncworker.daemon import answers
 from asyncworker.daemon import questions as q
 from asyncworker.daemon.actions import Actions, Done, check_typed
-from asyncworker.daemon.audit import WHO
+from asyncworker.daemon.audit import LOCAL, WHO
 from asyncworker.daemon.feed import Feed
 from asyncworker.daemon.guard import SCOPE, Refused
 from asyncworker.daemon.once import Once
@@ -203,7 +203,10 @@ class Api:
 
     async def _enqueue(self, ask: Ask) -> Enqueued:
         of = ask.body
-        return Enqueued(await self._actions.enqueue(of.task, of.args, of.kwargs, q.given(of.options)))
+        options = q.given(of.options)
+        if "unique" in options and (who := WHO.get()) != LOCAL:
+            options["unique"] = who, options["unique"]  # the keys of two tokens are two, though they look the same
+        return Enqueued(await self._actions.enqueue(of.task, of.args, of.kwargs, options))
 
     async def _submit(self, ask: Ask) -> Enqueued:
         of: q.RunBody = ask.body

@@ -21,8 +21,9 @@ from asyncworker.errors import AsyncWorkerError, KeepError
 
 log = logging.getLogger(__name__)
 
-WHO: ContextVar[str] = ContextVar("WHO", default="local")
-"""The name of the token with which somebody asks; ``local`` where none is needed."""
+LOCAL = "local"
+WHO: ContextVar[str] = ContextVar("WHO", default=LOCAL)
+"""The name of the token with which somebody asks; `LOCAL` where none is needed."""
 LOG = "audit"
 KEPT = 10_000
 MOST_WAITING = 1_000

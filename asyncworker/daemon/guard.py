@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import logging
 import re
 from collections.abc import Collection, Mapping
@@ -24,7 +23,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from asyncworker.daemon.audit import WHO
+from asyncworker.daemon.audit import LOCAL, WHO
 from asyncworker.daemon.tokens import Scope, Tokens
 from asyncworker.errors import (
     AsyncWorkerError,
@@ -188,7 +187,7 @@ class Guard:
         if needed is None:
             needed = Scope.READ if request.method in SAFE else Scope.ADMIN
         if self._tokens is None:
-            WHO.set("local")
+            WHO.set(LOCAL)
             request[SCOPE] = Scope.ADMIN
             return
         if needed is Scope.OPEN:
@@ -273,7 +272,7 @@ def _given(request: web.Request) -> str:
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(value, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, or no text
             return ""
     return ""
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from asyncworker.daemon.audit import LOCAL
 from asyncworker.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def add_token(path: str, name: str, scope: str) -> str:
     Raises:
         SettingsError: the file cannot be used, has a token of this name, or the name is none.
     """
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or name == LOCAL:
         raise SettingsError(f"{name[:100]!r} is no name of a token: letters, digits and . _ @ - only, 64 at most")
     if scope not in SCOPES:
         raise SettingsError(f"{scope[:100]!r} is no scope: want one of {', '.join(SCOPES)}")
