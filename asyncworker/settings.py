@@ -140,6 +140,16 @@ def url(*schemes: str, example: str) -> Kind:
     return Kind("URL", f"a URL such as {example}", parse)
 
 
+def address() -> Kind:
+    def parse(value: str) -> str:
+        found = _HOST.fullmatch(value)
+        if value != "off" and not (found and found[1] and found["port"] and int(found["port"]) <= 65535):
+            raise ValueError
+        return value
+
+    return Kind("HOST:PORT|off", "an address such as 127.0.0.1:8787, or off", parse)
+
+
 def broker_url() -> Kind:
     kind = url(example="redis://localhost:6379/0, memory:// or embedded://")
 
@@ -202,6 +212,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     recycle_memory: Annotated[
         int | None, Setting(number(1), "Replace a worker that takes so many MiB of memory by a new one.")
     ] = None
+    worker_memory_limit: Annotated[
+        int | None, Setting(number(64), "A worker that takes more than so many MiB of memory meets a MemoryError.")
+    ] = None
     supervisor: Annotated[
         str | None, Setting(text("PLACE:NAME"), "Where this worker tells how it is; set by its supervisor.")
     ] = None
@@ -215,6 +228,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_port: Annotated[
         int | None, Setting(number(0, 65_535), "Serve /metrics on this port of 127.0.0.1 (0: any free one).")
     ] = None
+    http: Annotated[
+        str, Setting(address(), "Where the daemon serves its dashboard, API and metrics; off: nowhere.")
+    ] = "127.0.0.1:8787"
+    http_tokens: Annotated[
+        str | None, Setting(text("FILE"), "Who may ask the daemon: hashed tokens, made by 'asyncworker token add'.")
+    ] = None
+    http_hosts: Annotated[
+        tuple[str, ...], Setting(words("NAME,NAME"), "Names by which the daemon may be asked, beside its address.")
+    ] = ()
+    http_tls_cert: Annotated[str | None, Setting(text("FILE"), "The daemon's certificate, with its chain.")] = None
+    http_tls_key: Annotated[str | None, Setting(text("FILE"), "The key of the daemon's certificate.")] = None
+    insecure: Annotated[
+        bool, Setting(boolean(), "Serve others without tokens or TLS, too: behind a proxy that has both.")
+    ] = False
+    show_arguments: Annotated[
+        bool, Setting(boolean(), "Show arguments and results of jobs to whoever may read the daemon.")
+    ] = False
     no_profile: Annotated[
         bool, Setting(boolean(), "Do not measure where jobs spend their time, and what holds the event loop.")
     ] = False
@@ -271,6 +301,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["last", "all", "skip"],
         Setting(choice("last", "all", "skip"), "Which ticks fire late, of those in which no worker was there."),
     ] = "last"
+    scope: Annotated[
+        Literal["read", "submit", "admin"],
+        Setting(choice("read", "submit", "admin"), "What a token may do; each may do what those before it may."),
+    ] = "read"
     wait: Annotated[bool, Setting(boolean(), "Wait until the job is over.")] = False
     timeout: Annotated[float | None, Setting(seconds(0, 10**8), "How long to wait at most.")] = None
     task: Annotated[str | None, Setting(text("NAME"), "Only jobs of this task.")] = None
@@ -280,6 +314,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limit: Annotated[int, Setting(number(1), "So many of them at most.")] = 100
     all: Annotated[bool, Setting(boolean(), "All of them.")] = False
     yes: Annotated[bool, Setting(boolean(), "Do it without asking.")] = False
+    acl: Annotated[bool, Setting(boolean(), "Print the Redis user that workers and clients need.")] = False
     once: Annotated[bool, Setting(boolean(), "Show it once and end.")] = False
     json: Annotated[bool, Setting(boolean(), "Print one JSON document on standard output.")] = False
     no_color: Annotated[bool, Setting(boolean(), "No colours, as NO_COLOR says, too.")] = False

@@ -45,6 +45,7 @@ FLAGS = (
     "queue_threshold",
     "recycle_jobs",
     "recycle_memory",
+    "worker_memory_limit",
     "metrics_port",
     "no_profile",
     "database",

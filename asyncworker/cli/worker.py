@@ -16,8 +16,9 @@ from asyncworker.cli.command import Call, command
 from asyncworker.cli.line import duration
 from asyncworker.cli.log import log, start_logging, tell
 from asyncworker.cli.reload import reloading
-from asyncworker.cli.supervise import FLAGS, name_of, reporting, supervise
+from asyncworker.cli.supervise import FLAGS, MIB, name_of, reporting, supervise
 from asyncworker.cli.target import engine_for
+from asyncworker.daemon.ceiling import limit_memory
 from asyncworker.daemon.health import WorkerHealth
 from asyncworker.daemon.instruments import Instruments
 from asyncworker.daemon.metrics import BrokerMetrics, MetricsServer, WorkerMetrics, checked
@@ -53,6 +54,8 @@ async def body(call: Call) -> int:
         if settings.burst:
             raise SettingsError("--burst is for one worker: workers that end would be started again")
         return await supervise(call, engine, None if settings.workers == "auto" else settings.workers)
+    if settings.worker_memory_limit is not None:
+        limit_memory(settings.worker_memory_limit * MIB)
     tell(engine.bus)
     async with AsyncExitStack() as opened:
         try:
