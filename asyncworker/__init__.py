@@ -74,6 +74,7 @@ _WHERE = {
     "depends": "queue.depends",
     "group": "flow",
     "several": "mapreduce.sources.several",
+    "trace": "tracing",
 }
 
 __all__ = [*sorted(_WHERE), "__version__"]  # noqa: PLE0604 - names from the table above
@@ -133,6 +134,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which see no table; a tes
     from asyncworker.share.queue import Message as Message
     from asyncworker.share.queue import MessageType as MessageType
     from asyncworker.task import Task as Task
+    from asyncworker.tracing import trace as trace
     from asyncworker.tune.actuators.connections import ConnectionPoolOptimizer as ConnectionPoolOptimizer
     from asyncworker.tune.actuators.pool import ResourcePool as ResourcePool
     from asyncworker.tune.sensors.memory import MemoryOptimizer as MemoryOptimizer

@@ -31,7 +31,9 @@ from asyncworker.mapreduce.catalogue import Catalogue
 from asyncworker.mapreduce.feeder import submit
 from asyncworker.mapreduce.job import MAP_TASK, MERGE_TASK, REDUCE_TASK, Summary
 from asyncworker.mapreduce.mapper import Mapper
+from asyncworker.mapreduce.merger import Merger
 from asyncworker.mapreduce.reducer import Reducer
+from asyncworker.mapreduce.straggler import tame
 from asyncworker.optimizer import AsyncWorkerOptimizer
 from asyncworker.queue.admin import Admin
 from asyncworker.queue.archive import Archive, open_keep
@@ -44,6 +46,7 @@ from asyncworker.queue.inputs import GATHER_TASK, gather
 from asyncworker.queue.job import DEFAULT_PRIORITY, Job
 from asyncworker.queue.keeps.keep import Keep
 from asyncworker.queue.outboxes.outbox import kept
+from asyncworker.queue.propagation import HEADERS
 from asyncworker.queue.recent import Recent
 from asyncworker.queue.schedule import Missed, Schedule
 from asyncworker.queue.search import Query, states_of
@@ -59,6 +62,7 @@ from asyncworker.schedules import Schedules
 from asyncworker.secret import mask_text, mask_url
 from asyncworker.strikes import Strikes
 from asyncworker.task import Call, Decorator, Task, name_of
+from asyncworker.tune.decisions import Decides
 from asyncworker.tune.sensors.profiler import PerformanceProfiler
 from asyncworker.tune.sensors.sensor import Readable
 from asyncworker.work.batched import batched
@@ -166,6 +170,7 @@ class Engine:
         once = TaskOptions(queue=PARTITION_QUEUE, timeout=None, max_deliveries=10, no_retry_on=(JobFailed,))
         reduce = msgspec.structs.replace(once, max_attempts=5)
         self.tasks.add(MAP_TASK, Mapper(broker, self.functions.find), once)
+        self.tasks.add(MERGE_TASK, Merger(broker, self.functions.find), once)
         self.tasks.add(REDUCE_TASK, Reducer(broker, self.functions.find), reduce)
         self.tasks.add(GATHER_TASK, gather, TaskOptions(timeout=None))
         return broker
@@ -199,7 +204,12 @@ class Engine:
         return open_keep(place, self.namespace)
 
     def watch(self, sensor: S) -> S:
-        """Tell under ``/metrics`` what this knows of itself, for as long as it is used: a pool of connections, say."""
+        """Tell under ``/metrics`` what this knows of itself, for as long as it is used: a pool of connections, say.
+
+        What a pool decides about its size is then told by `explain` and ``/metrics``, too.
+        """
+        if isinstance(sensor, Decides):
+            sensor.decide_in(self.optimizer.decisions)
         self._sensors = [known for known in self._sensors if known() is not None]
         self._sensors.append(ref(sensor))
         return sensor
@@ -286,7 +296,14 @@ class Engine:
 
         def register(handler: Callable[[list[T]], Any]) -> Task[[T], Any]:
             one = batched(
-                handler, max_batch_size=max_size, linger=max_wait, max_concurrent_batches=at_once, bisect=bisect
+                handler,
+                spans=lambda: self.hooks.propagator,
+                watch=self.watch,
+                name=name or name_of(handler),
+                max_batch_size=max_size,
+                linger=max_wait,
+                max_concurrent_batches=at_once,
+                bisect=bisect,
             )
             made: Task[[T], Any] = self.task(name=name, **options)(one)
             return made
@@ -387,6 +404,14 @@ class Engine:
         self, name: str, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], how: Call
     ) -> list[JobHandle[Any]]:
         """Enqueue calls of one task; see `Task.enqueue_many`."""
+        if (propagator := self.hooks.propagator) is None:
+            return await self._send(name, calls, how)
+        with propagator.sending(name, how.queue):
+            return await self._send(name, calls, how)
+
+    async def _send(
+        self, name: str, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], how: Call
+    ) -> list[JobHandle[Any]]:
         broker = self.broker
         jobs = self.jobs_of(name, calls, how)
         if how.outbox is not None or how.durable == "outbox":
@@ -406,6 +431,8 @@ class Engine:
         ids, delay, at_s, options = self._ids, how.delay, how.at_s, scoped(how.options, name, how.queue)
         if delay or at_s:
             options = {**options, "due_s": at_s or self.clock.now() + delay}
+        if self.hooks.propagator is not None:
+            options = {**options, HEADERS: self.hooks.propagator.headers(joined=fed or bool(how.after))}
         if known := self.tasks.get(name):
             calls = starmap(known.check_rest if fed else known.check, calls)
         gates = known.gates if known and known.gated and not fed else None  # where one is fed, its worker names them
@@ -499,8 +526,14 @@ class Engine:
         partition_size: int | Auto = "auto",
         workers: int | Auto = "auto",
         max_failures: float | None = None,
+        item_attempts: int = 1,
+        partition_attempts: int | None = None,
+        speculate: bool = True,
         to: str | None = None,
+        failed_to: str | None = None,
         database: str | None = None,
+        fan_in: int | Auto = "auto",
+        reducers: int | Auto = "auto",
         priority: int = DEFAULT_PRIORITY,
     ) -> JobHandle[Summary]:
         """Map and reduce a dataset in a durable job on the broker; returns when its plan has been checked.
@@ -511,7 +544,13 @@ class Engine:
             partition_size: items a partition; "auto": as many as take about 1.5 s, as measured. workers: how many
                 partitions may be under way at once; "auto" is as many as the workers have room for.
             max_failures: failed items that fail the job: a count (int), a share of all (float, 0..1), None: none do.
-            to: where rows go, a URL or path.
+            item_attempts, partition_attempts: how often each is tried; of partitions None is 3.
+            speculate: do a partition a second time that takes far longer than the others (`mapreduce/straggler.py`); only
+                where mapping an item twice does no harm, or its effects are made by `Context.effect`.
+            to: where rows go, a URL or path. failed_to: where failed items go, with their errors.
+            fan_in: how many partitions' results a step of the reduction merges; reducers: among how many jobs the keys
+                of `data_aggregation`, or of a reducer with ``row``, are shared out; "auto": as much of that as
+                what partitions leave calls for, mostly none.
 
         Raises:
             UnknownName, BadParameters, SourceError, EmptyDataset, BrokerDown: and no job is left behind.
@@ -524,8 +563,13 @@ class Engine:
             params or {},
             partition_size=partition_size,
             max_failures=max_failures,
+            item_attempts=item_attempts,
+            partition_attempts=partition_attempts,
             to=to,
+            failed_to=failed_to,
             database=database or self.database,
+            fan_in=None if fan_in == "auto" else fan_in,
+            reducers=None if reducers == "auto" else reducers,
             queue=PARTITION_QUEUE,
             priority=priority,
             ahead=self._partitions_at_once,
@@ -534,6 +578,8 @@ class Engine:
             lease_s=self.lease,
         )
         self._adopt(feeding)
+        if speculate:
+            self._adopt(asyncio.create_task(tame(self.broker, job_id, clock=self.clock), name=f"tamer of {job_id}"))
         return JobHandle(self.broker, job_id, PARTITION_QUEUE, parent=True)
 
     async def _partitions_at_once(self) -> int:

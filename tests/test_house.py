@@ -210,9 +210,11 @@ def _below(kind: type) -> Iterator[type]:
 
 def test_each_library_that_is_imported_is_declared() -> None:
     project = tomllib.loads((house.ROOT / "pyproject.toml").read_text())["project"]
-    words = [*project["dependencies"], *project["optional-dependencies"]["parquet"]]
+    extras = project["optional-dependencies"]
+    words = [*project["dependencies"], *extras["parquet"], *extras["otel"]]
     declared = {word.replace("-", "_").partition("[")[0].partition(">")[0] for word in words}
-    imported = {"pyre2" if library == "re2" else library for library in house.LIBRARIES} - {
+    distributions = {"re2": "pyre2", "opentelemetry": "opentelemetry_api"}
+    imported = {distributions.get(library, library) for library in house.LIBRARIES} - {
         "hiredis",
         "pytest",
     }  # of redis; of those who test

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -14,10 +14,11 @@ class Context:
     """One attempt of one job.
 
     Attributes: ``id`` of the job; ``task`` and ``queue`` by name; ``attempt``, counted from 1; ``deliveries``,
-    how many workers died with this job in hand before; ``resources``, what the engine's ``lifespan`` gave this worker.
+    how many workers died with this job in hand before; ``resources``, what the engine's ``lifespan`` gave this worker;
+        ``headers``, what went with it from where it was enqueued, by name (a trace's, say).
     """
 
-    __slots__ = ("_send", "attempt", "deliveries", "id", "queue", "resources", "task")
+    __slots__ = ("_send", "attempt", "deliveries", "headers", "id", "queue", "resources", "task")
 
     def __init__(
         self,
@@ -28,6 +29,7 @@ class Context:
         deliveries: int,
         send: Callable[[Op, int, bytes], Awaitable[None]],
         resources: Any = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.id = id
         self.task = task
@@ -35,6 +37,7 @@ class Context:
         self.attempt = attempt
         self.deliveries = deliveries
         self.resources = resources
+        self.headers = headers or {}
         self._send = send
 
     async def send_chunk(self, number: int, data: bytes) -> None:

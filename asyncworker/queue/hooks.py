@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from asyncworker.errors import Signal
 from asyncworker.queue.context import Context
+from asyncworker.queue.propagation import Propagator
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Hooks:
         self.success: list[Callable[[Context, Any], Any]] = []
         self.failure: list[Callable[[Context, BaseException], Any]] = []
         self.around: list[Middleware] = []
+        self.propagator: Propagator | None = None
 
     def on_start(self, hook: H) -> H:
         """Call ``hook()`` when a worker starts, before it claims anything."""

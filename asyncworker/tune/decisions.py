@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from weakref import WeakValueDictionary
 
 from asyncworker.clock import SYSTEM, Clock
@@ -68,6 +68,15 @@ class Watched(Protocol):
     def in_use(self) -> int: ...
     @property
     def completed(self) -> float: ...
+
+
+@runtime_checkable
+class Decides(Protocol):
+    """Something that sizes itself, and can be told where to note that."""
+
+    def decide_in(self, decisions: Decisions) -> None:
+        """Note changes in this log from now on, and be watched there."""
+        ...
 
 
 class Decisions:

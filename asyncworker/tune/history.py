@@ -13,6 +13,8 @@ NEIGHBOURHOOD = 0.8
 """Width, in ln N, of what a fit looks at around its centre."""
 ALIKE = 0.12
 """Concurrencies so near, in ln N, count as one."""
+SLOW_S, CLUMPS = 0.3, 3.0
+"""Of calls that take longer than the first, a span of fewer calls' times than the second may have seen a clump end."""
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):
@@ -22,6 +24,21 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
     rate: float
     count: int
     epoch: int
+
+
+def throughput(completed: int, elapsed: float, area: float, seconds: float) -> float:
+    """Return how many calls ended a second.
+
+    Slow calls that began together end together: by the clock a short span may count far too many. By Little's law they
+    cannot be more than those under way by the time that each takes.
+
+    Args:
+        area: calls under way, integrated over the span. seconds: what the completed calls took, summed up.
+    """
+    counted = completed / elapsed
+    if SLOW_S * completed < seconds and elapsed * completed < CLUMPS * seconds:
+        return min(counted, area / elapsed * completed / seconds)
+    return counted
 
 
 def effective_count(samples: Iterable[Sample], inflight: float, epoch: int) -> float:

@@ -11,25 +11,54 @@ import functools
 import inspect
 import typing
 import weakref
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 from asyncworker.errors import BadParameters
 from asyncworker.work.batch import AsyncBatchProcessor
 from asyncworker.work.signature import hints_of
 
 
-def batched(handler: Callable[[list[Any]], Any], **options: Any) -> Callable[[Any], Awaitable[Any]]:
+class Spans(Protocol):
+    """Traces calls of the handler, each of which has many callers."""
+
+    def place(self) -> Any:
+        """Return where in a trace this code runs."""
+        ...
+
+    def batch(self, places: Sequence[Any]) -> AbstractContextManager[None]:
+        """Stand around one call, for items that were added from these places."""
+        ...
+
+
+class _Placed:
+    """An item, and from where it was added."""
+
+    __slots__ = ("item", "place")
+
+    def __init__(self, item: Any, place: Any) -> None:
+        self.item, self.place = item, place
+
+
+def batched(
+    handler: Callable[[list[Any]], Any],
+    *,
+    spans: Callable[[], Spans | None] = lambda: None,
+    watch: Callable[[AsyncBatchProcessor[Any, Any]], object] = lambda _: None,
+    **options: Any,
+) -> Callable[[Any], Awaitable[Any]]:
     """Return a coroutine function of one item; *handler* gets a list of those that it is called with meanwhile.
 
     Args:
         handler: takes one list; returns None, or one value (or exception) an item.
+        spans: asked at each call for who traces, if anybody does. watch: is shown each processor that is made.
         options: of `AsyncBatchProcessor`. There is one for each event loop.
 
     Raises:
         BadParameters: no function of one list, or options that do not fit.
     """
-    make = functools.partial(AsyncBatchProcessor[Any, Any], handler, **options)
+    make = functools.partial(AsyncBatchProcessor[Any, Any], _traced(handler, spans), **options)
     make()
     processors = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncBatchProcessor[Any, Any]]()
 
@@ -38,7 +67,9 @@ def batched(handler: Callable[[list[Any]], Any], **options: Any) -> Callable[[An
         loop = asyncio.get_running_loop()
         if (processor := processors.get(loop)) is None:
             processor = processors[loop] = make()
-        return await processor.add_item(item)
+            watch(processor)
+        tracer = spans()
+        return await processor.add_item(item if tracer is None else _Placed(item, tracer.place()))
 
     signature = _of_one(handler)
     functools.update_wrapper(one, handler)
@@ -46,6 +77,31 @@ def batched(handler: Callable[[list[Any]], Any], **options: Any) -> Callable[[An
     one.__dict__["__signature__"] = signature
     one.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
     return one
+
+
+def _traced(handler: Callable[..., Any], spans: Callable[[], Spans | None]) -> Callable[[list[Any]], Any]:
+    """Return a handler that takes items out of their places, and is traced if anybody does."""
+
+    def opened(items: list[Any]) -> tuple[AbstractContextManager[None], list[Any]]:
+        tracer = spans()
+        placed = [item for item in items if type(item) is _Placed]
+        if not placed:
+            return nullcontext(), items
+        bare = [item.item if type(item) is _Placed else item for item in items]
+        return nullcontext() if tracer is None else tracer.batch([item.place for item in placed]), bare
+
+    async def on_loop(items: list[Any]) -> Any:
+        around, bare = opened(items)
+        with around:
+            return await handler(bare)
+
+    def in_thread(items: list[Any]) -> Any:
+        around, bare = opened(items)
+        with around:
+            return handler(bare)
+
+    coroutine = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+    return on_loop if coroutine else in_thread
 
 
 def _of_one(handler: Callable[..., Any]) -> inspect.Signature:

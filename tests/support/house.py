@@ -33,6 +33,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "strikes",
             "job",
             "task",
+            "tracing",
         ),
     ),
     ("fleet", ("fleet",)),
@@ -41,7 +42,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("work", ("work",)),
     ("tune", ("tune",)),
     ("share", ("share",)),
-    ("ground", ("errors", "events", "clock", "registry", "settings", "secret", "lifeline", "__version__")),
+    ("ground", ("errors", "events", "finding", "clock", "registry", "settings", "secret", "lifeline", "__version__")),
 )
 """From the roof down: a module imports from its own floor and from those below."""
 
@@ -65,6 +66,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "hiredis": ("queue.inbox", "queue.link", "queue.wire"),
     "jinja2": ("daemon.*",),
     "msgspec": ("*",),
+    "opentelemetry": ("tracing",),
     "prometheus_client": ("daemon.*",),
     "pyarrow": ("mapreduce.sources.parquet",),
     "pytest": ("testing",),

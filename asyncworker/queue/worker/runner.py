@@ -19,6 +19,7 @@ from asyncworker.queue.context import Context
 from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.inputs import wants_inputs
 from asyncworker.queue.job import ID_LENGTH, Delivery, Op, Reason, Settled
+from asyncworker.queue.propagation import headers_of
 from asyncworker.queue.strike import AGAIN_S, Strike
 from asyncworker.queue.task import Definition
 from asyncworker.queue.worker.attempt import Attempt
@@ -352,4 +353,7 @@ class Runner:
             self._wake.set()
             await applied
 
-        return Context(delivery.id, name, delivery.queue, delivery.attempt, delivery.deliveries, send, self.resources)
+        headers = headers_of(delivery.options) if delivery.options else None
+        return Context(
+            delivery.id, name, delivery.queue, delivery.attempt, delivery.deliveries, send, self.resources, headers
+        )

@@ -26,7 +26,7 @@ import msgspec
 from asyncworker.errors import BadParameters
 from asyncworker.tune.change import Change
 from asyncworker.tune.failures import Failures
-from asyncworker.tune.history import Sample, effective_count, points, usual_rate
+from asyncworker.tune.history import Sample, effective_count, points, throughput, usual_rate
 from asyncworker.tune.policies.policy import check_bounds, load
 from asyncworker.tune.probes import PLACES, probe
 from asyncworker.tune.scalability import Curve, fit
@@ -49,8 +49,6 @@ PLAIN_AFTER_S = 0.1
 """After so long start-up looks whether throughput grows, or does not, plainly."""
 FEW = 12
 """Completions that an epoch of start-up has at least."""
-CLUMPS = 3.0
-"""In an epoch of fewer calls' times than this the calls that ended may be a clump."""
 TURNOVER = 1.5
 """A turnover lasts at most so many times what calls took before."""
 MUCH_LOWER = 1.7
@@ -217,23 +215,14 @@ class UslPolicy:
             return True
         if state.phase == "start" and elapsed > PLAIN_AFTER_S:  # do not wait for fifty slow calls to see what is plain
             noise = math.sqrt(state.variance * (1 / count + 1 / self._min_samples))
-            off = math.log(max(1e-9, self._rate(elapsed)) / max(1e-9, state.best_rate * GROWTH))
+            off = math.log(
+                max(1e-9, throughput(self._good, elapsed, self._area, self._sum)) / max(1e-9, state.best_rate * GROWTH)
+            )
             return count >= max(FEW, self.limit / 2) and not -3 * noise < off < 2 * noise
         if state.curve is None or count < 15:
             return False
         # An epoch that takes twice as long as it should is judged at once.
         return elapsed * state.curve.rate(max(1.0, self._area / elapsed)) >= 2.0 * count + 20
-
-    def _rate(self, elapsed: float) -> float:
-        """Return how many calls of this epoch ended well a second.
-
-        Slow calls that began together end together: by the clock a short epoch may count far too many. By Little's law
-        they cannot be more than those under way by the time that each takes.
-        """
-        counted = self._good / elapsed
-        if PATIENCE_S * self._good < self._sum and elapsed * self._good < CLUMPS * self._sum:
-            return min(counted, self._area / elapsed * self._good / self._sum)
-        return counted
 
     def _close(self, elapsed: float) -> None:
         state = self._state
@@ -251,7 +240,9 @@ class UslPolicy:
             state.variance += 0.2 * (spread - state.variance)
         if state.epoch > state.ceiling_until:
             state.ceiling = None
-        sample = Sample(max(1.0, inflight), self._rate(elapsed), self._count, state.epoch)
+        sample = Sample(
+            max(1.0, inflight), throughput(self._good, elapsed, self._area, self._sum), self._count, state.epoch
+        )
         {"start": self._start_up, "bracket": self._bracket, "track": self._track}[state.phase](sample)
 
     # --- the phases ---------------------------------------------------------------------------------------------
