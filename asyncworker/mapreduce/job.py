@@ -64,7 +64,8 @@ class Partial(msgspec.Struct, frozen=True):
     ``acc`` is the packed accumulator, of ``size`` bytes, or empty where it was sent ahead: in so many ``chunks``; by
     keys in as many ``runs`` of pieces (`asyncworker.mapreduce.pieces`). ``seconds`` is how long the
     partition took, ``worker`` who did it (host:pid), for people. ``rejected``: which partitions sent
-    failed items ahead, and in how many chunks.
+    failed items ahead, and in how many chunks. ``at``: under which
+    id its chunks lie, where that is its copy's.
     """
 
     items: int
@@ -77,6 +78,7 @@ class Partial(msgspec.Struct, frozen=True):
     worker: str = ""
     digest: Digest = Digest()
     rejected: list[tuple[str, int]] = []
+    at: str = ""
     runs: list[int] = []
     size: int = 0
 

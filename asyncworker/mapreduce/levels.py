@@ -82,7 +82,9 @@ async def partials(broker: Broker, job_id: str, parts: Sequence[int]) -> list[tu
     ids = [child_id(job_id, part) for part in parts]
     ends = await broker.wait(ids, 0)
     return [
-        (child, read(Partial, unpack_record(end.record).value)) for child, end in zip(ids, ends, strict=True) if end
+        (partial.at or child, partial)
+        for child, end in zip(ids, ends, strict=True)
+        if end and (partial := read(Partial, unpack_record(end.record).value))
     ]
 
 

@@ -31,7 +31,7 @@ from asyncworker.mapreduce.sources.source import Partition
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import pack, unpack
 from asyncworker.queue.context import Context
-from asyncworker.queue.job import Counted, parent_of
+from asyncworker.queue.job import Counted, original_of, parent_of
 
 PLANS_KEPT = 16
 """How many jobs' plans are remembered, so that a job costs a worker one look-up and not one a partition."""
@@ -136,17 +136,18 @@ class Mapper:
             failures=course.failures,
             worker=self._worker,
             digest=digest,
+            at=ctx.id if original_of(ctx.id) else "",
             rejected=[(ctx.id, await _send(ctx, rejected, REJECTED))] if rejected else [],
         )
         return Counted(partial, partial.items)
 
     async def _left(self, ctx: Context) -> Checkpoint:
         """Return where to begin: what an earlier attempt, or who is slower, left behind; else nothing."""
-        original = ctx.id.partition("~")[0]
-        if ctx.attempt == 1 and not ctx.deliveries and original == ctx.id:
+        name = original_of(ctx.id) or ctx.id
+        if ctx.attempt == 1 and not ctx.deliveries and name == ctx.id:
             return Checkpoint()
         try:
-            (left,) = await self._broker.wait([f"{original}:{CHECKPOINT}"], 0)
+            (left,) = await self._broker.wait([f"{name}:{CHECKPOINT}"], 0)
         except JobNotFound:
             return Checkpoint()
         return read(Checkpoint, unpack(left.record)) if left else Checkpoint()

@@ -126,7 +126,7 @@ class Reducer:
         for start in range(0, children.total, SLICE):
             ids = [child_id(ctx.id, part) for part in range(start, min(start + SLICE, children.total))]
             ends = zip(ids, await self._broker.find(ids), strict=True)
-            some = [(child, left) for child, end in ends if (left := tally.count(child, end))]
+            some = [(left.at or child, left) for child, end in ends if (left := tally.count(child, end))]
             if not level.first and (tally.size <= BROKEN_BYTES or not children.failed):
                 await self._merge(some, tally, outlet)
         if children.failed and not tally.refused:

@@ -275,6 +275,19 @@ def parent_of(job_id: str) -> str | None:
     return job_id[:ID_LENGTH] if len(job_id) > ID_LENGTH else None
 
 
+COPY = "~2"
+
+
+def copy_of(child: str) -> str:
+    """Return the id of a child's copy: the same part, done a second time; whoever succeeds first counts."""
+    return child + COPY
+
+
+def original_of(child: str) -> str | None:
+    """Return of whom this is the copy; None where it is none."""
+    return child.removesuffix(COPY) if child.endswith(COPY) else None
+
+
 def child_id(parent: str, part: int) -> str:
     """Return the id of a parent's child number *part* (0..2^31)."""
     return f"{parent}.{part}"

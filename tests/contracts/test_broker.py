@@ -13,7 +13,20 @@ import pytest
 
 from asyncworker.errors import JobNotFound, JobTooBig, LeaseLost
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, Ids, pack, pack_call, unpack, unpack_record
-from asyncworker.queue.job import APART, Ended, Op, Progress, Reason, Receipt, Record, Settled, State, Twin, child_id
+from asyncworker.queue.job import (
+    APART,
+    Ended,
+    Op,
+    Progress,
+    Reason,
+    Receipt,
+    Record,
+    Settled,
+    State,
+    Twin,
+    child_id,
+    copy_of,
+)
 from tests.support.brokers import TTL, Member, World, admin_of, makes, until
 from tests.support.clock import FrozenClock
 
@@ -881,7 +894,9 @@ class TestParents:
         parent, steps = await self.reducing(world, worker, feeder, 3)
         assert ids_of(await feeder.claim(1)) == steps[:1]
         await worker.leave(crashed=True)
-        assert ids_of(await feeder.claim(9)) == [parent], "nobody sealed it: it runs as it is, and its steps wait for it"
+        assert ids_of(await feeder.claim(9)) == [parent], (
+            "nobody sealed it: it runs as it is, and its steps wait for it"
+        )
         await feeder.step(0, world.done(parent, Op.OPEN), world.done(steps[0]))
         jobs = [world.job(id=step) for step in steps]
         assert await world.broker.enqueue(jobs) == [Receipt.KNOWN, Receipt.ACCEPTED, Receipt.ACCEPTED]
@@ -935,6 +950,77 @@ class TestParents:
         await worker.step(0, world.done(parent, Op.SEAL))
         assert await world.state(parent) is State.RUNNING
         assert await worker.claim(5) == []
+
+    async def test_who_is_first_of_two_counts(self, world: World, worker: Member, feeder: Member):
+        parent, (one, two) = await world.parent(feeder, 2)
+        await feeder.step(0, world.done(parent, Op.SEAL))
+        other = await world.join()
+        assert ids_of(await worker.claim(2)) == [one, two]
+        assert sorted(await world.broker.running(parent)) == [one, two]
+        await world.put(world.job(id=copy_of(one)), world.job(id=copy_of(two)))
+        assert (await world.found(parent)).children == Progress(2, 0, 0, 0, sealed=True, over=False)
+        assert ids_of(await other.claim(2)) == [copy_of(one), copy_of(two)]
+        assert sorted(await world.broker.running(parent)) == sorted([one, two, copy_of(one), copy_of(two)])
+        await other.step(0, world.done(copy_of(one), number=3, value=b"quick"))
+        await worker.told(one)
+        await worker.step(0, world.done(one, number=3, value=b"slow"), world.done(two, number=4, value=b"first"))
+        await other.told(copy_of(two))
+        await other.step(0, world.done(copy_of(two), number=4, value=b"second"))
+        ended = await world.broker.wait([one, two], 0)
+        assert ended == [Ended(State.SUCCEEDED, b"quick"), Ended(State.SUCCEEDED, b"first")]
+        assert (await world.found(parent)).children == Progress(2, 2, 0, 7, sealed=True, over=True)
+        assert ids_of(await worker.claim(5)) == [parent]
+        assert (await world.counts()).cancelled == 2
+        assert await world.broker.running(parent) == []
+
+    async def test_a_copy_that_fails_is_nothing(self, world: World, worker: Member, feeder: Member):
+        parent, (child,) = await world.parent(feeder, 1)
+        await feeder.step(0, world.done(parent, Op.SEAL))
+        other = await world.join()
+        await worker.claim_one()
+        await world.put(world.job(id=copy_of(child)))
+        assert await worker.claim(5) == [], "it is not given to who is slow"
+        assert ids_of(await other.claim(5)) == [copy_of(child)]
+        await other.step(0, world.done(copy_of(child), Op.FAILED))
+        assert (await world.found(parent)).children == Progress(1, 0, 0, 0, sealed=True, over=False)
+        await worker.step(0, world.done(child, number=1))
+        assert await world.broker.enqueue([world.job(id=copy_of(child))]) == [Receipt.CLOSED]
+        assert ids_of(await worker.claim(5)) == [parent]
+
+    async def test_who_waits_for_one_hears_of_its_copy(self, world: World, worker: Member, feeder: Member):
+        _, (child, _) = await world.parent(feeder, 2)
+        await worker.claim_one()
+        await world.put(world.job(id=copy_of(child)))
+        waiting = asyncio.create_task(world.broker.wait([child], 20.0))
+        other = await world.join()
+        await other.claim(2)
+        await other.step(0, world.done(copy_of(child), value=b"quick"))
+        assert await waiting == [Ended(State.SUCCEEDED, b"quick")]
+        assert await world.broker.enqueue([world.job(id=copy_of(child))]) == [Receipt.KNOWN]
+
+    async def test_a_parent_that_failed_is_opened_anew(self, world: World, worker: Member, feeder: Member):
+        parent, children = await world.parent(feeder, 3)
+        await worker.claim(2)
+        chunk = world.done(children[0], Op.CHUNK, 0, b"chunk")
+        await worker.step(0, chunk, world.done(children[0], number=5), world.done(children[1], Op.FAILED))
+        assert ids_of(await worker.claim(5)) == [parent]
+        await worker.step(0, world.done(parent, Op.FAILED))
+        assert (await world.found(parent)).payload == b"call"
+        another = await world.join(role="feeder")
+        assert await world.broker.enqueue([world.job(id=parent)]) == [Receipt.KNOWN]
+        assert await world.put(world.job(id=parent, hold=another.epoch)) == [parent]
+        assert (await world.found(parent)).children == Progress(1, 1, 0, 5, sealed=False, over=False)
+        again = await world.broker.enqueue([world.job(id=child) for child in children])
+        assert again == [Receipt.KNOWN, Receipt.ACCEPTED, Receipt.ACCEPTED]
+        await another.step(0, world.done(parent, Op.SEAL))
+        assert ids_of(await worker.claim(5)) == children[1:]
+        await worker.step(0, *(world.done(child, number=1) for child in children[1:]))
+        assert (await world.found(parent)).children == Progress(3, 3, 0, 7, sealed=True, over=True)
+        assert await world.broker.wait([f"{children[0]}:0"], 0) == [Ended(State.SUCCEEDED, b"chunk")]
+        assert ids_of(await worker.claim(5)) == [parent]
+        await worker.step(0, world.done(parent))
+        assert await world.state(parent) is State.SUCCEEDED
+        assert await world.broker.enqueue([world.job(id=parent, hold=another.epoch)]) == [Receipt.KNOWN]
 
     async def test_children_are_not_plain(self, world: World, worker: Member, feeder: Member):
         await world.parent(feeder, 1)

@@ -18,7 +18,7 @@ from tests.support.redis_script import START_MS, Ear, Script, ScriptError
 Scenario = Callable[[Script], None]
 SCENARIOS: dict[str, Scenario] = {}
 CANCELLED_TTL = 3600
-NO_WRITES = ("asked", "look", "find", "places", "list", "depth", "queues", "dead", "schedules", "strikes")
+NO_WRITES = ("asked", "look", "find", "running", "places", "list", "depth", "queues", "dead", "schedules", "strikes")
 FAILED_TTL = 7 * 86400
 
 
@@ -797,6 +797,12 @@ def beats_and_sweepers(s: Script) -> None:
     s.redis("DEL", "k:2")
     assert s.fcall("beat", "e1", 0) == [1]
     assert not s.names() & {"k:1", "k:2"}, "who does not look takes no office"
+    assert len(s.fcall("beat", "e1", 2)) == 2
+    for epoch in ("e2", "e3"):
+        s.reap(epoch)
+    s.redis("DEL", "k:1")
+    assert s.fcall("beat", "e1", 2) == [1]
+    assert not s.names() & {"k:1"}, "who is alone looks now and then only"
 
 
 @scenario
@@ -1147,6 +1153,153 @@ def a_failed_child_releases_its_parent(s: Script) -> None:
         assert set(s.hash("e")) == {parent}
         s.claim("e1", 0, (parent, "f", 0, b""))
     assert s.counts() == {"n": 12, "f": 5, "c": 5, "e": 2}
+
+
+@scenario
+def who_is_first_of_two_counts(s: Script) -> None:
+    parent, (one, two, three) = s.parent(3)
+    s.claim("feeder", 0, (parent, "b"))
+    s.join()
+    s.join("e2")
+    copies = [f"{one}~2", f"{two}~2", f"{three}~2"]
+    assert s.claim("e1", 3) == [one, two, three]
+    assert running(s, parent) == [one, two, three]
+    assert s.send(*(s.job(id) for id in copies)) == [1, b""]
+    assert s.find(parent)[5][:2] == [b"3", b"0"], "a copy is no child more"
+    assert s.send(s.job(copies[0])) == [1, b"0k"]
+    assert s.claim("e2", 2) == copies[:2]
+    assert running(s, parent) == sorted([one, two, three, *copies[:2]])
+    assert running(s, s.new_ids(1)[0]) == []
+    s.fcall("wait", "in1", one, copies[1])
+    with Ear(s, "in1", "e1", "e2") as ear:
+        s.claim("e2", 0, (copies[0], "s", 7, b"quick"))
+        heard = ear.heard()
+        assert ("in1", b"vs" + one.encode() + b" quick") in heard
+        assert [told for told in heard if told[1][:1] == b"c"] == [(e, b"c" + one.encode()) for e in ("e1", "e2")]
+        assert s.look(one, copies[0]) == [b"squick", None]
+        assert s.find(parent)[5][:4] == [b"3", b"1", b"0", b"7"]
+        s.claim("e1", 0, (one, "s", 7, b"slow"), (two, "s", 5, b"as it is"))
+        assert ("in1", b"vs" + copies[1].encode() + b" as it is") in ear.heard()
+    assert s.look(one, two) == [b"squick", b"sas it is"]
+    assert s.find(parent)[5][:4] == [b"3", b"2", b"0", b"12"]
+    assert s.list() == copies[2:]
+    s.claim("e2", 0, (copies[1], "s", 5, b"late"))
+    s.claim("e1", 0, (three, "s", 1, b"3"))
+    assert s.list() == [parent], "the copy that nobody has begun went from its list"
+    assert s.find(parent)[5] == [b"3", b"3", b"0", b"13", b"1", b"over"]
+    assert s.look(two) == [b"sas it is"]
+    assert s.hash(f"o:{parent}").keys() == {"0", "1", "2"}
+    assert s.counts() == {"n": 7, "s": 3, "c": 3}
+    assert s.hash("x") == {}
+
+
+def running(s: Script, parent: str) -> list[str]:
+    return sorted(id.decode() for id in s.fcall("running", parent))
+
+
+@scenario
+def a_copy_that_fails_is_nothing(s: Script) -> None:
+    parent, (one, two) = s.parent(2)
+    s.claim("feeder", 0, (parent, "b"))
+    s.join()
+    s.join("e2")
+    copy = f"{one}~2"
+    assert s.claim("e1", 1) == [one]
+    s.put(s.job(copy))
+    assert s.claim("e2", 2) == [two, copy]
+    s.claim("e2", 0, (copy, "f", 60, b"x"))
+    assert s.find(parent)[5] == [b"2", b"0", b"0", b"0", b"1", b"wait"]
+    assert s.look(one, copy) == [b"", None]
+    s.put(s.job(copy))
+    assert s.claim("e2", 1) == [copy]
+    s.claim("e2", 0, (copy, "r", 5000, b"again"))
+    assert s.redis("ZCARD", "d:q") == 1
+    s.claim("e1", 0, (one, "s", 1, b"A"))
+    assert s.redis("ZCARD", "d:q") == 0
+    assert s.send(s.job(copy)) == [1, b"0k"], "whom would it copy?"
+    assert s.find(parent)[5][:3] == [b"2", b"1", b"0"]
+
+
+@scenario
+def a_copy_of_one_that_waits_to_be_tried_again(s: Script) -> None:
+    parent, (one,) = s.parent(1)
+    s.claim("feeder", 0, (parent, "b"))
+    s.join()
+    copy = f"{one}~2"
+    assert s.claim("e1", 1) == [one]
+    s.put(s.job(copy))
+    assert s.claim("e1", 5) == [], "who holds the one is not given the other"
+    assert s.list() == [copy]
+    s.claim("e1", 0, (one, "r", 5000, b"again"))
+    assert s.claim("e1", 1) == [copy]
+    assert s.claim("e1", 1, (copy, "s", 1, b"A")) == [parent]
+    assert s.redis("ZCARD", "d:q") == 0
+    assert s.look(one) == [b"sA"]
+
+
+@scenario
+def a_parent_that_failed_is_opened_anew(s: Script) -> None:
+    parent, ids = s.parent(4)
+    s.join()
+    assert s.claim("e1", 3) == ids[:3]
+    s.claim("e1", 0, (ids[0], "v", 0, b"chunk"), (ids[0], "s", 7, b"A"), (ids[1], "f", 60, b"no"))
+    assert s.claim("e1", 9) == [parent]
+    s.claim("e1", 0, (parent, "f", 60, b"why"), (ids[2], "v", 0, b"late"), (ids[2], "s", 7, b"late"))
+    assert s.look(parent, *ids) == [b"fwhy", b"sA", b"fno", None, None]
+    assert {ttl_of(s, key) for key in (f"j:{parent}", f"o:{parent}", f"z:{parent}")} == {60}
+    assert s.send(s.job(f"{parent}.5")) == [1, b"0c"]
+    assert s.send(s.job(parent)) == [1, b"0k"], "nobody would hold it"
+    assert s.send(s.job(parent, hold="nobody")) == [1, b"0k"]
+    s.join("another")
+    s.redis("HSET", f"j:{parent}", "steps", 3)
+    s.redis("HSET", f"o:{parent}", "100000000", "sstep")
+    s.now += 9
+    assert s.send(s.job(parent, hold="another")) == [1, b""]
+    assert s.send(s.job(parent, hold="another")) == [1, b"0k"]
+    assert s.held("another") == {parent}
+    assert s.hash("a:another")[parent] == b"%d" % s.now
+    assert s.find(parent)[5] == [b"1", b"1", b"0", b"7", b"0", b"open"]
+    assert s.hash(f"o:{parent}") == {"0": b"sA", "0:0": b"schunk"}
+    family = s.hash(f"j:{parent}")
+    assert family.keys() == {"state", "holder", "started", "total", "done", "failed", "units", "sealed"}
+    assert (family["started"], family["holder"]) == (b"%d" % s.now, b"another")
+    assert {s.redis("PTTL", key) for key in (f"j:{parent}", f"o:{parent}")} == {-1}
+    assert not s.redis("EXISTS", f"z:{parent}", f"f:{parent}")
+    assert listed(s, "y:b") == [parent]
+    assert s.send(*(s.job(id) for id in ids)) == [1, b"0k"]
+    assert s.find(parent)[5][:2] == [b"4", b"1"]
+    s.claim("another", 0, (parent, "b"))
+    s.join("e2")
+    assert s.claim("e2", 9) == ids[1:]
+    assert s.claim("e2", 9, *((id, "s", 1, b"B") for id in ids[1:])) == [parent]
+    assert s.find(parent)[5] == [b"4", b"4", b"0", b"10", b"1", b"over"]
+    s.claim("e2", 0, (parent, "s", 0))
+    assert s.counts()["n"] == 9
+    assert not {name for name in s.names() if name[:2] in ("j:", "o:", "z:")}
+
+
+@scenario
+def a_failed_job_that_is_no_parent_is_not_opened(s: Script) -> None:
+    s.join()
+    (id,) = s.put(count=1)
+    s.claim("e1", 1)
+    s.claim("e1", 0, (id, "f", 60, b"x"))
+    assert s.send(s.job(id, hold="e1")) == [1, b"0k"]
+
+
+@scenario
+def what_a_failed_parent_leaves_goes_in_a_day(s: Script) -> None:
+    for number in (FAILED_TTL, 60):
+        parent, (child, _) = s.parent(2)
+        s.join()
+        s.claim("e1", 1)
+        s.claim("e1", 0, (child, "s", 1, b"A"))
+        s.claim("feeder", 0, (parent, "f", number, b"the submitter failed"))
+        lives = {ttl_of(s, key) for key in (f"j:{parent}", f"o:{parent}", f"z:{parent}")}
+        assert lives == {min(number, 86400)}
+        assert s.send(s.job(f"{parent}.1")) == [1, b"0k"]
+        assert s.send(s.job(f"{parent}.2")) == [1, b"0c"], "it takes no more, though it never was released"
+        assert s.claim("e1", 9) == []
 
 
 @scenario
@@ -1794,7 +1947,9 @@ def who_is_no_dead_letter(s: Script) -> None:
     assert s.claim("e1", 1) == [parent]
     s.claim("e1", 0, (parent, "f", 60, b"x"))
     assert s.fcall("dead") == []
-    assert not {key for key in s.names() if key.startswith("z")}
+    assert {key for key in s.names() if key.startswith("z")} == {f"z:{parent}"}, "it may be opened anew, and no more"
+    assert s.fcall("replay", parent, unkept) == [0, 0]
+    assert s.look(parent) == [b"fx"]
 
 
 @scenario

@@ -1,4 +1,4 @@
-"""What a broker is: the way of work from who asks to who works, in ten verbs.
+"""What a broker is: the way of work from who asks to who works, in eleven verbs.
 
 Every other file in this folder is one; ``open(url, *, namespace, bus, clock)`` in it returns an unopened
 broker, and `tests/contracts/test_broker.py` says what each must do. The words:
@@ -12,7 +12,7 @@ broker, and `tests/contracts/test_broker.py` says what each must do. The words:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from asyncworker.queue.job import (
     APART,
@@ -35,6 +35,9 @@ Notice = Callable[[str], None]
 all children of this job were."""
 
 
+Look = Literal["yes", "others", "no"]
+
+
 class Broker(Protocol):
     """Carry jobs. At least once; terminal exactly once."""
 
@@ -48,6 +51,8 @@ class Broker(Protocol):
 
     async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt | Twin | Missing]:
         """Take jobs in, in this order; one round trip a thousand. Repeats of an id add nothing.
+
+        But a job with ``hold`` that failed at most a day ago is opened anew; those of its children that succeeded are known.
 
         Returns:
             what became of each, in order; a `Twin` names the job that holds the same ``unique`` key. The key is
@@ -81,12 +86,13 @@ class Broker(Protocol):
         """
         ...
 
-    def beat(self, epoch: str, *, look: bool = True) -> Mapping[str, str] | None:
+    def beat(self, epoch: str, *, look: Look = "yes") -> Mapping[str, str] | None:
         """Say that this epoch lives. **Blocking**; called from the keeper's thread alone, on a connection of its own.
 
         Returns:
             None; or, for the fleet's few elected sweepers, every epoch with its last beat (an opaque text that
-            ends in ``:<lease in ms>``) to hand to `reap`. Without *look* there is no such answer, and nobody is elected.
+            ends in ``:<lease in ms>``) to hand to `reap`. Nobody is elected who does not *look*; who is alone, and looks
+            for others only, is not either.
 
         Raises:
             LeaseLost: reaped. BrokerDown: no answer.
@@ -117,6 +123,14 @@ class Broker(Protocol):
 
     async def find(self, ids: Sequence[str]) -> list[Found | None]:
         """Return what is known about jobs, in the order of *ids*; None for an id that nobody knows."""
+        ...
+
+    async def running(self, parent: str) -> list[str]:
+        """Return the ids of a job's children that somebody holds, copies among them.
+
+        A child whose id is `copy_of` another's is enqueued like any other, while that one is not over. It is not
+        given to who holds that one and counts for nothing; if it succeeds first it is the other one, whose worker is then noticed to stop; and the other way round.
+        """
         ...
 
     async def cancel(self, job_id: str) -> State | None:

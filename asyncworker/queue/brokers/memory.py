@@ -26,7 +26,7 @@ from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BrokerDown, DecodeError, JobNotFound, JobTooBig, LeaseLost
 from asyncworker.events import Bus
 from asyncworker.queue.admin import Admin
-from asyncworker.queue.brokers.broker import Broker, Notice
+from asyncworker.queue.brokers.broker import Broker, Look, Notice
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, pack, unpack, unpack_call, unpack_record
 from asyncworker.queue.gate import Gates, is_late, is_limited
 from asyncworker.queue.job import (
@@ -50,6 +50,8 @@ from asyncworker.queue.job import (
     State,
     Twin,
     WorkerCard,
+    copy_of,
+    original_of,
     parent_of,
 )
 from asyncworker.queue.search import MOST, Page, Query, Stand, pack_stand, rank, read_stand
@@ -57,6 +59,8 @@ from asyncworker.queue.search import MOST, Page, Query, Stand, pack_stand, rank,
 CANCELLED_TTL_S = 3600
 LOST_TTL_S = 7 * 86400
 MOST_DEAD = 10_000
+DIGITS = 8
+"""Of a partition's number, at most."""
 MOST_HELD_UP = 1000
 """Jobs that one step may find held up: a long backlog of one limit must not stall the others."""
 SHOWN = 10
@@ -83,6 +87,7 @@ class MemoryBroker(Broker, Admin):
         self._epochs: dict[str, _Epoch] = {}
         self._idle: dict[str, set[str]] = {}  # who sleeps, and the queues it watches
         self._dead: dict[str, _Entry] = {}
+        self._resting: dict[str, _Entry] = {}  # parents that failed, and may be opened anew
         self._roll: list[tuple[int, str]] = []  # while somebody walks: all jobs, as they were when a walk began
         self._gates = Gates(self._call_up, self._arm)
         self._called: list[_Entry] | None = None  # while jobs are claimed: who has been called up meanwhile
@@ -134,13 +139,14 @@ class MemoryBroker(Broker, Admin):
         dues = [due_ms for name in queues if (due_ms := self._queues[name].next_due_ms) is not None]
         return Claimed(now_ms, now_ms if more else min(dues, default=-1), deliveries)
 
-    def beat(self, epoch: str, *, look: bool = True) -> Mapping[str, str] | None:
+    def beat(self, epoch: str, *, look: Look = "yes") -> Mapping[str, str] | None:
         with self._lock:
             if epoch not in self._beats:
                 raise LeaseLost
             count, lease_ms = self._beats[epoch]
             self._beats[epoch] = count + 1, lease_ms
-            return {name: f"{count}:{ms}" for name, (count, ms) in self._beats.items()} if look else None
+            looks = look == "yes" or (look == "others" and len(self._beats) > 1)
+            return {name: f"{count}:{ms}" for name, (count, ms) in self._beats.items()} if looks else None
 
     async def reap(self, epoch: str, seen: str, *, crashed: bool, max_deliveries: int = MAX_DELIVERIES + APART) -> int:
         with self._lock:
@@ -180,6 +186,10 @@ class MemoryBroker(Broker, Admin):
     async def find(self, ids: Sequence[str]) -> list[Found | None]:
         entries = map(self._jobs.get, ids)
         return [entry.found() if entry else self._ended(job_id) for job_id, entry in zip(ids, entries, strict=True)]
+
+    async def running(self, parent: str) -> list[str]:
+        held = (member.held for member in self._epochs.values())
+        return [job_id for jobs in held for job_id in jobs if parent_of(job_id) == parent]
 
     async def cancel(self, job_id: str) -> State | None:
         entry = self._jobs.get(job_id)
@@ -304,6 +314,7 @@ class MemoryBroker(Broker, Admin):
             self._idle,
             self._twins,
             self._dead,
+            self._resting,
         ):
             table.clear()
 
@@ -315,12 +326,14 @@ class MemoryBroker(Broker, Admin):
     def _take(self, job: Job, links: _Links | None = None) -> Receipt | Twin | Missing:
         """Take one job in: a parent into its feeder's hands, any other to wait; *links*: what a dead letter waited for."""
         if job.id in self._jobs or self._ended(job.id):
-            return Receipt.KNOWN
+            return Receipt.ACCEPTED if self._revive(job) else Receipt.KNOWN
         if renewed := self._renew(job):
             return renewed
         family, feeder = self._family(job.id), self._epochs.get(job.hold)
         if (job.hold and not feeder) or (parent_of(job.id) and not self._is_taking(job.id)):
             return Receipt.CLOSED
+        if (original := original_of(job.id)) and original not in self._jobs:
+            return Receipt.KNOWN
         if not (family or feeder) and (why := self._refusal(job)):
             return why
         if links is None and job.after:
@@ -332,7 +345,7 @@ class MemoryBroker(Broker, Admin):
         now_ms = self._now_ms()
         entry = self._jobs[job.id] = _Entry(job, next(self._order), now_ms)
         self._queues[job.queue].counts["enqueued"] += 1
-        if family:
+        if family and not original:
             family.count("total", 1)
         if feeder:
             entry.family = _Family()
@@ -344,6 +357,24 @@ class MemoryBroker(Broker, Admin):
         else:
             self._later(entry, due_ms, now_ms)
         return Receipt.ACCEPTED
+
+    def _revive(self, job: Job) -> bool:
+        """Open a parent anew that failed; those of its children that succeeded stay."""
+        feeder, entry = self._epochs.get(job.hold), self._resting.get(job.id)
+        if feeder is None or entry is None or entry.family is None:
+            return False
+        del self._resting[job.id]
+        kept = entry.family.kept
+        parts = {name: one for name, one in kept.items() if ":" in name or _is_part(one)}
+        done = sum(1 for name in parts if ":" not in name)
+        self._over.pop(job.id)
+        self._expiry = [one for one in self._expiry if one[1] != job.id]
+        heapify(self._expiry)
+        family = _Family(kept=parts, total=done, done=done, units=entry.family.units)
+        renewed = self._jobs[job.id] = _Entry(entry.job, next(self._order), self._now_ms(), family=family)
+        self._queues[job.queue].counts["enqueued"] += 1
+        self._hand(renewed, feeder, self._now_ms())
+        return True
 
     def _renew(self, job: Job) -> Twin | None:
         """Let a debounced call take the place of the one of its key that waits for its time, under that one's id."""
@@ -472,6 +503,7 @@ class MemoryBroker(Broker, Admin):
         member.claims += want > 0
         way = -1 if member.claims % LOWEST_FIRST_EVERY else 1  # levels are numbered from the lowest
         left, looks = dict(queues), MOST_HELD_UP
+        others: list[_Entry] = []
         while True:
             self._called = []
             for name in queues:
@@ -487,7 +519,9 @@ class MemoryBroker(Broker, Admin):
                                 family.steps -= 1
                             continue
                         self._lift(entry)
-                        if self._admits(entry, now_ms):
+                        if original_of(entry.job.id) in member.held:
+                            others.append(entry)
+                        elif self._admits(entry, now_ms):
                             self._hand(entry, member, now_ms)
                             deliveries.append(entry.delivery())
                         else:
@@ -498,6 +532,8 @@ class MemoryBroker(Broker, Admin):
             for entry in called:
                 self._ahead(entry)
             if not (called and looks) or len(deliveries) == want:
+                for entry in others:
+                    self._ready(entry)
                 return deliveries, not looks
 
     def _admits(self, entry: _Entry, now_ms: int) -> bool:
@@ -589,7 +625,10 @@ class MemoryBroker(Broker, Admin):
             self._come_home(found, number)
         else:
             self._forget_expired()
-            if state is State.FAILED and number > 0 and not entry.family:
+            if state is State.FAILED and number > 0 and entry.family:
+                self._resting[found.id] = entry
+                found = msgspec.structs.replace(found, payload=entry.job.payload)
+            elif state is State.FAILED and number > 0:
                 self._dead[found.id] = entry
                 found = msgspec.structs.replace(found, payload=entry.job.payload)
                 if len(self._dead) > MOST_DEAD:
@@ -604,11 +643,26 @@ class MemoryBroker(Broker, Admin):
         """Count a child that ended; nothing to do where its parent is gone."""
         parent = self._jobs.get(parent_of(child.id) or "")
         if parent and (family := parent.family):
+            original = original_of(child.id)
+            if original and child.state is not State.SUCCEEDED:
+                return
+            self._outdo(original or copy_of(child.id), child)
+            child = msgspec.structs.replace(child, id=original or child.id)
             family.kept[child.id] = child
             family.count("done", -1)
             family.failed += child.state is not State.SUCCEEDED
             family.units += units if child.state is State.SUCCEEDED else 0
             self._release_if_over(parent, family)
+
+    def _outdo(self, job_id: str, by: Found) -> None:
+        """Strike off the slower of two that did the same."""
+        if entry := self._jobs.get(job_id):
+            holder, told, entry.told = entry.holder, entry.told, None
+            self._leave(entry, State.CANCELLED)
+            if told:
+                told.set_result(Ended(by.state, by.record))
+            if holder:
+                holder.notice(job_id)
 
     def _release_if_over(self, parent: _Entry, family: _Family) -> None:
         all_done = parent.state is State.BLOCKED and family.done == family.total and not family.steps
@@ -630,7 +684,8 @@ class MemoryBroker(Broker, Admin):
 
     def _ended(self, job_id: str) -> Found | None:
         self._forget_expired()
-        parent = self._jobs.get(parent_of(job_id) or "")
+        name = parent_of(job_id) or ""
+        parent = self._jobs.get(name) or self._resting.get(name)
         if parent and (kin := parent.family or parent.links):
             return kin.kept.get(job_id)
         return self._over.get(job_id)
@@ -641,6 +696,7 @@ class MemoryBroker(Broker, Admin):
             _, job_id = heappop(self._expiry)
             del self._over[job_id]
             self._dead.pop(job_id, None)
+            self._resting.pop(job_id, None)
 
     def _forget(self, job_id: str) -> None:
         del self._dead[job_id], self._over[job_id]
@@ -797,6 +853,11 @@ class _Links:
 
     def progress(self) -> Progress:
         return Progress(self.total, self.done, self.failed, 0, sealed=True, over=self.over)
+
+
+def _is_part(child: Found) -> bool:
+    """Return whether this is a partition that succeeded: the numbers of steps have more digits."""
+    return child.state is State.SUCCEEDED and len(child.id.rpartition(".")[2]) <= DIGITS
 
 
 def _blame(found: Found) -> str:

@@ -17,7 +17,10 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
   j:<parent>      hash   a job with children: state (open: being cut, in its holder's hands; wait: for its children;
                          over: released), holder, total, done, failed, units, sealed, started; steps: of its reduction,
                          those not over, once it was opened again. Goes with the parent
-  o:<parent>      hash   its children: part -> state letter, record; part:number -> 's', a chunk. Goes with the parent
+  o:<parent>      hash   its children: part -> state letter, record; part:number -> 's', a chunk. Goes with the parent;
+                         of one that failed both stay for a day, and z:<parent> has its body, to be opened anew. A child
+                         whose id ends in ~2 is the copy of the one without: whoever succeeds first is that one, and who
+                         holds the one is not given the other
   h:<id>          zset   the jobs that this one waits for -> their places among those it was enqueued with; those left
                          of one that failed because one of them did. It has a j: (state wait, then over; due), too,
                          and, where it wants to know how they ended, an o: (place -> state letter, record).
@@ -75,6 +78,9 @@ local FAILED_TTL = 604800
 local MOST_DEAD = 10000
 local APART = 10 -- deaths that a job may meet beyond its own limit, while it runs in a process of its own
 local PARENT, TIMED, UNIQUE, AFTER, LIMITED = 2, 4, 8, 16, 128 -- flags of a body
+local DIGITS = 8 -- of a partition's number; those of steps have more
+local PARTS_TTL = 86400 -- how long what a failed parent's children came to is kept for whoever opens it anew
+local COPY = '~2' -- how the id of a child's copy ends
 local CALLED = -1 -- rank of a job that waited at a gate and may come
 local LOWEST_FIRST = 16 -- one call in so many goes to the lowest priority that waits
 local LATE_MS = 1000 -- how late a job must be to pass without a permit: its worker must come to the same end
@@ -590,11 +596,44 @@ local function release_if_over(parent)
   end
 end
 
--- Count a child that ended and lay its record beside its brothers'; nothing to do where its parent is gone.
+-- Of a child that is done by two: the original's id or part, and that of its copy.
+local function is_copy(id)
+  return id:sub(-2) == COPY
+end
+
+local function other_of(id)
+  return is_copy(id) and id:sub(1, -3) or id .. COPY
+end
+
+-- Strike off the slower of two: whoever holds it is told to stop, whoever waits for it is told how the other ended.
+local function outdo(id, state, record)
+  local body = call('HGET', bodies, id)
+  if body then
+    local queue, level = queue_of(body), level_of(body)
+    call('HDEL', bodies, id)
+    call('HINCRBY', counts, queue .. ':c', 1)
+    call('LREM', tag .. 'r:' .. queue .. ':' .. level, 1, id)
+    call('ZREM', tag .. 'd:' .. queue, level .. id)
+    tell(id, queue, note_of(id), state, record)
+    for _, epoch in ipairs(call('HKEYS', beats)) do
+      call('PUBLISH', tag .. 'in:' .. epoch, 'c' .. id)
+    end
+  end
+end
+
+-- Count a child that ended and lay its record beside its brothers'; nothing to do where its parent is gone. A copy that
+-- succeeds is its original; one that does not is nothing.
 local function come_home(parent, part, state, record, units)
   local family = tag .. 'j:' .. parent
-  if call('EXISTS', family) == 0 then
+  if call('HEXISTS', bodies, parent) == 0 then
     return
+  end
+  if is_copy(part) and state ~= 's' then
+    return
+  end
+  outdo(parent .. '.' .. other_of(part), state, record)
+  if is_copy(part) then
+    part = other_of(part)
   end
   call('HSET', tag .. 'o:' .. parent, part, state .. record)
   local name = counted_as(parent, 'done')
@@ -627,6 +666,21 @@ local function bury(id, body, note, ttl)
   end
 end
 
+local function forget(id)
+  call('ZREM', dead, id)
+  call('UNLINK', tag .. 'z:' .. id, tag .. 'f:' .. id)
+end
+
+-- Keep what it takes to open a parent anew that failed.
+local function rest(id, body, ttl)
+  call('HSET', tag .. 'j:' .. id, 'state', 'over')
+  call('HSET', tag .. 'z:' .. id, 'b', body)
+  call('EXPIRE', tag .. 'z:' .. id, math.min(ttl, PARTS_TTL))
+  for _, key in ipairs(kin_of(id)) do
+    call('EXPIRE', key, math.min(ttl, PARTS_TTL))
+  end
+end
+
 -- End a job. number: the record's TTL in s, or a child's units.
 local function finish(id, body, state, record, number)
   local note = note_of(id)
@@ -642,6 +696,8 @@ local function finish(id, body, state, record, number)
     enlist(state, { id }, number)
     if state == 'f' and not has(body, PARENT) then
       bury(id, body, note, number)
+    elseif state == 'f' then
+      rest(id, body, number)
     end
   end
   local key = key_of(body)
@@ -927,10 +983,42 @@ local function renew(body, delay)
   return twin
 end
 
+-- Open a parent anew that failed, for whoever holds it to give it those of its children that did not succeed: the others
+-- are known. Returns whether it did.
+local function revive(id, holder)
+  local body = call('HGET', tag .. 'z:' .. id, 'b')
+  if not body or not has(body, PARENT) or call('HEXISTS', beats, holder) == 0 then
+    return false
+  end
+  local results = tag .. 'o:' .. id
+  local done = 0
+  for _, part in ipairs(call('HKEYS', results)) do
+    if not part:find(':', 1, true) then
+      if #part <= DIGITS and call('HGET', results, part):sub(1, 1) == 's' then
+        done = done + 1
+      else
+        call('HDEL', results, part)
+      end
+    end
+  end
+  for _, key in ipairs(kin_of(id)) do
+    call('PERSIST', key)
+  end
+  forget(id)
+  local family = tag .. 'j:' .. id
+  call('HDEL', family, 'steps')
+  call('HSET', family, 'state', 'open', 'holder', holder, 'started', now, 'total', done, 'done', done, 'failed', 0, 'sealed', 0)
+  call('HSET', bodies, id, body)
+  call('HINCRBY', counts, queue_of(body) .. ':n', 1)
+  call('ZADD', blocked, 0, id)
+  call('HSET', tag .. 'a:' .. holder, id, now)
+  return true
+end
+
 -- Take in one job that is a child, a parent, delayed or otherwise special; returns why not.
 local function take_one(queue, id, body, delay, at, holder, formers)
   if is_known(id) then
-    return 'k'
+    return not revive(id, holder) and 'k' or nil
   end
   local twin = renew(body, delay)
   if twin then
@@ -939,6 +1027,9 @@ local function take_one(queue, id, body, delay, at, holder, formers)
   local parent = family_of(id)
   if parent and not is_taking(parent) then
     return 'c'
+  end
+  if is_copy(id) and call('HEXISTS', bodies, other_of(id)) == 0 then
+    return 'k'
   end
   if holder ~= '' and call('HEXISTS', beats, holder) == 0 then
     return 'c'
@@ -957,7 +1048,7 @@ local function take_one(queue, id, body, delay, at, holder, formers)
   end
   call('HSET', bodies, id, body)
   call('HINCRBY', counts, queue .. ':n', 1)
-  if parent then
+  if parent and not is_copy(id) then
     call('HINCRBY', tag .. 'j:' .. parent, counted_as(parent, 'total'), 1)
   end
   if has(body, TIMED) then
@@ -1114,7 +1205,7 @@ end
 -- A part of a child's record that is too large for one; lost where nobody will read it.
 local function keep_chunk(id, number, chunk)
   local parent, part = family_of(id)
-  if call('EXISTS', tag .. 'j:' .. parent) == 1 then
+  if call('HEXISTS', bodies, parent) == 1 then
     call('HSET', tag .. 'o:' .. parent, part .. ':' .. number, 's' .. chunk)
   end
 end
@@ -1236,6 +1327,8 @@ local function take(queue, ids, claimed)
       call('HINCRBY', counts, queue .. ':g', -1)
     elseif parent and not is_taking(parent) then
       guarded(drop, id, found[k])
+    elseif is_copy(id) and call('HEXISTS', claimed.mine, other_of(id)) == 1 then
+      claimed.others[#claimed.others + 1] = { id, found[k] }
     elseif is_limited(found[k]) and not guarded(admit, id, found[k]) then
       claimed.looks = claimed.looks + 1
     else
@@ -1336,7 +1429,7 @@ local function step(args)
   if ahead > 1 then
     return held(mine, TAIL_LOST)
   end
-  local claimed = { ids = {}, bodies = {}, looks = 0 }
+  local claimed = { ids = {}, bodies = {}, looks = 0, mine = mine, others = {} }
   local soonest, left
   repeat
     soonest = -1
@@ -1361,6 +1454,9 @@ local function step(args)
       ready('LPUSH', one[1], one[2])
     end
   until not moved or #claimed.ids == want or claimed.looks >= POPS
+  for _, one in ipairs(claimed.others) do
+    ready('RPUSH', one[1], one[2])
+  end
   local fields = {}
   local since = string.format('%.0f', now)
   for _, id in ipairs(claimed.ids) do
@@ -1414,7 +1510,7 @@ local function rouse()
 end
 
 -- BEAT  ARGV now epoch look -> {-1} fenced   {1}   {1, all epochs and their beats}: the caller sweeps, for a lease
--- look: 1, take that office where it is free.
+-- look: 1, take that office where it is free; 2, only if there are others; 0, do not.
 local function beat(args)
   local epoch = args[2]
   local was = call('HGET', beats, epoch)
@@ -1423,7 +1519,7 @@ local function beat(args)
   end
   local seq, count, lease = was:match('^(%d+):(%d+):(%d+)$')
   call('HSET', beats, epoch, seq .. ':' .. (count + 1) .. ':' .. lease)
-  if args[3] == '0' then
+  if args[3] == '0' or args[3] == '2' and call('HLEN', beats) == 1 then
     return { 1 }
   end
   local offices = { tag .. 'k:1', tag .. 'k:2' }
@@ -1610,6 +1706,19 @@ local function look(args)
   return outcomes(args, function() end)
 end
 
+-- RUNNING  ARGV now parent -> ids of its children that somebody holds
+local function running(args)
+  local ids = {}
+  for _, epoch in ipairs(call('HKEYS', beats)) do
+    for _, id in ipairs(call('HKEYS', tag .. 'a:' .. epoch)) do
+      if family_of(id) == args[2] then
+        ids[#ids + 1] = id
+      end
+    end
+  end
+  return ids
+end
+
 -- FIND  ARGV now id* -> of each: {} unknown   {letter, record, body and deliveries of a dead letter} over
 --   {state, body, note or false, since or due, error of a parked one or false, children}: not over; one that waits or
 --   waited for others: those take the place of children, and the first of those that it waits for follow
@@ -1747,18 +1856,13 @@ local function all_dead()
   return call('ZRANGEBYSCORE', dead, now, '+inf')
 end
 
-local function forget(id)
-  call('ZREM', dead, id)
-  call('UNLINK', tag .. 'z:' .. id, tag .. 'f:' .. id)
-end
-
 -- REPLAY  ARGV now id* -> of each: 1 it is not over, be it by an earlier replay; 0 it is no dead letter, or still one
 local function replay(args)
   local lives = {}
   for k = 2, #args do
     local id = args[k]
     local body = call('HGET', tag .. 'z:' .. id, 'b')
-    if body and not refusal(queue_of(body), body) then
+    if body and not has(body, PARENT) and not refusal(queue_of(body), body) then
       forget(id)
       take_one(queue_of(body), id, body, 0, 0, '')
     end
@@ -1840,6 +1944,7 @@ register('wait', wait, 'allow-oom')
 register('look', look, 'no-writes')
 register('asked', asked, 'no-writes')
 register('find', find, 'no-writes')
+register('running', running, 'no-writes')
 register('places', places, 'no-writes')
 register('list', list, 'no-writes')
 register('depth', depth, 'no-writes')

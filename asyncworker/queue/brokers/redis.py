@@ -21,7 +21,7 @@ from asyncworker.events import Bus
 from asyncworker.queue import parcel
 from asyncworker.queue.address import address_of
 from asyncworker.queue.body import pack_body
-from asyncworker.queue.brokers.broker import Notice
+from asyncworker.queue.brokers.broker import Look, Notice
 from asyncworker.queue.codec import pack
 from asyncworker.queue.durability import DISK, LEVELS, REPLICA, Assurance
 from asyncworker.queue.inbox import Inbox
@@ -48,6 +48,7 @@ from asyncworker.queue.search import MOST, Page, Query
 TEXT = files(__package__).joinpath("redis.lua").read_text("utf-8")
 MOST_LOOKS = 200
 """Ids that one call looks up."""
+LOOKS = {"no": 0, "yes": 1, "others": 2}
 WAITAOF_SINCE = (7, 2)
 LOWEST_FIRST = 16
 """One step in so many asks the lowest priority first, so that no level starves."""
@@ -203,8 +204,8 @@ class RedisBroker:
             member.asleep = set()
         return claimed
 
-    def beat(self, epoch: str, *, look: bool = True) -> Mapping[str, str] | None:
-        answer = self._script.call_blocking("beat", epoch, int(look))
+    def beat(self, epoch: str, *, look: Look = "yes") -> Mapping[str, str] | None:
+        answer = self._script.call_blocking("beat", epoch, LOOKS[look])
         if answer[0] == -1:
             raise LeaseLost
         if len(answer) == 1:
@@ -250,6 +251,9 @@ class RedisBroker:
         for some in _slices(ids):
             found += map(parcel.found, some, await self._ask("find", *some))
         return found
+
+    async def running(self, parent: str) -> list[str]:
+        return [child.decode() for child in await self._ask("running", parent)]
 
     async def cancel(self, job_id: str) -> State | None:
         state: bytes | None = await self._ask("cancel", job_id)

@@ -31,6 +31,7 @@ async def test_the_summary_has_the_keys_that_people_know() -> None:
         "total_processing_time",
         "wall_time",
         "average_items_per_second",
+        "digest",
     }
     numbers = ("total_processed", "total_successful", "total_failed", "success_rate", "partitions_processed")
     assert [summary[name] for name in numbers] == [4, 3, 1, 75.0, 2]

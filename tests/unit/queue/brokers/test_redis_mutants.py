@@ -99,7 +99,10 @@ RULES = {
     "delayed jobs take no room": (" - call('ZCARD', tag .. 'd:' .. queue) - (waiting", " - (waiting"),
     "a parent is a dead letter": ("if state == 'f' and not has(body, PARENT) then", "if state == 'f' then"),
     "whatever ends is a dead letter": ("if state == 'f' and not has", "if not has"),
-    "a replay pushes in": ("if body and not refusal(queue_of(body), body) then", "if body then"),
+    "a replay pushes in": (
+        "if body and not has(body, PARENT) and not refusal(queue_of(body), body) then",
+        "if body and not has(body, PARENT) then",
+    ),
     "a purge takes all": ("if call('ZSCORE', dead, args[k]) then", "if true then"),
     "a key is taken twice": ("== 1 then\n    return 'u' .. twin", "== 1 then\n    local _ = twin"),
     "a later call is refused while one runs": ("if twin and not read_options(body).debounce and", "if twin and"),

@@ -1,0 +1,96 @@
+"""Stragglers: a partition that takes far longer than the others is done a second time, and whoever is first counts.
+
+Only at the end of a job, when no partition waits any more: before that an idle worker has better things to do. What a
+partition should take is known from those that are done. The copy is another worker's, and begins at the original's last
+checkpoint. The broker takes the first result and tells the other one to stop. Whoever submitted a job looks after it
+for as long as it stays; without it a job is as slow as its slowest worker, and no less right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from statistics import median
+
+from asyncworker.clock import SYSTEM, Clock
+from asyncworker.errors import BrokerDown, JobNotFound, QueueFull
+from asyncworker.mapreduce.job import Partial, read, read_call
+from asyncworker.mapreduce.sources.source import Partition
+from asyncworker.queue.brokers.broker import Broker
+from asyncworker.queue.codec import unpack_record
+from asyncworker.queue.job import Found, Job, Progress, State, child_id, copy_of, original_of
+
+LATE = 1.5
+"""How many times as long as it should take a partition runs before it is copied."""
+LEAST_S = 1.0
+"""And how long at least: a shorter one is over before its copy has begun."""
+LOOK_S = 0.25
+SAMPLE = 8
+
+
+Cost = tuple[float, int]
+"""Seconds that a partition took, and how many items it had."""
+COPIED = {"max_deliveries": 10, "max_attempts": 1}
+"""Options of copies: one that fails is not tried again, for the original still runs."""
+
+
+async def tame(broker: Broker, job_id: str, *, clock: Clock = SYSTEM) -> None:
+    """Look after a job until it is over or nobody knows it: copy what is late.
+
+    Cost: a round trip each `LOOK_S`, three more once no partition waits.
+    """
+    costs: dict[int, Cost] = {}
+    while True:
+        try:
+            (found,) = await broker.find([job_id])
+            if found is None or found.state.terminal:
+                return
+            if (children := found.children) and children.sealed and children.done and not children.over:
+                await _look(broker, job_id, children, costs, clock)
+            await broker.wait([job_id], LOOK_S)
+        except JobNotFound:
+            return
+        except (BrokerDown, QueueFull):
+            await asyncio.sleep(LOOK_S)
+
+
+async def _look(broker: Broker, job_id: str, children: Progress, costs: dict[int, Cost], clock: Clock) -> None:
+    ids = await broker.running(job_id)
+    originals = [child for child in ids if original_of(child) is None]
+    if len(originals) < children.total - children.done:
+        return  # some wait
+    if len(costs) < min(SAMPLE, children.done):
+        costs.update(await _sample(broker, job_id, children, originals))
+    copied = {original_of(child) for child in ids}
+    running = [found for found in await broker.find(originals) if found and found.state is State.RUNNING]
+    late = [found for found in overdue(running, list(costs.values()), clock.now()) if found.id not in copied]
+    if late:
+        await broker.enqueue([Job(copy_of(one.id), one.queue, one.payload, one.priority, COPIED) for one in late])
+
+
+async def _sample(broker: Broker, job_id: str, children: Progress, running: Sequence[str]) -> dict[int, Cost]:
+    """Return what some of the partitions that are done cost."""
+    held = set(running)
+    done = [part for part in range(children.total) if child_id(job_id, part) not in held]
+    parts = random.sample(done, min(SAMPLE, len(done)))
+    ended = await broker.wait([child_id(job_id, part) for part in parts], 0)
+    partials = {
+        part: read(Partial, unpack_record(one.record).value)
+        for part, one in zip(parts, ended, strict=True)
+        if one is not None and one.state is State.SUCCEEDED
+    }
+    return {part: (partial.seconds, partial.items) for part, partial in partials.items()}
+
+
+def overdue(running: Sequence[Found], costs: Sequence[Cost], now_s: float) -> list[Found]:
+    """Return those that have run too long for what other partitions cost; where items were not counted, all cost the same."""
+    if not costs:
+        return []
+    all_s, item_s = median(seconds for seconds, _ in costs), median(seconds / max(items, 1) for seconds, items in costs)
+    late = []
+    for found in running:
+        items = read_call(Partition, found.payload).items
+        if now_s - found.started_s > max(LATE * (item_s * items if items else all_s), LEAST_S):
+            late.append(found)
+    return late
