@@ -217,7 +217,6 @@ class Api:
         if elsewhere and ask.request[SCOPE] < ADMIN:
             raise Refused(403, "source, to and data_enrichment let workers read and write elsewhere: they need admin")
         more = {"partition_size": of.partition_size, "workers": of.workers}
-        failures = of.max_failures
         job_id = await self._actions.submit(
             sources[0],
             of.function,
@@ -225,7 +224,7 @@ class Api:
             params=of.params,
             map=of.map,
             reduce=of.reduce,
-            max_failures=int(failures) if failures is not None and failures > 1 else failures,
+            max_failures=of.max_failures,
             to=of.to,
             priority=of.priority,
             **{name: value for name, value in more.items() if value is not None},

@@ -172,7 +172,7 @@ class RunBody(Asked, frozen=True, kw_only=True):
     params: dict[str, Any] = {}
     partition_size: Number | None = None
     workers: Annotated[int, Meta(ge=1, le=1000)] | None = None
-    max_failures: Annotated[float, Meta(ge=0, le=1e9)] | None = None
+    max_failures: Annotated[int, Meta(ge=0, le=10**9)] | Annotated[float, Meta(ge=0, le=1)] | None = None
     to: Annotated[str, Meta(max_length=2000)] | None = None
     priority: Annotated[int, Meta(ge=0, le=9)] = 5
 
