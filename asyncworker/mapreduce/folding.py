@@ -63,7 +63,7 @@ class Folding:
         self._slice = 16
         self._most = concurrency * WINDOW
         self._gate = asyncio.Semaphore(concurrency)
-        self._window: deque[tuple[Key, Any, asyncio.Future[Any]]] = deque()
+        self._window: deque[tuple[Key, Any, asyncio.Future[Any] | None]] = deque()
         self._attempts = attempts
         self._awaits = attempts > 1
         self._reject = reject
@@ -82,12 +82,10 @@ class Folding:
             await self._pause()
         for key, item in pairs[at:]:
             self.items += 1
-            if type(item) is BadItem:
-                self._fail(key, "BadItem", item.error, None)
-                continue
             while len(self._window) >= self._most:
                 await self._fold_oldest()
-            self._window.append((key, item, asyncio.ensure_future(self._call(item))))
+            future = None if type(item) is BadItem else asyncio.ensure_future(self._call(item))
+            self._window.append((key, item, future))
             await self._pause()
 
     async def _pause(self) -> None:
@@ -103,7 +101,8 @@ class Folding:
     def abandon(self) -> None:
         """Cancel what is still awaited."""
         for *_, future in self._window:
-            future.cancel()
+            if future is not None:
+                future.cancel()
 
     def _fold_some(self, pairs: list[Pair], start: int, stop: int) -> int:
         """Map and fold ``pairs[start:stop]``, or up to the first that must be awaited; returns where it stopped.
@@ -146,6 +145,10 @@ class Folding:
 
     async def _fold_oldest(self) -> None:
         key, item, future = self._window[0]
+        if future is None:  # it has failed already, and is told of in its turn
+            self._window.popleft()
+            self._fail(key, "BadItem", item.error, None)
+            return
         try:
             self.acc = self._fold(self.acc, await future)
         except asyncio.CancelledError as exc:
