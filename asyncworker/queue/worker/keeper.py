@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BrokerDown, BrokerError, LeaseLost
-from asyncworker.queue.brokers.broker import Broker
+from asyncworker.queue.brokers.broker import Broker, Look
 
 BEATS_A_LEASE = 4
 ALONE = 8
-"""Who was alone when it last looked after the others looks again only at each so many beats."""
+"""Who was alone when it last looked after the others asks for them again only at each so many beats, or is told that some came."""
 MARGIN = 0.9
 
 
@@ -83,7 +83,7 @@ class Keeper:
             if self._clock.monotonic() - self._turned < self._max_block_s:
                 asked = self._clock.monotonic()
                 unseen += 1
-                look = self._on_beats is not None and unseen >= ALONE
+                look: Look = "no" if self._on_beats is None else "yes" if unseen >= ALONE else "others"
                 try:
                     beats = self._broker.beat(self._epoch, look=look)
                 except LeaseLost as exc:
@@ -95,8 +95,8 @@ class Keeper:
                     cause = str(exc) if isinstance(exc, BrokerDown) else f"{type(exc).__name__}: {exc}"
                 else:
                     answered, cause = asked, ""
-                    if look and beats is not None and len(beats) == 1:
-                        unseen = 0
+                    if beats is not None:
+                        unseen = 0 if len(beats) == 1 else ALONE
                     if beats is not None and self._on_beats is not None:
                         self._tell(self._on_beats, beats)
             else:

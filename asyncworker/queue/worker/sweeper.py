@@ -2,18 +2,23 @@
 
 Two workers of a fleet are elected to sweep (`Broker.beat` hands them everybody's beats). A beat that this
 process, by its own monotonic clock, saw unchanged for that worker's lease is a death; the broker reaps it only
-if the beat is still the one seen. An outage clears what was seen: it is nobody's death.
+if the beat is still the one seen. So nobody needs to look once more before that, and a death is known a lease and at
+most one beat after the last sign of life. An outage clears what was seen: it is nobody's death.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BrokerDown
 from asyncworker.events import Bus, WorkerReaped
 from asyncworker.queue.brokers.broker import Broker
+
+LEAP_S = 1.0
+"""How long it waits at most where time is told by another clock than the machine's, which may leap."""
 
 
 class Sweeper:
@@ -24,36 +29,40 @@ class Sweeper:
         self._epoch = epoch
         self._bus = bus
         self._clock = clock
-        self._seen: dict[str, tuple[str, float]] = {}
-        self._beats: asyncio.Queue[Mapping[str, str]] = asyncio.Queue(maxsize=1)
+        self._seen: dict[str, tuple[str, float]] = {}  # by epoch: its beat, and when it is a death
+        self._looked = asyncio.Event()
 
     def look(self, beats: Mapping[str, str] | None) -> None:
         """Take in everybody's beats, as of now; None after an error, which makes everything seen stale."""
-        if beats is None:
-            self._seen.clear()
-        elif self._beats.empty():
-            self._beats.put_nowait(beats)
+        now, before, self._seen = self._clock.monotonic(), self._seen, {}
+        for epoch, beat in (beats or {}).items():
+            if epoch != self._epoch:
+                was = before.get(epoch)
+                lease_s = int(beat.rpartition(":")[2]) / 1000
+                self._seen[epoch] = was if was is not None and was[0] == beat else (beat, now + lease_s)
+        self._looked.set()
 
-    def dead(self, beats: Mapping[str, str]) -> list[tuple[str, str]]:
-        """Return (epoch, beat) of those that stood still for their lease. Pure but for what it remembers."""
+    def dead(self) -> list[tuple[str, str]]:
+        """Return (epoch, beat) of those that stood still for their lease."""
         now = self._clock.monotonic()
-        found = []
-        for epoch, beat in beats.items():
-            if epoch == self._epoch:
-                continue
-            was, since = self._seen.get(epoch, ("", now))
-            if was != beat:
-                self._seen[epoch] = (beat, now)
-            elif now - since >= int(beat.rpartition(":")[2]) / 1000:
-                found.append((epoch, beat))
-        for gone in self._seen.keys() - beats.keys():
-            del self._seen[gone]
-        return found
+        return [(epoch, beat) for epoch, (beat, until) in self._seen.items() if now >= until]
+
+    @property
+    def wait_s(self) -> float | None:
+        """How long until the next may be dead; None: until somebody looks."""
+        if not self._seen:
+            return None
+        left = min(until for _, until in self._seen.values()) - self._clock.monotonic()
+        return max(0.0, left if self._clock is SYSTEM else min(left, LEAP_S))
 
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
-            for epoch, beat in self.dead(await self._beats.get()):
+            self._looked.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.wait_s):
+                    await self._looked.wait()
+            for epoch, beat in self.dead():
                 try:
                     jobs = await self._broker.reap(epoch, beat, crashed=True)
                 except BrokerDown:
