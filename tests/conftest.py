@@ -6,6 +6,7 @@
 | `redis_url`           | session | a Valkey of this test process                                              |
 | `debian_redis_url`    | session | Debian's Redis, or a skip                                                  |
 | `each_redis_url`      | session | the test runs on both                                                      |
+| `limited_redis_url`   | session | a Valkey as a user with our rights alone, in namespaces ``test-…``         |
 | `fresh_redis_url`     | test    | `redis_url`, emptied                                                       |
 | `namespace`           | test    | a name that no other test has                                              |
 | `immortal_keys`       | test    | a function: names of Redis keys without expiry, ``(url, pattern)``         |
@@ -70,6 +71,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 redis_url = pytest.fixture(scope="session", name="redis_url")(servers.valkey)
 debian_redis_url = pytest.fixture(scope="session", name="debian_redis_url")(servers.debian_redis)
+limited_redis_url = pytest.fixture(scope="session", name="limited_redis_url")(servers.limited_redis)
 postgres_server = pytest.fixture(scope="session", name="postgres_server")(servers.postgres)
 debian_postgres_server = pytest.fixture(scope="session", name="debian_postgres_server")(servers.debian_postgres)
 

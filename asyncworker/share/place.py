@@ -63,7 +63,12 @@ class Place:
 
 def sweep() -> list[Path]:
     """Remove this user's places whose owners are dead; returns them."""
-    return [path for path in _own() if _orphaned(path)]
+    return [path for path in _own() if _orphaned(path, remove=True)]
+
+
+def orphans() -> list[Path]:
+    """Return this user's places whose owners are dead."""
+    return [path for path in _own() if _orphaned(path, remove=False)]
 
 
 def _own() -> Iterator[Path]:
@@ -73,7 +78,7 @@ def _own() -> Iterator[Path]:
                 yield path
 
 
-def _orphaned(path: Path) -> bool:
+def _orphaned(path: Path, *, remove: bool) -> bool:
     try:
         lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY)
     except OSError:
@@ -82,7 +87,8 @@ def _orphaned(path: Path) -> bool:
         if path.name.startswith(_BEING_MADE) and time.time() - os.fstat(lock).st_mtime < _MADE_IN_S:
             return False
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path, ignore_errors=True)
+        if remove:
+            shutil.rmtree(path, ignore_errors=True)
     except BlockingIOError:
         return False
     finally:

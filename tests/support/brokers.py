@@ -60,6 +60,7 @@ MAKES = {
     "memory": Make("memory", url="memory://", frozen=True),
     "redis": Make("redis", fixture="redis_url"),
     "redis-debian": Make("redis", fixture="debian_redis_url"),
+    "redis-limited": Make("redis", fixture="limited_redis_url", long=True),  # as a user with our rights alone
     "embedded": Make("embedded", url="embedded://", long=True),  # a server a test, and all verbs are those of redis
 }
 

@@ -22,9 +22,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import redis
 
 from asyncworker.lifeline import Child
 from asyncworker.queue import server
+from asyncworker.queue.rights import rules
 
 DEBIAN_REDIS = "/usr/bin/redis-server"
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
@@ -43,6 +45,21 @@ def debian_redis() -> Iterator[str]:
     if not os.access(DEBIAN_REDIS, os.X_OK):
         pytest.skip(f"no {DEBIAN_REDIS}: apt-get install redis-server")
     yield from _redis(DEBIAN_REDIS)
+
+
+NAMESPACES = "test-*"
+"""Those that `limited_redis` lets its user reach."""
+
+
+def limited_redis() -> Iterator[str]:
+    """Yield the URL of a Valkey on which we are a user with the rights that the documentation names, and no other."""
+    running = server.start(timeout=30.0)
+    with long_lived(running.pid):
+        with redis.Redis.from_url(running.url) as client:
+            client.execute_command("ACL", "SETUSER", "worker", "on", ">secret", *rules(NAMESPACES))
+            client.execute_command("ACL", "SETUSER", "default", "off")
+        yield running.url.replace("unix://", "unix://worker:secret@")
+        running.stop()
 
 
 def _redis(binary: str | None) -> Iterator[str]:
