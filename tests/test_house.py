@@ -106,7 +106,7 @@ GOOD = [
     ("queue.x", "try:\n    f()\nexcept BaseException:\n    g()\n    raise"),
     ("queue.x", "with suppress(OSError):\n    f()\n__all__ = ['a', 'b']"),
     ("queue.x", "x = 1  # noqa: S108, E501 - a directory of our own\ny = f()  # type: ignore[arg-type]"),
-    ("mapreduce.mapper", "try:\n    f()\nexcept Exception:\n    pass"),
+    ("work.stream", "try:\n    f()\nexcept Exception:\n    pass"),
     ("cli.table", "def f():\n    import rich\n    print(rich)"),
 ]
 

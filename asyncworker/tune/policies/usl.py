@@ -45,14 +45,11 @@ START_WINDOW, BRIEF_S = 0.02, 0.1
 """Start-up asks for plain differences, so its epochs may be shorter; one so brief does not end it."""
 PATIENCE_S, GUESS = 0.3, 100
 """Start-up waits so long for the first call to end; then it grows without knowing, as waiting is cheap, up to so many."""
-PLAIN_AFTER_S = 0.1
-"""After so long start-up looks whether throughput grows, or does not, plainly."""
-FEW = 12
-"""Completions that an epoch of start-up has at least."""
-TURNOVER = 1.5
-"""A turnover lasts at most so many times what calls took before."""
-MUCH_LOWER = 1.7
-"""Below a limit that was so many times as high, turnover is over when no more calls are under way than may be."""
+PLAIN_AFTER_S, FEW = 0.1, 12
+"""After so long, and so many completions, start-up looks whether throughput grows, or does not, plainly."""
+TURNOVER, MUCH_LOWER = 1.5, 1.7
+"""A turnover lasts at most so many times what calls took before. Below a limit that was so many times as high, it is
+over when no more calls are under way than may be."""
 
 
 class _State(msgspec.Struct, forbid_unknown_fields=True):

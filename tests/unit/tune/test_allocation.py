@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
+from asyncworker.tune import allocation
 from asyncworker.tune.allocation import Growth, growing_lines, likely, survivors, tracing
 from asyncworker.tune.census import type_name
 
@@ -32,6 +35,20 @@ def make() -> Slotted:
 
 def fill() -> None:
     KEPT.append(bytes(5_000))
+
+
+@pytest.fixture(autouse=True)
+def however_much_the_tests_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a very large process holders are not looked for, to be quick; other tests may have made this one large."""
+    monkeypatch.setattr(allocation, "TOO_MANY", 10**9)
+
+
+async def test_in_a_very_large_process_holders_are_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocation, "TOO_MANY", 1)
+    async with always(act):
+        found = await survivors({type_name(Slotted)}, WINDOW)
+    assert found[type_name(Slotted)].lines
+    assert not found[type_name(Slotted)].holders
 
 
 @asynccontextmanager
