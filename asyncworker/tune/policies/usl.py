@@ -32,10 +32,9 @@ from asyncworker.tune.probes import PLACES, probe
 from asyncworker.tune.scalability import Curve, fit
 
 # The numbers below were chosen on simulated backends: `bench/control/bench_convergence.py`, `bench_shapes.py`.
-GROWTH = 1.1
-"""Start-up goes on while doubling the limit brings this much."""
-STEP = 1.6
-"""How far the centre may move at once, how far a bracket steps, and how high the widest probe reaches."""
+GROWTH, STEP = 1.1, 1.6
+"""Start-up goes on while doubling the limit brings so much. How far the centre may move at once, how far a bracket
+steps, and how high the widest probe reaches."""
 PLAIN, GIVEN_UP = 1.05, 0.03
 """Where the caller itself is the limit: what a step up must promise, and the share of throughput given up for less."""
 HISTORY = 64
