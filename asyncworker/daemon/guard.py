@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 API = "/api/"
 SAFE = {"GET", "HEAD", "OPTIONS"}
-QUERY_CHARS = 2_048
+QUERY_CHARS = 8_192
 BODY_BYTES = 2**20
 BODY_S = 10.0
 ANSWER_S = 10.0

@@ -24,7 +24,7 @@ from aiohttp.typedefs import Handler, Middleware
 from asyncworker.daemon.actions import Actions
 from asyncworker.daemon.api import Api
 from asyncworker.daemon.fleet_metrics import FleetMetrics
-from asyncworker.daemon.guard import BODY_BYTES, Guard, add_headers
+from asyncworker.daemon.guard import BODY_BYTES, HEADERS, TITLES, Guard, Problem, add_headers
 from asyncworker.daemon.health import Health
 from asyncworker.daemon.openapi import ROOT
 from asyncworker.daemon.probes import health_pages, metrics_page
@@ -39,8 +39,8 @@ IDLE_S = 15.0
 MOST_CONNECTIONS = 512
 MOST_OF_A_PEER = 256
 SHUTDOWN_S = 3.0
-LINE_BYTES = 4_096
-HEADERS = 64
+LINE_BYTES = 16_384
+MOST_HEADERS = 64
 HANDSHAKE_S = 10.0
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
@@ -115,6 +115,18 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._doors.leave(self)
         super().connection_lost(exc)
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """Answer what is no request of HTTP, in few words."""
+        log.debug("no request from %s: %s", self.peer, exc)
+        problem = Problem(status, TITLES.get(status, TITLES[500]), "this is no request that can be read")
+        response = web.Response(
+            body=msgspec.json.encode(problem), status=status, headers=HEADERS, content_type="application/problem+json"
+        )
+        response.force_close()
+        return response
 
     def abort(self) -> None:
         if self.transport is not None:
@@ -221,7 +233,7 @@ async def serving(
         "lingering_time": 1.0,
         "max_line_size": LINE_BYTES,
         "max_field_size": LINE_BYTES,
-        "max_headers": HEADERS,
+        "max_headers": MOST_HEADERS,
     }
     runner = web.AppRunner(app, shutdown_timeout=SHUTDOWN_S, **options)
     await runner.setup()
