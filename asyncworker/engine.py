@@ -33,6 +33,7 @@ from asyncworker.mapreduce.job import MAP_TASK, MERGE_TASK, REDUCE_TASK, Summary
 from asyncworker.mapreduce.mapper import Mapper
 from asyncworker.mapreduce.merger import Merger
 from asyncworker.mapreduce.reducer import Reducer
+from asyncworker.mapreduce.resume import resume
 from asyncworker.mapreduce.straggler import tame
 from asyncworker.optimizer import AsyncWorkerOptimizer
 from asyncworker.queue.admin import Admin
@@ -579,6 +580,31 @@ class Engine:
         )
         self._adopt(feeding)
         if speculate:
+            self._adopt(asyncio.create_task(tame(self.broker, job_id, clock=self.clock), name=f"tamer of {job_id}"))
+        return JobHandle(self.broker, job_id, PARTITION_QUEUE, parent=True)
+
+    async def resume(self, job_id: str, source: Any = None) -> JobHandle[Summary]:
+        """Do what is left of a map/reduce job that failed at most a day ago; of one that runs or is done, return its handle.
+
+        Args:
+            source: the items once more, where they came from this process alone.
+
+        Raises:
+            JobNotFound, ResultExpired: nobody knows it, or no longer. BadParameters: it was cancelled, or needs *source*.
+            SourceError, UnknownName, BrokerDown.
+        """
+        feeding = await resume(
+            self.broker,
+            job_id,
+            self.functions.find,
+            source,
+            ahead=self._partitions_at_once,
+            hurry=self._hurry,
+            lease_s=self.lease,
+            clock=self.clock,
+        )
+        if feeding is not None:
+            self._adopt(feeding)
             self._adopt(asyncio.create_task(tame(self.broker, job_id, clock=self.clock), name=f"tamer of {job_id}"))
         return JobHandle(self.broker, job_id, PARTITION_QUEUE, parent=True)
 

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.errors import BadParameters, BrokerDown, BrokerError, JobNotFound, QueueFull, UnknownName
+from asyncworker.errors import BadParameters, BrokerDown, BrokerError, JobNotFound, QueueFull, SourceError, UnknownName
 from asyncworker.mapreduce.dataset import is_postgresql, open_results, open_sink, open_source
 from asyncworker.mapreduce.functions.function import Function
 from asyncworker.mapreduce.job import CHUNK_BYTES, ERROR_CHARS, MAP_TASK, REDUCE_TASK, Partial, Plan, read
@@ -203,6 +203,7 @@ class Feeder:
         self._clock = clock
         self._waits: set[asyncio.Task[None]] = set()
         self._cut: list[Job] = []
+        self._known: dict[int, tuple[int, int]] = {}
 
     async def begin(self) -> None:
         """Join, and enqueue the job into one's own hands.
@@ -230,10 +231,25 @@ class Feeder:
             await self._leave()
             raise
 
-    async def run(self, source: Source, first: Partition | None, rest: AsyncIterator[Partition]) -> None:
-        """Ship all partitions and seal the job; see `submit`."""
+    async def run(
+        self,
+        source: Source,
+        first: Partition | None,
+        rest: AsyncIterator[Partition],
+        known: Mapping[int, tuple[int, int]] | None = None,
+    ) -> None:
+        """Ship all partitions and seal the job; see `submit`.
+
+        Args:
+            first: the first partition, where it was cut already. known: where partitions begin that are not to be shipped,
+                for they are done, and how many items they have.
+
+        Raises:
+            SourceError: those that are known are cut otherwise now.
+        """
+        self._known = dict(known or {})
         try:
-            if await self._ship(first, rest):
+            if await self._ship(await anext(rest, None) if known is not None else first, rest):
                 await self._settle(Op.SEAL)
         except BaseException as exc:
             await self._end(exc)
@@ -255,6 +271,11 @@ class Feeder:
                 name = child_id(self._parent.id, partition.index)
                 partition = msgspec.structs.replace(partition, cut_s=self._clock.now(), first=before)
                 before += partition.items
+                if (place := self._known.pop(partition.index, None)) is not None:
+                    if place != (partition.first, partition.items):
+                        raise SourceError("the source is not cut as it was: submit the job again")
+                    partition = await anext(rest, None)
+                    continue
                 call = pack_call(MAP_TASK, (partition,), {})
                 if not self._cut:
                     size = 0
@@ -267,6 +288,8 @@ class Feeder:
                 if (len(self._cut) >= self._flow.window or size >= WINDOW_BYTES) and not await sending:
                     return False
                 partition = await anext(rest, None)
+            if self._known:
+                raise SourceError("the source has less in it than it had: submit the job again")
             return sending is None or await sending
         finally:
             if sending is not None:

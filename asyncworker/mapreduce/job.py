@@ -65,7 +65,7 @@ class Partial(msgspec.Struct, frozen=True):
     keys in as many ``runs`` of pieces (`asyncworker.mapreduce.pieces`). ``seconds`` is how long the
     partition took, ``worker`` who did it (host:pid), for people. ``rejected``: which partitions sent
     failed items ahead, and in how many chunks. ``at``: under which
-    id its chunks lie, where that is its copy's.
+    id its chunks lie, where that is its copy's. ``place``: the number of its first item, and how many were planned.
     """
 
     items: int
@@ -79,6 +79,7 @@ class Partial(msgspec.Struct, frozen=True):
     digest: Digest = Digest()
     rejected: list[tuple[str, int]] = []
     at: str = ""
+    place: tuple[int, int] = (0, 0)
     runs: list[int] = []
     size: int = 0
 

@@ -84,7 +84,8 @@ async def partials(broker: Broker, job_id: str, parts: Sequence[int]) -> list[tu
     return [
         (partial.at or child, partial)
         for child, end in zip(ids, ends, strict=True)
-        if end and (partial := read(Partial, unpack_record(end.record).value))
+        if end is not None
+        for partial in (read(Partial, unpack_record(end.record).value),)
     ]
 
 

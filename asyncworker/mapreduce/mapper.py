@@ -136,6 +136,7 @@ class Mapper:
             failures=course.failures,
             worker=self._worker,
             digest=digest,
+            place=(partition.first, partition.items),
             at=ctx.id if original_of(ctx.id) else "",
             rejected=[(ctx.id, await _send(ctx, rejected, REJECTED))] if rejected else [],
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 FIRST = 200
 """Items in a partition before anything was measured."""
@@ -19,6 +19,8 @@ SHARES = 4
 RESULT_BYTES = 16 * 2**20
 """How large what a partition comes to may become: its worker and the reducer hold it in memory."""
 MOST = 1_000_000
+GRAIN = 250
+"""Rows by which a table is cut when the size of partitions is decided as they are shipped."""
 
 
 def cut(count: int, size: int) -> Iterator[range]:
@@ -30,6 +32,24 @@ def cut(count: int, size: int) -> Iterator[range]:
 def split(count: int, parts: int) -> list[range]:
     """Divide ``range(count)`` into *parts* ranges (1 or more) in order, whose lengths differ by one at most."""
     return [range(part * count // parts, (part + 1) * count // parts) for part in range(parts)]
+
+
+def sizes_of(known: Mapping[int, tuple[int, int]]) -> list[int]:
+    """Return the sizes of partitions 0, 1, … up to the last that is known.
+
+    Args:
+        known: the first item of some of them, and how many they have; what lies between two of them is divided evenly,
+            by whole `GRAIN`s where it is made of such.
+    """
+    sizes: list[int] = []
+    begin = 0
+    for part, (first, items) in sorted(known.items()):
+        if gap := part - len(sizes):
+            grain = 1 if (first - begin) % GRAIN or (first - begin) // GRAIN < gap else GRAIN
+            sizes += [grain * len(one) for one in split((first - begin) // grain, gap)]
+        sizes.append(items)
+        begin = first + items
+    return sizes
 
 
 class Sizing:

@@ -25,12 +25,11 @@ import msgspec
 
 from asyncworker.errors import EmptyDataset, SourceError
 from asyncworker.mapreduce.database import Address, Connection, Database, Table, address, identifier, lock, qualified
+from asyncworker.mapreduce.planner import GRAIN
 from asyncworker.mapreduce.results import ResultTable
 from asyncworker.mapreduce.sources.source import LIST_ITEMS, BadItem, Key, Partition, Size
 
 DATASETS = "dataset_items"
-GRAIN = 250
-"""Rows by which a table is cut when the size of partitions is decided as they are shipped."""
 KEY_TYPES = ("int2", "int4", "int8", "text", "varchar", "uuid")
 JSON_TYPES = ("jsonb", "json", "text", "varchar")
 

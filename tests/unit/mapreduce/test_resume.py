@@ -1,0 +1,206 @@
+"""A job that failed is resumed: what succeeded is not run again, and what is left is cut where it was."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncworker.errors import BadParameters, JobNotFound
+from asyncworker.mapreduce.planner import FIRST, GRAIN, sizes_of
+from asyncworker.mapreduce.resume import resume
+from asyncworker.queue.codec import Ids, pack, pack_call
+from asyncworker.queue.job import Job, Op, Record, Settled, State, WorkerCard
+from tests.support.mapreduce import Collect, Fleet
+
+PATIENCE = 20.0
+
+
+class Breaks(Collect):
+    """Fails partitions that hold one of these items, until it is mended."""
+
+    def __init__(self, *items: Any) -> None:
+        super().__init__()
+        self.broken = set(items)
+        self.seen: list[Any] = []
+
+    def map(self, item: Any) -> Any:
+        self.seen.append(item)
+        if item in self.broken:
+            raise asyncio.CancelledError(f"{item} breaks")
+        return item
+
+
+async def two() -> int:
+    return 2
+
+
+async def mended(fleet: Fleet, job_id: str, source: Any = None) -> tuple[State, Record]:
+    feeding = await resume(fleet.broker, job_id, fleet.find, source, ahead=two)
+    assert feeding is not None
+    async with fleet.working():
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.wait([feeding])
+        await asyncio.gather(feeding, return_exceptions=True)
+        return await fleet.end(job_id)
+
+
+def numbers(path: Path, count: int) -> str:
+    path.write_text("".join(f"{number}\n" for number in range(count)))
+    return str(path)
+
+
+@pytest.mark.parametrize("size", [10, "auto"])
+async def test_what_succeeded_is_not_run_again(tmp_path: Path, size: Any) -> None:
+    breaks = Breaks(2 * FIRST + 1)
+    fleet = Fleet(breaks=breaks)
+    source = numbers(tmp_path / "rows.jsonl", 5 * FIRST)
+    state, record = await fleet.run(source, "breaks", partition_size=size, partition_attempts=1)
+    assert state is State.FAILED
+    job_id = record.detail["partial"]["job_id"]
+    done = record.detail["partial"]["total_processed"]
+    assert done > 0
+    breaks.broken.clear()
+    breaks.seen.clear()
+    state, record = await mended(fleet, job_id)
+    assert state is State.SUCCEEDED
+    assert record.value["final_result"]["items"] == list(range(5 * FIRST))
+    assert record.value["total_processed"] == 5 * FIRST
+    assert len(breaks.seen) == 5 * FIRST - done
+
+
+async def test_a_table_that_was_cut_as_it_was_measured(postgres_dsn: str) -> None:
+    connection = await asyncpg.connect(postgres_dsn)
+    try:
+        await connection.execute("CREATE TABLE counted AS SELECT n AS id FROM generate_series(0, 4999) AS n")
+    finally:
+        await connection.close()
+
+    class Rows(Breaks):
+        def map(self, item: Any) -> Any:
+            return super().map(item["id"])
+
+    breaks = Rows(3 * GRAIN)
+    fleet = Fleet(breaks=breaks)
+    url = f"{postgres_dsn}?table=counted&key=id"
+    state, record = await fleet.run(url, "breaks", partition_size="auto", partition_attempts=1)
+    assert state is State.FAILED
+    breaks.broken.clear()
+    state, record = await mended(fleet, record.detail["partial"]["job_id"])
+    assert (state, record.value["final_result"]["items"]) == (State.SUCCEEDED, list(range(5000)))
+
+
+async def test_items_that_only_the_submitter_has_are_given_once_more() -> None:
+    fleet = Fleet(breaks=Breaks(25))
+    state, record = await fleet.run(range(40), "breaks", partition_attempts=1)
+    assert state is State.FAILED
+    job_id = record.detail["partial"]["job_id"]
+    with pytest.raises(BadParameters, match="source="):
+        await resume(fleet.broker, job_id, fleet.find, ahead=two)
+    fleet.functions["breaks"].broken.clear()
+    state, record = await mended(fleet, job_id, range(40))
+    assert (state, record.value["final_result"]["items"]) == (State.SUCCEEDED, list(range(40)))
+
+
+async def test_a_job_whose_submitter_died_goes_on_where_it_was() -> None:
+    fleet, go_on = Fleet(), asyncio.Event()
+
+    async def items() -> Any:
+        for number in range(30):
+            if number == 20:
+                await go_on.wait()
+            yield number
+
+    async with fleet.working():
+        job_id, feeding = await fleet.submit(items())
+        await fleet.reached(job_id, done=1)
+        (epoch,) = [epoch for epoch, card in (await fleet.broker.depth([])).workers.items() if card.role == "feeder"]
+        await fleet.broker.reap(epoch, "", crashed=True)
+        assert (await fleet.end(job_id))[0] is State.FAILED
+        go_on.set()
+        await feeding
+    before = fleet.collect.mapped
+    state, record = await mended(fleet, job_id, range(30))
+    assert (state, record.value["final_result"]["items"]) == (State.SUCCEEDED, list(range(30)))
+    assert fleet.collect.mapped <= 30 + 10
+    assert before >= 10
+
+
+async def test_it_may_fail_again_and_be_resumed_again(tmp_path: Path) -> None:
+    breaks = Breaks(5, 25)
+    fleet = Fleet(breaks=breaks)
+    state, record = await fleet.run(numbers(tmp_path / "rows.jsonl", 40), "breaks", partition_attempts=1)
+    job_id = record.detail["partial"]["job_id"]
+    breaks.broken.discard(5)
+    state, record = await mended(fleet, job_id)
+    assert state is State.FAILED
+    breaks.broken.clear()
+    state, record = await mended(fleet, job_id)
+    assert (state, record.value["final_result"]["items"]) == (State.SUCCEEDED, list(range(40)))
+
+
+@pytest.mark.parametrize("left", [15, 5])
+async def test_a_source_that_has_changed_is_told_of(tmp_path: Path, left: int) -> None:
+    breaks = Breaks(25)
+    fleet = Fleet(breaks=breaks)
+    source = numbers(tmp_path / "rows.jsonl", 35)
+    job_id = await fleet.sealed(source, "breaks", partition_attempts=1)
+    async with fleet.working(queues={"default": 1}, concurrency=1):
+        assert (await fleet.end(job_id))[0] is State.FAILED
+    numbers(tmp_path / "rows.jsonl", left)
+    breaks.broken.clear()
+    state, record = await mended(fleet, job_id)
+    assert state is State.FAILED
+    assert "submit the job again" in record.error_text
+
+
+async def test_what_cannot_be_resumed_is_refused_and_what_need_not_be_is_left() -> None:
+    fleet, new_id = Fleet(), Ids()
+
+    async def none_left(job_id: str) -> asyncio.Task[None] | None:
+        return await resume(fleet.broker, job_id, fleet.find, ahead=two)
+
+    with pytest.raises(JobNotFound):
+        await none_left(new_id())
+    with pytest.raises(JobNotFound):
+        await none_left("no id")
+    running = await fleet.sealed([1])
+    assert await none_left(running) is None
+    await fleet.broker.cancel(running)
+    with pytest.raises(BadParameters, match="for good"):
+        await none_left(running)
+    async with fleet.working():
+        done = await fleet.sealed([1])
+        await fleet.end(done)
+    assert await none_left(done) is None
+    card = WorkerCard("here", 1, ("q",), 1, 9.0, 0.0)
+    epoch = await fleet.broker.join(card, lambda _: None)
+    job = Job(new_id(), "q", pack_call("plain", (), {}))
+    await fleet.broker.enqueue([job])
+    await fleet.broker.step(epoch, (), {"q": 1}, 1)
+    await fleet.broker.step(epoch, [Settled(job.id, Op.FAILED, "q", 60, pack(Record(task="plain")))], {}, 0)
+    with pytest.raises(BadParameters, match="no map/reduce job"):
+        await none_left(job.id)
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.booleans()), max_size=20), st.sampled_from([1, GRAIN]))
+def test_known_partitions_are_cut_where_they_were(parts: list[tuple[int, bool]], grain: int) -> None:
+    def starts(sizes: list[int]) -> Iterator[tuple[int, int]]:
+        at = 0
+        for size in sizes:
+            yield at, size
+            at += size
+
+    places = list(starts([grain * items for items, _ in parts]))
+    known = {part: place for part, (place, (_, done)) in enumerate(zip(places, parts, strict=True)) if done}
+    again = list(starts(sizes_of(known)))
+    assert all(again[part] == place for part, place in known.items())
+    assert len(again) == max(known, default=-1) + 1
+    assert all(size > 0 for _, size in again)
+    assert grain == 1 or all(size % GRAIN == 0 for _, size in again)
