@@ -1,0 +1,54 @@
+"""A browser, and the fleets that it looks at; both live as long as the tests of one process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser import load, shop
+from tests.browser.house import House, opened
+from tests.browser.screen import Screen, screens
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.leaks)  # the browser and its processes outlive a test
+            item.add_marker(pytest.mark.timeout(150))
+            item.add_marker(pytest.mark.xdist_group("browser"))
+
+
+@pytest.fixture(scope="session")
+def screen() -> Iterator[Screen]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    with screens(CHROMIUM) as screen:
+        yield screen
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[House]:
+    with opened(load.shop) as house:
+        working = house.begin(load.trickle(house))
+        yield house
+        working.cancel()
+
+
+@pytest.fixture(scope="module")
+def hostile_house() -> Iterator[House]:
+    with opened(load.attack, shop.HOSTILE[:2]) as house:
+        yield house
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Return the folder for screenshots."""
+    folder = Path(os.environ.get("ASYNCWORKER_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
