@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import load, shop
-from tests.browser.house import House, opened
+from tests.browser.house import FOLDER, House, opened
 from tests.browser.screen import Screen, screens
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -49,6 +49,6 @@ def hostile_house() -> Iterator[House]:
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
     """Return the folder for screenshots."""
-    folder = Path(os.environ.get("ASYNCWORKER_SCREENSHOTS", tmp_path))
+    folder = Path(os.environ.get(FOLDER, tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
     return folder

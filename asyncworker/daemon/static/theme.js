@@ -3,7 +3,10 @@
   let chosen = null;
   try { chosen = localStorage.getItem("asyncworker-theme"); } catch { /* storage may be off */ }
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const show = () => { document.documentElement.dataset.theme = chosen || (dark.matches ? "dark" : "light"); };
+  const show = () => {
+    document.documentElement.dataset.theme = chosen || (dark.matches ? "dark" : "light");
+    document.dispatchEvent(new Event("asyncworker:theme"));
+  };
   document.documentElement.classList.add("js");
   show();
   dark.addEventListener("change", show);
@@ -11,6 +14,5 @@
     chosen = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
     try { localStorage.setItem("asyncworker-theme", chosen); } catch { /* then it holds for this page */ }
     show();
-    document.dispatchEvent(new Event("asyncworker:theme"));
   };
 })();
