@@ -82,6 +82,16 @@ class TestOrder:
             claimed += [d.priority for d in deliveries]
         assert claimed.count(0) == 4
 
+    async def test_s37_high_overtakes_ten_thousand_low_and_low_still_gets_its_share(self, world: World, worker: Member):
+        low = await world.put(count=10_000, priority=0)
+        high = await world.put(count=60, priority=9)
+        claimed = []
+        for _ in range(64):
+            (delivery,) = await worker.claim(1)
+            claimed.append(delivery.id)
+        assert [job_id for job_id in claimed if job_id in set(high)] == high
+        assert [job_id for job_id in claimed if job_id in set(low[:4])] == low[:4]
+
     async def test_queues_are_asked_in_the_order_given(self, world: World, worker: Member):
         first, second = world.queue + "a", world.queue + "b"
         (low,) = await world.put(world.job(queue=first, priority=0))

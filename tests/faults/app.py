@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from asyncworker import Context, Engine
+from asyncworker import Context, Engine, Limit
 from tests.faults.ledger import Ledger
 from tests.faults.total import HOLD, Sum, one
 
@@ -38,6 +38,17 @@ async def blocks_at_first(seconds: float, ctx: Context) -> int:
         time.sleep(seconds)  # noqa: ASYNC251 - the fault itself
     ledger.ran(ctx)
     return ctx.deliveries
+
+
+@engine.task(max_attempts=1, timeout=None, limit=Limit(1, name="lock"))
+async def locked(ctx: Context) -> list[int]:
+    """Hold the lock for ever, but for those to whom the job comes after its first owner was given up."""
+    ledger.mark("locked")
+    if ctx.id in (FOLDER / HOLD).read_text("utf-8") and not ctx.deliveries:
+        await asyncio.Event().wait()
+    ledger.mark("unlocked")
+    ledger.ran(ctx)
+    return [ctx.deliveries, ctx.attempt]
 
 
 @engine.task(result_ttl=60)

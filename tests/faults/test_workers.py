@@ -10,11 +10,12 @@ from typing import Any
 import psutil
 import pytest
 
-from asyncworker.queue.codec import unpack_record
-from asyncworker.queue.job import MAX_DELIVERIES, State
-from tests.faults.fleet import Fleet, WorkerProcess, fleet, until
+from asyncworker.queue.codec import pack_call, unpack_record
+from asyncworker.queue.job import MAX_DELIVERIES, Job, Receipt, State, Twin
+from tests.faults.fleet import Fleet, WorkerProcess, fleet, new_id, until
 from tests.faults.ledger import Fault
 from tests.faults.server import server
+from tests.faults.total import HOLD
 
 MS = 0.001
 MB = 2**20
@@ -201,3 +202,39 @@ async def test_f18_a_long_queue_does_not_grow_a_worker(seed: int) -> None:
             verdict = await running.judged("F18")
     verdict.check()
     assert sizes[1] - sizes[0] < 8 * MB, f"it grew by {(sizes[1] - sizes[0]) / MB:.1f} MB over 16,000 jobs"
+
+
+async def test_f24_whoever_held_a_lock_or_a_key_and_was_killed_holds_it_no_longer(seed: int) -> None:
+    with server() as redis:
+        async with fleet(redis, seed, workers=2, lease="1s", concurrency="10") as running:
+            holder = Job(new_id(), "default", pack_call("locked", (), {}), options={"unique": "key"})
+            twin = Job(new_id(), "default", pack_call("locked", (), {}), options={"unique": "key"})
+            (running.folder / HOLD).write_text(holder.id, "utf-8")
+            broker = running.engine.broker
+            assert await broker.enqueue([holder]) == [Receipt.ACCEPTED]
+            running.ids.append(holder.id)
+            await until(lambda: running.seen(lambda story: story.marks[:1] != []))
+            ((_, pid),) = running.story.marks
+            waiting = await running.put("locked", *[()] * 30)
+
+            async def all_wait() -> bool:
+                counts = (await broker.depth(["default"])).queues["default"]
+                return counts.blocked == len(waiting)
+
+            await until(all_wait)
+            assert await broker.enqueue([twin]) == [Twin(holder.id)], "the key is held"
+            running.kill(pid)
+            await running.over()
+            assert await broker.enqueue([twin]) == [Receipt.ACCEPTED], "the key is free"
+            running.ids.append(twin.id)
+            await running.over()
+            (ended,) = await broker.wait([holder.id], 0)
+            counts = (await broker.depth(["default"])).queues["default"]
+            verdict = await running.judged("F24")
+            story = running.story
+    verdict.check()
+    assert ended is not None
+    assert unpack_record(ended.record).value == [1, 1], "the next owner's fence is higher, and no attempt was spent"
+    assert (counts.blocked, counts.queued, counts.scheduled) == (0, 0, 0)
+    words = [word for word, marker in story.marks if marker != pid]
+    assert words == ["locked", "unlocked"] * (len(waiting) + 2), "one at a time"
