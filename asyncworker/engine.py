@@ -210,7 +210,8 @@ class Engine:
         What a pool decides about its size is then told by `explain` and ``/metrics``, too.
         """
         if isinstance(sensor, Decides):
-            sensor.decide_in(self.optimizer.decisions)
+            sensor.decisions = self.optimizer.decisions
+            sensor.decisions.watch(sensor)
         self._sensors = [known for known in self._sensors if known() is not None]
         self._sensors.append(ref(sensor))
         return sensor

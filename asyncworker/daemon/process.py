@@ -41,6 +41,8 @@ DURATIONS = {
     "batch_wait_seconds": "batch_wait_seconds",
 }
 """The names of sensors' readings, and of their metrics. What is not here is not told."""
+ENDS = ("succeeded", "failed")
+"""Told from the start: Prometheus sees no increase in a series that begins with its first event."""
 
 
 class ProcessMetrics:
@@ -84,6 +86,8 @@ class ProcessMetrics:
 
     def _read_jobs(self, sheet: Sheet) -> None:
         jobs = self._jobs
+        for status in ENDS:
+            sheet.put("partitions_total", 0, status)
         for name, histograms in (("job_wait_seconds", jobs.wait), ("job_duration_seconds", jobs.duration)):
             for key, histogram in histograms.copy().items():
                 sheet.spreads[name, key] = Spread(*histogram.read())

@@ -71,12 +71,10 @@ class Watched(Protocol):
 
 
 @runtime_checkable
-class Decides(Protocol):
-    """Something that sizes itself, and can be told where to note that."""
+class Decides(Watched, Protocol):
+    """Something that sizes itself; ``decisions`` is where it notes that, and may be exchanged."""
 
-    def decide_in(self, decisions: Decisions) -> None:
-        """Note changes in this log from now on, and be watched there."""
-        ...
+    decisions: Decisions
 
 
 class Decisions:

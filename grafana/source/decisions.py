@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from grafana.source.panel import note, series, table
-from grafana.source.query import Query, increase, or_zero, pick, rate
+from grafana.source.query import Query, gained, or_zero
 
 PROBES = "probe|centre"
 """Causes of changes that only try what is nearby; most of all there are."""
@@ -16,7 +16,7 @@ DECISIONS = [
     note(
         name,
         colour,
-        f"sum by (limiter, reason) (increase({pick('optimizer_decisions_total', matcher)}[$__rate_interval])) > 0",
+        f"{gained('optimizer_decisions_total', 'limiter, reason', matcher, over='$__rate_interval')} > 0",
         "{{limiter}}",
         "{{reason}}",
     )
@@ -35,7 +35,7 @@ def decided_by_reason(limiter: str, *, width: int = 12) -> dict[str, Any]:
         "Changes of a size, by what they were made because of; 'n' stands for numbers. `asyncworker explain` tells each.",
         "short",
         Query(
-            or_zero(rate("optimizer_decisions_total", "reason", limiter, per="increase")),
+            or_zero(gained("optimizer_decisions_total", "reason", limiter, over="$__rate_interval")),
             "{{reason}}",
         ),
         stack=True,
@@ -50,7 +50,7 @@ def decided_table(limiter: str, *, width: int = 12) -> dict[str, Any]:
         "What was decided, and why",
         "Changes in the shown time by what was sized and because of what; `asyncworker explain` tells each.",
         "short",
-        or_zero(f"{increase('optimizer_decisions_total', 'limiter, reason', limiter)} > 0"),
+        or_zero(f"{gained('optimizer_decisions_total', 'limiter, reason', limiter)} > 0"),
         {"limiter": "what", "reason": "because"},
         value="changes",
         width=width,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana.source.decisions import DECISIONS, PROBES, UNDONE, decided_by_reason, decided_table
 from grafana.source.panel import GREEN, ORANGE, dashboard, heat, row, series, stat
-from grafana.source.query import Query, chosen, increase, level, most, or_zero, quantile, rate
+from grafana.source.query import Query, chosen, gained, level, most, or_zero, quantile, rate
 
 LIMITER = chosen("limiter")
 LIMIT, IN_USE = level("concurrency_limit", "limiter", LIMITER), level("concurrency_inflight", "limiter", LIMITER)
@@ -20,13 +20,13 @@ DASHBOARD = dashboard(
             "Decisions",
             "Changes of a size in the shown time; not those that only try what is nearby.",
             "short",
-            or_zero(increase("optimizer_decisions_total", "", LIMITER, f'reason!~"{PROBES}"')),
+            or_zero(gained("optimizer_decisions_total", "", LIMITER, f'reason!~"{PROBES}"')),
         ),
         stat(
             "Undone",
             "Changes in the shown time that took back what did harm.",
             "short",
-            or_zero(increase("optimizer_decisions_total", "", LIMITER, f'reason=~"{UNDONE}"')),
+            or_zero(gained("optimizer_decisions_total", "", LIMITER, f'reason=~"{UNDONE}"')),
             steps=((None, GREEN), (1, ORANGE)),
         ),
         stat(
@@ -65,7 +65,9 @@ DASHBOARD = dashboard(
             "Decisions by what is sized",
             "Changes that only try what is nearby are counted as well: most of all there are.",
             "short",
-            Query(or_zero(rate("optimizer_decisions_total", "limiter", LIMITER, per="increase")), "{{limiter}}"),
+            Query(
+                or_zero(gained("optimizer_decisions_total", "limiter", LIMITER, over="$__rate_interval")), "{{limiter}}"
+            ),
             stack=True,
             bars=True,
         ),

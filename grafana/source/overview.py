@@ -24,7 +24,7 @@ DASHBOARD = dashboard(
         ),
         stat(
             "Ready",
-            "Whether /readyz of each daemon is green: its workers claim, and the broker answers.",
+            "Whether /readyz of each daemon is green: its workers take jobs, and the broker answers.",
             "short",
             least("fleet_ready", ""),
             words={"0": ("not ready", RED), "1": ("ready", GREEN)},

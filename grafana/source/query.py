@@ -37,6 +37,16 @@ def increase(metric: str, by: str, *matchers: str) -> str:
     return rate(metric, by, *matchers, over="$__range", per="increase")
 
 
+def gained(metric: str, by: str, *matchers: str, over: str = "$__range") -> str:
+    """Return what a counter gained, the event included with which a series begins: `increase` sees only later ones.
+
+    For rare events whose labels nobody knows beforehand. What came before a series was first scraped counts as well.
+    """
+    now = level(metric, by, *matchers)
+    before = _sum(metric, by, f"{pick(metric, *matchers)} offset {over}")
+    return f"clamp_min({now} - ({before} or {now} * 0), 0)"
+
+
 def level(metric: str, by: str, *matchers: str) -> str:
     """Return a gauge, summed up by these labels."""
     return _sum(metric, by, pick(metric, *matchers))

@@ -16,14 +16,14 @@ DASHBOARD = dashboard(
         row("Is anything wrong?"),
         stat(
             "Healthy",
-            "/healthz of each daemon: it looks after its workers, and none of them dies again and again.",
+            "/healthz of each daemon: its control loop looks after the workers.",
             "short",
             least("fleet_healthy", ""),
             words={"0": ("unhealthy", RED), "1": ("healthy", GREEN)},
         ),
         stat(
             "Ready",
-            "/readyz of each daemon: its workers claim, and the broker answers.",
+            "/readyz of each daemon: its workers take jobs, and the broker answers.",
             "short",
             least("fleet_ready", ""),
             words={"0": ("not ready", RED), "1": ("ready", GREEN)},

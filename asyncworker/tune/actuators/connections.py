@@ -131,13 +131,7 @@ class ConnectionPoolOptimizer:
 
     @property
     def completed(self) -> int:
-        """How many borrows there were."""
         return self._waits.count
-
-    def decide_in(self, decisions: Decisions) -> None:
-        """Note changes of size in this log from now on, and be watched there."""
-        self.decisions = decisions
-        decisions.watch(self)
 
     def resize(self, size: int) -> None:
         """Want *size* connections; who waits for one of the new ones is served as soon as it has connected.

@@ -27,6 +27,7 @@ WITH_INSTRUMENTS = {
     "concurrency_limit": {"limiter"},
     "concurrency_inflight": {"limiter"},
     "optimizer_decisions": {"limiter", "reason"},
+    "partitions": {"status"},
     "profiled_seconds": {"task", "state"},
     "profiled_jobs": {"task"},
     "event_loop_lag_seconds": {"le"},
