@@ -334,6 +334,22 @@ async def test_a_rolling_restart_replaces_each_when_its_successor_works() -> Non
         assert len(pids(manager)) <= 4
 
 
+async def test_one_worker_alone_is_replaced() -> None:
+    async with managed(min_workers=2, max_workers=2, interval=1000.0) as manager:
+        await working(manager, 2)
+        before = pids(manager)
+        with pytest.raises(UnknownName):
+            manager.restart("worker-1", "nobody")
+        manager.restart("worker-1")
+
+        async def renewed() -> bool:
+            now = set(pids(manager).values())
+            return len(names(manager)) == 2 and len(now & set(before.values())) == 1
+
+        await until(renewed)
+        assert before["worker-2"] in pids(manager).values()
+
+
 async def test_a_restart_that_fails_leaves_who_works(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     async with managed(min_workers=2, max_workers=2, interval=1000.0, BEHAVE="crash later", MARK=mark) as manager:

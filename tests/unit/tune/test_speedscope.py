@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncworker.tune.speedscope import collapsed, speedscope
+from asyncworker.tune.speedscope import collapsed, merged, speedscope
 from bench.control.speedscope_format import complaints, weight
 
 STACKS = st.dictionaries(
@@ -38,3 +38,14 @@ def test_the_check_sees_what_is_wrong() -> None:
 
 def test_collapsed_stacks_weigh_whole_microseconds() -> None:
     assert collapsed({("a", "b"): 0.5, ("a",): 1e-9}) == "a;b 500000\n"
+
+
+@given(st.lists(STACKS, max_size=4))
+def test_files_are_put_into_one(several: list[dict[tuple[str, ...], float]]) -> None:
+    document = merged([speedscope(stacks, {}, str(number)) for number, stacks in enumerate(several)])
+    profiles = json.loads(document)["profiles"]
+    assert [profile["name"] for profile in profiles] == [str(number) for number in range(len(several))]
+    frames = [frame["name"] for frame in json.loads(document)["shared"]["frames"]]
+    for stacks, profile in zip(several, profiles, strict=True):
+        named = {tuple(frames[index] for index in stack) for stack in profile["samples"]}
+        assert named == set(stacks)
