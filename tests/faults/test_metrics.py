@@ -49,14 +49,14 @@ def counters(numbers: Numbers) -> Numbers:
     return {key: value for key, value in numbers.items() if key[0].endswith(("_total", "_bucket", "_count", "_sum"))}
 
 
-@pytest.mark.parametrize(("workers", "kills", "renew"), [(1, 1, True), (4, 2, True), (8, 2, False)])
+@pytest.mark.parametrize(("workers", "kills", "renew"), [(1, 1, True), (4, 1, True), (8, 2, False)])
 async def test_counts_are_the_ledgers_after_kills_and_restarts(
     seed: int, workers: int, kills: int, renew: bool
 ) -> None:
     jobs, size = 400, ("--min-workers", str(workers), "--max-workers", str(workers))
     with server() as redis:
         async with fleet(redis, seed, workers=0) as running:
-            with daemon(running, *size, "--metrics-port", "0", "--http", "off") as process:
+            with daemon(running, *size) as process:
                 pids = await members(redis, workers)
                 limit, killed, before = [100], [], await scrape(running)
                 feeding = asyncio.create_task(running.feed(jobs, (5 * MS, 30 * MS), allowed=lambda: limit[0]))

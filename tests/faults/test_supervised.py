@@ -159,7 +159,9 @@ async def test_f01_s30_twenty_killed_workers_are_replaced(seed: int) -> None:
 
 @contextmanager
 def daemon(running: Fleet, *words: str) -> Any:
-    command = [sys.executable, "-m", "asyncworker", "daemon", APP, "--min-workers", "2", "--max-workers", "2", *words]
+    size = ("--min-workers", "2", "--max-workers", "2")
+    served = ("--http", "off", "--metrics-port", "0")
+    command = [sys.executable, "-m", "asyncworker", "daemon", APP, *size, *served, *words]
     log = (running.folder / "log").open("ab")
     own = environment(running, lease="2s", grace_period="20s", queues="default", cpu_threshold="100")
     process = subprocess.Popen(command, cwd=ROOT, env=own, stdout=log, stderr=log)
