@@ -305,6 +305,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["read", "submit", "admin"],
         Setting(choice("read", "submit", "admin"), "What a token may do; each may do what those before it may."),
     ] = "read"
+    jobs: Annotated[int, Setting(number(1, 10**7), "How many jobs to measure with.")] = 20_000
     wait: Annotated[bool, Setting(boolean(), "Wait until the job is over.")] = False
     timeout: Annotated[float | None, Setting(seconds(0, 10**8), "How long to wait at most.")] = None
     task: Annotated[str | None, Setting(text("NAME"), "Only jobs of this task.")] = None

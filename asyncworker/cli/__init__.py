@@ -48,6 +48,7 @@ COMMANDS = {
     "top": "Watch what workers do, and where their time goes.",
     "explain": "Show which sizes were decided on, and because of what.",
     "functions": "List the processing functions, or explain one.",
+    "bench": "Measure this installation.",
     "doctor": "Look Redis, database and machine over, and say how to mend them.",
     "settings": "List all settings, and where each value came from.",
     "export": "Print files for what watches and scales a fleet.",

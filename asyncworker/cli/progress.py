@@ -25,7 +25,7 @@ class ProgressDisplay:
 
     def __init__(self, title: str, stream: TextIO, *, live: bool, colour: bool = True, clock: Clock = SYSTEM) -> None:
         self._title, self._stream, self._clock = one_line(title), stream, clock
-        self._bar = _bar(stream, colour=colour) if live else None
+        self._bar = bar(stream, colour=colour) if live else None
         self._row = self._bar.add_task(self._title, words="") if self._bar else None
         self._written_at, self._tenths = float("-inf"), 0
 
@@ -70,7 +70,8 @@ def words(now: Progress) -> str:
     return ", ".join(told)
 
 
-def _bar(stream: TextIO, *, colour: bool) -> Any:
+def bar(stream: TextIO, *, colour: bool) -> Any:
+    """Return a `rich` progress display, not yet started, whose rows have a field ``words``."""
     from rich.console import Console  # noqa: PLC0415 - slow to import, and most calls draw nothing
     from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - as above
 

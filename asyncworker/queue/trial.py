@@ -1,0 +1,54 @@
+"""Trial: a namespace that is used for a moment, on somebody's own server, and is gone afterwards."""
+
+from __future__ import annotations
+
+import secrets
+from types import TracebackType
+from typing import Self
+
+from asyncworker.queue.address import address_of
+from asyncworker.queue.script import facts
+from asyncworker.queue.wire import Wire
+
+ANSWER_S = 5.0
+LASTING = ("b", "c", "e", "g", "l", "m", "p", "s", "t", "u", "x", "y", "y:b", "z")
+"""Our keys without an expiry of their own, but for those of queues."""
+
+
+class Trial:
+    """What is asked of the server beside the work; use as an async context manager, which removes what is left.
+
+    Needs no rights beyond those of a worker. What has an expiry of its own goes by that.
+    """
+
+    def __init__(self, url: str, namespace: str, queue: str) -> None:
+        tag = f"{{{namespace}:0}}:"
+        self._wire = Wire(address_of(url, tag))
+        self._keys = [f"{tag}{name}" for name in (*LASTING, f"d:{queue}", f"i:{queue}")]
+        self._keys += [f"{tag}r:{queue}:{level}" for level in range(10)]
+
+    async def version(self) -> str:
+        """Return what the server is."""
+        about = facts(await self._wire("INFO", timeout=ANSWER_S))
+        return f"Valkey {about['valkey_version']}" if "valkey_version" in about else f"Redis {about['redis_version']}"
+
+    async def commands(self) -> int:
+        """Return how many commands the server has run, those in scripts and those of others, too."""
+        stats = facts(await self._wire("INFO", "commandstats", timeout=ANSWER_S))
+        return sum(int(stat.partition("calls=")[2].partition(",")[0]) for stat in stats.values())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self._wire("UNLINK", *self._keys, timeout=ANSWER_S)
+        finally:
+            self._wire.close()
+
+
+def namespace() -> str:
+    """Return a namespace that nobody uses."""
+    return f"bench-{secrets.token_hex(6)}"
