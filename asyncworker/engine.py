@@ -27,6 +27,7 @@ from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, JobFailed, SettingsError
 from asyncworker.events import Bus, WorkerStarted
 from asyncworker.job import FlowHandle, JobHandle, JobStatus, walk
+from asyncworker.mapreduce.cache import key_of, known_job, remember
 from asyncworker.mapreduce.catalogue import Catalogue
 from asyncworker.mapreduce.feeder import submit
 from asyncworker.mapreduce.job import MAP_TASK, MERGE_TASK, REDUCE_TASK, Summary
@@ -203,6 +204,11 @@ class Engine:
             return None
         place = self.keep_at or str(getattr(self.broker, "url", self.url))
         return open_keep(place, self.namespace)
+
+    @cached_property
+    def _results(self) -> Keep:
+        """Where it is kept which job did what: with the jobs."""
+        return self.keep or open_keep("memory://", self.namespace)
 
     def watch(self, sensor: S) -> S:
         """Tell under ``/metrics`` what this knows of itself, for as long as it is used: a pool of connections, say.
@@ -430,17 +436,18 @@ class Engine:
         self, name: str, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], how: Call, *, fed: bool = False
     ) -> list[Job]:
         """Return calls of one task as jobs; *fed*: another job gives each its first argument."""
-        ids, delay, at_s, options = self._ids, how.delay, how.at_s, scoped(how.options, name, how.queue)
+        delay, at_s, options = how.delay, how.at_s, scoped(how.options, name, how.queue)
         if delay or at_s:
             options = {**options, "due_s": at_s or self.clock.now() + delay}
         if self.hooks.propagator is not None:
             options = {**options, HEADERS: self.hooks.propagator.headers(joined=fed or bool(how.after))}
         if known := self.tasks.get(name):
             calls = starmap(known.check_rest if fed else known.check, calls)
+        checked = list(calls)
         gates = known.gates if known and known.gated and not fed else None  # where one is fed, its worker names them
         return [
             Job(
-                ids(),
+                job_id,
                 how.queue,
                 pack_call(name, *call),
                 how.priority,
@@ -451,7 +458,7 @@ class Engine:
                 how.durable,
                 how.after,
             )
-            for call in calls
+            for job_id, call in zip(self._ids.many(len(checked)), checked, strict=True)
         ]
 
     def result_ttl(self, name: str) -> float | None:
@@ -531,6 +538,7 @@ class Engine:
         item_attempts: int = 1,
         partition_attempts: int | None = None,
         speculate: bool = True,
+        cache: bool | str = False,
         to: str | None = None,
         failed_to: str | None = None,
         database: str | None = None,
@@ -549,6 +557,9 @@ class Engine:
             item_attempts, partition_attempts: how often each is tried; of partitions None is 3.
             speculate: do a partition a second time that takes far longer than the others (`mapreduce/straggler.py`); only
                 where mapping an item twice does no harm, or its effects are made by `Context.effect`.
+            cache: return the job that did the same over the same version of the dataset, if its result is still there. A
+                text is a version of your own, of data or code; True is what the source can tell: of a file its size, time
+                and edges, of a table its rows and their last change. Where nothing is known, the job runs.
             to: where rows go, a URL or path. failed_to: where failed items go, with their errors.
             fan_in: how many partitions' results a step of the reduction merges; reducers: among how many jobs the keys
                 of `data_aggregation`, or of a reducer with ``row``, are shared out; "auto": as much of that as
@@ -558,6 +569,19 @@ class Engine:
             UnknownName, BadParameters, SourceError, EmptyDataset, BrokerDown: and no job is left behind.
         """
         name = self.functions.name(function, map, reduce)
+        key = None
+        if cache:
+            if to is not None or failed_to is not None:
+                raise BadParameters(
+                    "cache= gives a result that is there already, which to= and failed_to= would not see"
+                )
+            version = cache if isinstance(cache, str) else None
+            own = database or self.database
+            key = await key_of(
+                source, name, params or {}, {"max_failures": max_failures}, version=version, database=own
+            )
+        if key is not None and (known := await known_job(self._results, self.broker, key)):
+            return JobHandle(self.broker, known, PARTITION_QUEUE, parent=True)
         job_id, feeding = await submit(
             self.broker,
             source,
@@ -580,6 +604,8 @@ class Engine:
             lease_s=self.lease,
         )
         self._adopt(feeding)
+        if key is not None:
+            await remember(self._results, key, job_id)
         if speculate:
             self._adopt(asyncio.create_task(tame(self.broker, job_id, clock=self.clock), name=f"tamer of {job_id}"))
         return JobHandle(self.broker, job_id, PARTITION_QUEUE, parent=True)
@@ -732,6 +758,7 @@ class Engine:
         self.__dict__.pop("_archive", None)
         if (keep := self.__dict__.pop("keep", None)) is not None:
             await keep.close()
+        self.__dict__.pop("_results", None)
         if (broker := self.__dict__.pop("broker", None)) is not None:  # the next use opens another
             self.tasks.remove(MAP_TASK)
             self.tasks.remove(REDUCE_TASK)

@@ -12,6 +12,7 @@ import msgspec
 from asyncworker.errors import JobNotFound, ResultExpired
 from asyncworker.mapreduce.job import REDUCE_TASK
 from asyncworker.mapreduce.progress import Progress, watch
+from asyncworker.mapreduce.report import Report, report
 from asyncworker.queue.admin import Admin
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import born_ms, is_id, unpack_record
@@ -200,6 +201,14 @@ class JobHandle(Generic[R]):
         """
         async for now in watch(self._broker, self.id, every):
             yield now
+
+    async def report(self) -> Report:
+        """Return where the time of a map/reduce job went: slowest partitions, retries, skew; also while it runs.
+
+        Raises:
+            JobNotFound: nobody knows the id, or it is no such job, or it ended before its partitions did.
+        """
+        return await report(self._broker, self.id)
 
     async def _found(self) -> Found:
         found = (await self._broker.find([self.id]))[0] if is_id(self.id) else None

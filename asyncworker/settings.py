@@ -255,6 +255,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     function: Annotated[str | None, Setting(text("NAME"), "The processing function, by name.")] = None
     params: Annotated[str | None, Setting(text("FILE|JSON"), "The function's parameters: a JSON file, or JSON.")] = None
     to: Annotated[str | None, Setting(text("SINK"), "Where the result goes as well: a file or URL.")] = None
+    failed_to: Annotated[
+        str | None, Setting(text("SINK"), "Where failed items go, with their errors: a file or URL.")
+    ] = None
+    item_attempts: Annotated[int, Setting(number(1, 100), "How often an item is mapped until it counts as failed.")] = 1
+    cache: Annotated[
+        bool, Setting(boolean(), "Take the result of a job that did the same over the same data, if it is still there.")
+    ] = False
+    resume: Annotated[str | None, Setting(text("JOB"), "Do what is left of a job that failed at most a day ago.")] = (
+        None
+    )
     partition_size: Annotated[int | Auto, Setting(auto_or(number(1)), "Items in one partition.")] = "auto"
     max_failures: Annotated[
         int | float | None, Setting(number_or_share(0), "Failed items after which the job fails; else none does.")

@@ -40,6 +40,7 @@ COMMANDS = {
     "workers": "List who works, where and on what.",
     "status": "Show what is known about a job.",
     "result": "Wait for a job and print its result.",
+    "report": "Show where the time of a map/reduce job went.",
     "cancel": "End a job for good.",
     "queues": "List queues, pause and bound them.",
     "schedule": "Look after what is enqueued by the calendar.",

@@ -20,6 +20,9 @@ FLAGS = (
     "function",
     "params",
     "to",
+    "failed_to",
+    "item_attempts",
+    "cache",
     "broker",
     "namespace",
     "app",
@@ -47,7 +50,10 @@ class Request(msgspec.Struct, frozen=True):
             params=self.params,
             partition_size=settings.partition_size,
             max_failures=settings.max_failures,
+            item_attempts=settings.item_attempts,
+            cache=settings.cache,
             to=settings.to,
+            failed_to=settings.failed_to,
         )
 
 

@@ -14,11 +14,12 @@ from asyncworker.cli.dataset import FLAGS, Request, request
 from asyncworker.cli.local import local_workers, readers
 from asyncworker.cli.summary import show_outcome
 from asyncworker.cli.target import engine_for
-from asyncworker.cli.watch import leave, watch
+from asyncworker.cli.watch import leave, resume, watch
 from asyncworker.engine import Engine
-from asyncworker.errors import SettingsError
+from asyncworker.errors import JobFailed, SettingsError
 from asyncworker.job import JobHandle
 from asyncworker.mapreduce.job import Summary
+from asyncworker.mapreduce.sources.several import several
 from asyncworker.queue import server
 from asyncworker.queue.brokers.embedded import EmbeddedBroker
 from asyncworker.secret import mask_url
@@ -35,9 +36,16 @@ async def body(call: Call, sources: tuple[str, ...]) -> None:
 
     Without --broker it starts a server of its own and --workers processes (auto: one a processor), which all
     end with it. With --broker the job is left to the workers there, and Ctrl-C leaves it with them.
-    Exit code 1: the job failed; the summary tells what did succeed.
+    Exit code 1: the job failed; the summary tells what did succeed. With --broker that is kept for a day, and --resume JOB
+    does what is left; a SOURCE is only needed where the job was shipped from here.
     """
     async with running_engine(call) as engine:
+        if call.settings.resume:
+            async with running(call, engine) as run:
+                await show_outcome(call, run.again(call.settings.resume, sources))
+            return
+        if not sources:
+            raise SettingsError("which data? name a file, a folder, a URL, or - for standard input")
         asked = request(call, engine, sources)
         async with running(call, engine) as run:
             await show_outcome(call, run(asked))
@@ -53,6 +61,19 @@ class Run:
     async def __call__(self, asked: Request) -> Summary:
         self._handle = await asked.submit(self._call, self._engine)
         await watch(self._call, self._handle, asked.function)
+        try:
+            return await self._handle.result()
+        except JobFailed:
+            if self._engine.url == self._call.settings.broker:
+                self._call.say(
+                    f"what succeeded is kept for a day; this does the rest: {resume(self._call, self._handle.id)}"
+                )
+            raise
+
+    async def again(self, job_id: str, sources: tuple[str, ...]) -> Summary:
+        """Do what is left of a job."""
+        self._handle = await self._engine.resume(job_id, several(*sources) if len(sources) > 1 else (*sources, None)[0])
+        await watch(self._call, self._handle, "job")
         return await self._handle.result()
 
     async def interrupted(self) -> None:
@@ -113,8 +134,8 @@ async def workers(call: Call, engine: Engine) -> AsyncIterator[None]:
 COMMAND = command(
     "run",
     body,
-    click.Argument(["sources"], nargs=-1, required=True, metavar="SOURCE..."),
-    flags=(*FLAGS, "workers", "grace_period"),
+    click.Argument(["sources"], nargs=-1, metavar="SOURCE..."),
+    flags=(*FLAGS, "resume", "workers", "grace_period"),
     examples="""
   asyncworker run flights.csv --function data_validation --params rules.json
   asyncworker run flights.csv.gz --missing NA -f word_count -p '{"field": "carrier"}' --json

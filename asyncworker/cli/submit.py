@@ -10,7 +10,7 @@ from asyncworker.cli.command import Call, command
 from asyncworker.cli.dataset import FLAGS, request
 from asyncworker.cli.local import readers
 from asyncworker.cli.target import client_for
-from asyncworker.cli.watch import leave, resume, watch
+from asyncworker.cli.watch import leave, wait, watch
 
 
 async def body(call: Call, sources: tuple[str, ...]) -> None:
@@ -33,7 +33,7 @@ async def body(call: Call, sources: tuple[str, ...]) -> None:
         call.document({"job_id": handle.id})
     else:
         call.show(handle.id)
-        call.say(f"wait for its end with: {resume(call, handle.id)}")
+        call.say(f"wait for its end with: {wait(call, handle.id)}")
 
 
 COMMAND = command(

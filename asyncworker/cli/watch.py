@@ -31,16 +31,26 @@ async def leave(call: Call, engine: Engine, handle: JobHandle[Any]) -> None:
         async with asyncio.timeout(PATIENCE_S):
             (found,) = await engine.broker.find([handle.id])
             if found is None or found.children is None or found.children.sealed or not await handle.cancel():
-                call.say(f"interrupted; job {handle.id} goes on, and this waits for its end: {resume(call, handle.id)}")
+                call.say(f"interrupted; job {handle.id} goes on, and this waits for its end: {wait(call, handle.id)}")
             else:
                 call.say(f"interrupted; job {handle.id} is cancelled, for its partitions were still being shipped")
     except (BrokerError, TimeoutError):
-        call.say(f"interrupted; the broker does not say what becomes of job {handle.id}: {resume(call, handle.id)}")
+        call.say(f"interrupted; the broker does not say what becomes of job {handle.id}: {wait(call, handle.id)}")
+
+
+def wait(call: Call, job_id: str) -> str:
+    """Return the command that waits for a job."""
+    return _line(call, "asyncworker", "result", job_id, "--wait")
 
 
 def resume(call: Call, job_id: str) -> str:
-    """Return the command that waits for a job; it names the broker where a variable or file does not."""
-    words = ["asyncworker", "result", job_id, "--wait"]
+    """Return the command that does what is left of a job that failed."""
+    return _line(call, "asyncworker", "run", "--resume", job_id)
+
+
+def _line(call: Call, *given: str) -> str:
+    """Return a command that names the broker where a variable or file does not."""
+    words = list(given)
     for name in ("broker", "namespace", "app"):
         if call.origins[name].startswith("--"):
             words += [f"--{name}", mask_url(getattr(call.settings, name))]

@@ -119,6 +119,13 @@ class Progress(msgspec.Struct, frozen=True):
     sealed: bool = False
 
     @property
+    def phase(self) -> str:
+        """What is being done: ``planning mapping reducing``; "" of a job that is over, or has not begun."""
+        if self.state is not State.RUNNING:
+            return ""
+        return "planning" if not self.sealed else "mapping" if self.done < self.total else "reducing"
+
+    @property
     def ratio(self) -> float:
         """What part of the job is done, 0..1; 0 until the total is known."""
         if self.state is State.SUCCEEDED:

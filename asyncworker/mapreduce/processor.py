@@ -45,6 +45,7 @@ class MapReduceEngine(Protocol):
         params: Mapping[str, Any] | None = None,
         partition_size: int | Literal["auto"] = "auto",
         workers: int | Literal["auto"] = "auto",
+        cache: bool | str = False,
         database: str | None = None,
     ) -> Handle: ...
 
@@ -91,8 +92,8 @@ class DistributedProcessor:
             adaptive_worker_count: let as many workers help as there are, unless *max_workers* is given; else as many
                 as this machine has processors.
             load_balancing: any free worker takes the next partition; there is no other way, so False is refused.
-            caching_enabled: return the id of a job that was asked for the very same thing here, and runs or has
-                succeeded, instead of running it again.
+            caching_enabled: return the id of a job that does the very same over the same version of the dataset, or has
+                done it and whose result is still there, instead of running it again.
 
         Raises:
             UnknownName, BadParameters, SourceError, EmptyDataset, BrokerDown: and no job is left behind.
@@ -101,8 +102,6 @@ class DistributedProcessor:
             raise BadParameters("load_balancing=False: partitions always go to whichever worker is free")
         parameters = dict(parameters)
         name = os.fspath(dataset_id) if isinstance(dataset_id, str | os.PathLike) else ""
-        if caching_enabled and name and (known := self._same(name, processing_function, parameters)):
-            return known
         auto = dynamic_partitioning and partition_size == PARTITION_SIZE
         workers: int | Literal["auto"] = max_workers or ("auto" if adaptive_worker_count else os.cpu_count() or 1)
         handle = await self._engine.map_reduce(
@@ -111,8 +110,11 @@ class DistributedProcessor:
             params=parameters,
             partition_size="auto" if auto else partition_size,
             workers=workers,
+            cache=caching_enabled and bool(name),
             database=self._database,
         )
+        if handle.id in self.active_jobs or handle.id in self._ended:
+            return handle.id
         dataset = name or f"{type(dataset_id).__name__} in memory"
         self.active_jobs[handle.id] = ProcessingJob(handle.id, dataset, processing_function, parameters)
         self._total += 1
@@ -230,14 +232,6 @@ class DistributedProcessor:
         self._ended[job.job_id] = msgspec.structs.replace(job, result=kept)
         if len(self._ended) > HISTORY:
             self._ended.popitem(last=False)
-
-    def _same(self, name: str, function: str, parameters: dict[str, Any]) -> str | None:
-        """Return the id of a job that was asked for the same and has not gone wrong."""
-        for job in (*self.active_jobs.values(), *reversed(self._ended.values())):
-            asked = job.dataset_id, job.processing_function, job.parameters
-            if asked == (name, function, parameters) and job.state not in {State.FAILED, State.CANCELLED}:
-                return job.job_id
-        return None
 
 
 def _duration(job: ProcessingJob) -> float:

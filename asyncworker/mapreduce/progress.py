@@ -49,7 +49,7 @@ async def watch(broker: Broker, job_id: str, every: float, *, clock: Clock = SYS
     meter = Meter(job_id, clock)
     waits = False
     while True:
-        found, first = await _look(broker, job_id, may_wait=True, waits=waits)
+        found, first = await look(broker, job_id, may_wait=True, waits=waits)
         waits = waits or found.after is not None
         now = meter.read(found, first)
         yield now
@@ -68,7 +68,7 @@ async def describe(broker: Broker, job_id: str, *, partitions: bool = False, clo
 
     Cost: one round trip, and one more for every 64 partitions.
     """
-    found, first = await _look(broker, job_id)
+    found, first = await look(broker, job_id)
     told = described(found, first, clock=clock)
     shown = await _partitions(broker, job_id, told.progress.total) if partitions and found.payload else []
     return msgspec.structs.replace(told, partitions=shown)
@@ -77,7 +77,7 @@ async def describe(broker: Broker, job_id: str, *, partitions: bool = False, clo
 def described(found: Found, first: Found | None = None, *, clock: Clock = SYSTEM) -> ProcessingJob:
     """Return a map/reduce job as people look at it, without its partitions; see `Meter.read` for *first*."""
     job_id, record = found.id, unpack_record(found.record)
-    outcome = _outcome(found, record)
+    outcome = outcome_of(found, record)
     if found.payload:
         plan = read_call(Plan, found.payload)
     else:
@@ -148,7 +148,7 @@ class Meter:
 
     def _final(self, found: Found) -> Progress:
         record, last, children = unpack_record(found.record), self._last, found.children
-        outcome = _outcome(found, record)
+        outcome = outcome_of(found, record)
         processed, failed = outcome.get("partitions_processed", 0), outcome.get("partitions_failed", 0)
         total = outcome.get("processing_stats", {}).get("partitions_total", 0)
         seen = last.total if self._waits and found.state is State.SUCCEEDED else last.done
@@ -167,9 +167,10 @@ class Meter:
         )
 
 
-async def _look(
+async def look(
     broker: Broker, job_id: str, *, may_wait: bool = False, waits: bool = False
 ) -> tuple[Found, Found | None]:
+    """Return what is known of a map/reduce job and of its first partition. Raises JobNotFound."""
     found, first = await broker.find([job_id, child_id(job_id, 0)]) if is_id(job_id) else (None, None)
     if found is None:
         raise JobNotFound(f"nobody knows a job {job_id!r}")
@@ -181,7 +182,7 @@ async def _look(
     return found, first
 
 
-def _outcome(found: Found, record: Record) -> dict[str, Any]:
+def outcome_of(found: Found, record: Record) -> dict[str, Any]:
     """Return the summary of a job that is over, also of one that failed; empty where there is none."""
     value = record.value if found.state is State.SUCCEEDED else record.detail
     if found.state is State.FAILED and isinstance(value, dict):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 import io
 import itertools
 import os
@@ -37,6 +38,8 @@ BLOCK_BYTES = 2**20
 RECORD_BYTES = 8 * 2**20
 """The longest record: with it, a partition that was all but full can still travel."""
 STDIN = "-"
+EDGE_BYTES = 2**16
+"""How much of a file's beginning and end tells whether it is what it was."""
 PATIENCE_S = 0.2
 """How soon a thread that waits for standard input sees that nobody wants it any more."""
 
@@ -132,6 +135,9 @@ class TextSource:
         lists = self._lists(partition)
         while (pairs := await asyncio.to_thread(next, lists, None)) is not None:
             yield pairs
+
+    async def version(self) -> str | None:
+        return None if self._place.path == STDIN else await asyncio.to_thread(file_version, self._place)
 
     async def close(self) -> None:
         self._over = True
@@ -262,6 +268,23 @@ class TextSource:
             raise SourceError(f"{label} may not be read by this user: see its permissions") from exc
         except OSError as exc:
             raise SourceError(f"{label} cannot be read: {exc.strerror or exc}") from exc
+
+
+def file_version(place: Place) -> str:
+    """Return what a file is known by: its inode, size and time, and what its first and last 64 KiB hash to.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    try:
+        with Path(place.path).open("rb") as file:
+            found = os.fstat(file.fileno())
+            head = file.read(EDGE_BYTES)
+            file.seek(max(0, found.st_size - EDGE_BYTES))
+            edges = hashlib.sha256(head + file.read(EDGE_BYTES)).hexdigest()
+    except OSError as exc:
+        raise SourceError(f"{place.label} cannot be read: {exc.strerror or exc}") from exc
+    return f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{edges}"
 
 
 def _cut_by(place: Place) -> str:

@@ -22,7 +22,7 @@ import msgspec
 from asyncworker.errors import SettingsError, SourceError, UnknownName
 from asyncworker.mapreduce.filesink import FileSink
 from asyncworker.mapreduce.sources.source import LIST_ITEMS, Key, Partition, Size, sizes
-from asyncworker.mapreduce.textfile import STDIN, Place, place
+from asyncworker.mapreduce.textfile import STDIN, Place, file_version, place
 
 try:
     import pyarrow as pa  # type: ignore[import-untyped]
@@ -61,6 +61,7 @@ class ParquetSource:
         self.url = f"{place.path}?{place.query}" if place.query else place.path
         self.label = place.label
         self.left: float | None = None
+        self._place = place
         self._path = Path(place.path)
         self._columns = columns
 
@@ -81,6 +82,9 @@ class ParquetSource:
         lists = self._lists(partition)
         while (pairs := await asyncio.to_thread(next, lists, None)) is not None:
             yield pairs
+
+    async def version(self) -> str | None:
+        return await asyncio.to_thread(file_version, self._place)
 
     async def close(self) -> None:
         """Do nothing: the file is open only while it is read."""

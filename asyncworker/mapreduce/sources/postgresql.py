@@ -33,6 +33,10 @@ DATASETS = "dataset_items"
 KEY_TYPES = ("int2", "int4", "int8", "text", "varchar", "uuid")
 JSON_TYPES = ("jsonb", "json", "text", "varchar")
 
+_IS_TABLE = """
+    SELECT c.relkind IN ('r', 'm', 'p') FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2
+"""
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -92,6 +96,13 @@ class Selection(msgspec.Struct, frozen=True):
             f"row_number() OVER keys <> rank() OVER keys AS again "
             f"FROM {self.table} AS item WHERE {self.where.format(2)} WINDOW keys AS (ORDER BY {self.key})"
             ") AS places GROUP BY part ORDER BY part"
+        )
+
+    def version(self) -> str:
+        """Return the query that tells whether rows are what they were: ``$1`` is the dataset."""
+        return (
+            "SELECT count(*), sum(xmin::text::numeric), max(xmin::text::int8) "  # noqa: S608 - names are quoted
+            f"FROM {self.table} AS item WHERE {self.where.format(1)}"
         )
 
     def read(self, beyond: str) -> str:
@@ -157,6 +168,18 @@ class PostgresqlSource:
             raise SourceError(
                 f"{self.label}: nothing is left of the {partition.items} rows that were planned from {partition.span[0]!r} on"
             )
+
+    async def version(self) -> str | None:
+        """Return how many rows there are, and the latest transaction that wrote one: each INSERT, UPDATE and DELETE changes it.
+
+        None of a view or foreign table, which knows of none. Reads the table through.
+        """
+        async with self._database.transaction() as connection:
+            selection = await self._selected(connection)
+            if not await connection.fetchval(_IS_TABLE, selection.table.schema, selection.table.name):
+                return None
+            row = await connection.fetchrow(selection.version(), *self._values)
+        return None if row is None else "-".join(map(str, row))
 
     async def close(self) -> None:
         await self._database.close()

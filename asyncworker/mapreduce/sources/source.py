@@ -8,7 +8,7 @@ URL's form and touches nothing yet; ``writer(url, *, job_id="")``, where the roo
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -94,6 +94,15 @@ class Source(Protocol):
 
     async def close(self) -> None:
         """Give back files and connections."""
+        ...
+
+
+@runtime_checkable
+class Versioned(Protocol):
+    """A source that can tell, without reading it through, whether it is what it was."""
+
+    async def version(self) -> str | None:
+        """Return a text that changes whenever an item does; None where that is not known. Raises SourceError."""
         ...
 
 
