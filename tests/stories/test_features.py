@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 from collections.abc import Callable
 
+import click
 import pytest
 import redis
 
 from asyncworker import Engine, ResultExpired
+from asyncworker.cli import COMMANDS
+from asyncworker.settings import SETTINGS
 from asyncworker.task import Task
 from asyncworker.testing import FrozenClock
 
@@ -95,3 +99,20 @@ def test_type_checkers_know_what_a_task_takes() -> None:
     kinds = inspect.signature(Task.enqueue).parameters
     assert [str(kind.annotation) for kind in kinds.values() if kind.name != "self"] == ["P.args", "P.kwargs"]
     assert "JobHandle[R]" in str(inspect.signature(Task.enqueue).return_annotation)
+
+
+def flags() -> list[click.Option]:
+    """Return all flags of all commands and their verbs."""
+    found: list[click.Option] = []
+    left: list[click.Command] = [importlib.import_module(f"asyncworker.cli.{name}").COMMAND for name in COMMANDS]
+    while left:
+        command = left.pop()
+        left += command.commands.values() if isinstance(command, click.Group) else []
+        found += [one for one in command.params if isinstance(one, click.Option)]
+    return found
+
+
+def test_every_flag_has_a_variable() -> None:
+    assert len(flags()) > 100
+    for one in flags():
+        assert one.name in {*SETTINGS, "config"}, f"{one.opts} is no setting: no variable, no key in a file"
