@@ -56,6 +56,8 @@ PATIENCE_S = 2.0
 FAILED_TTL_S, CANCELLED_TTL_S = 604_800, 3_600
 OPTIONS = {"max_deliveries": 10}
 """A partition (or reduction) is not to blame for each worker that dies with it in hand: a large job sees many come and go."""
+OF_ALL = {"max_deliveries": 20}
+"""The end of a job is worth more tries: all else of it is done by then."""
 
 
 async def submit(
@@ -129,7 +131,7 @@ async def submit(
         partitions = opened.partitions(sizing or partition_size)  # type: ignore[arg-type]  # it is a number then
         first = await anext(partitions, None)  # what cannot be read at all is said before there is a job
         _check_columns(opened, fields)
-        parent = Job(Ids()(), queue, pack_call(REDUCE_TASK, (plan,), {}), priority, OPTIONS)
+        parent = Job(Ids()(), queue, pack_call(REDUCE_TASK, (plan,), {}), priority, OF_ALL)
         flow = Flow(in_flight or most, 1 if in_flight or sizing else WINDOW, None if in_flight else ahead)
         if opened.portable and not in_flight:
             flow.until = clock.monotonic() + PLANNING_S if sizing and most else 0.0

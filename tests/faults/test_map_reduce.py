@@ -78,5 +78,5 @@ async def test_f15_a_reducer_that_is_killed_reduces_once(tmp_path: Path, seed: i
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-async def test_f15_a_reducer_that_is_killed_nine_times_reduces_once(tmp_path: Path, seed: int) -> None:
-    await reduces(tmp_path, seed, partitions=5000, kills=9)
+async def test_f15_a_reducer_that_is_killed_ten_times_reduces_once(tmp_path: Path, seed: int) -> None:
+    await reduces(tmp_path, seed, partitions=5000, kills=10)
