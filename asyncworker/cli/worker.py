@@ -75,7 +75,7 @@ async def body(call: Call) -> int:
             asked = opened.enter_context(stopping(engine))
             await opened.enter_async_context(reporting(settings, engine, instruments))
             if settings.supervisor is None:
-                await opened.enter_async_context(notifying(health.status))
+                await opened.enter_async_context(notifying(health.status, busy=lambda: not health.works))
             async with instruments or nullcontext():
                 if not asked():  # a signal that came earlier finds no worker to stop
                     await engine.run(burst=settings.burst)

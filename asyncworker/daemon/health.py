@@ -108,11 +108,14 @@ async def _depth(engine: Engine) -> Depth | None:
 
 
 class WorkerHealth:
-    """The health of a process that is a worker by itself. That it answers at all says that it is alive."""
+    """The health of a process that is a worker by itself. That it answers at all says that it is alive.
+
+    Attributes: ``works``: it has joined the broker, and takes jobs.
+    """
 
     def __init__(self, engine: Engine, clock: Clock = SYSTEM) -> None:
         self._engine, self._clock = engine, clock
-        self._works = False
+        self.works = False
         self._idle = False
         self._still_since: float | None = None
         bus = engine.bus
@@ -134,13 +137,13 @@ class WorkerHealth:
 
     def status(self) -> str:
         """Return how things are, in a line."""
-        return f"{sum(self._engine.running().values())} jobs run" if self._works else "not at work"
+        return f"{sum(self._engine.running().values())} jobs run" if self.works else "not at work"
 
     async def ready(self) -> Check:
         """Return whether the broker is there, and jobs are taken. Cost: a round trip."""
         depth = await _depth(self._engine)
         reasons = [] if depth else [UNREACHABLE]
-        if not self._works:
+        if not self.works:
             reasons.append("the worker takes no jobs")
         if depth is not None:
             waiting = any(of.queued and not of.paused for of in depth.queues.values())
@@ -154,10 +157,10 @@ class WorkerHealth:
         return check(reasons)
 
     def _on_started(self, _: WorkerStarted) -> None:
-        self._works, self._still_since = True, None
+        self.works, self._still_since = True, None
 
     def _on_stopped(self, _: WorkerStopped) -> None:
-        self._works = False
+        self.works = False
 
     def _on_claimed(self, _: JobsClaimed) -> None:
         self._still_since = None

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 SOCKET, WATCHDOG_US, WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
-STATUS_S = 5.0
+STATUS_S, SOON_S = 5.0, 0.2
 
 
 def notify(*words: str) -> bool:
@@ -37,7 +37,7 @@ def reloading() -> None:
 async def notifying(
     status: Callable[[], str], alive: Callable[[], bool] = lambda: True, busy: Callable[[], bool] = lambda: False
 ) -> AsyncIterator[None]:
-    """Be ready, feed the watchdog while *alive*, and tell the *status*; at the end of the block, that it stops."""
+    """Be ready as soon as not *busy*, feed the watchdog while *alive*, and tell the *status*; at last, that it stops."""
     telling = asyncio.get_running_loop().create_task(_tell(status, alive, busy), name="notify")
     try:
         yield
@@ -51,7 +51,8 @@ async def _tell(status: Callable[[], str], alive: Callable[[], bool], busy: Call
     mine = os.environ.get(WATCHDOG_PID) in {None, str(os.getpid())}
     patience = int(os.environ.get(WATCHDOG_US) or 0) / 1e6 if mine else 0.0
     while True:
-        words = [f"STATUS={status()}"] + ["READY=1"] * (not busy()) + ["WATCHDOG=1"] * bool(patience and alive())
+        waits = busy()
+        words = [f"STATUS={status()}"] + ["READY=1"] * (not waits) + ["WATCHDOG=1"] * bool(patience and alive())
         if not notify(*words):
             return
-        await asyncio.sleep(min(patience / 3 or STATUS_S, STATUS_S))
+        await asyncio.sleep(min(patience / 3 or STATUS_S, SOON_S if waits else STATUS_S))

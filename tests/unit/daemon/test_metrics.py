@@ -15,9 +15,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from asyncworker import Engine
+from asyncworker.daemon import metrics as module
 from asyncworker.daemon.catalogue import CATALOGUE
 from asyncworker.daemon.health import Check
-from asyncworker.daemon.metrics import BrokerMetrics, MetricsServer, WorkerMetrics
+from asyncworker.daemon.metrics import BrokerMetrics, MetricsServer, WorkerMetrics, checked
 from asyncworker.daemon.sheet import Sheet
 from asyncworker.errors import BrokerDown, SettingsError, TaskFailed
 from asyncworker.queue.job import Depth, QueueDepth, WorkerCard
@@ -129,6 +130,21 @@ async def test_checks_say_why_in_json(served: SimpleNamespace) -> None:
         await fetch(f"{served.base}/readyz")
     with caught.value as error:
         assert (error.code, error.read()) == (503, b'{"ok":false,"reasons":["the broker does not answer"]}')
+
+
+async def test_a_loop_that_does_not_turn_is_no_live_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look() -> Check:
+        return NOTHING
+
+    turning = asyncio.get_running_loop()
+    assert await asyncio.to_thread(checked(look, turning)) == NOTHING
+    over = asyncio.new_event_loop()
+    monkeypatch.setattr(module, "PATIENCE_S", 0.01)
+    held = checked(look, over)()
+    assert held == Check(False, ("the event loop does not turn",))
+    await asyncio.to_thread(over.run_until_complete, asyncio.sleep(0.01))
+    over.close()
+    assert checked(look, over)() == held
 
 
 async def test_there_is_nothing_else(served: SimpleNamespace) -> None:
