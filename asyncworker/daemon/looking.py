@@ -47,7 +47,7 @@ class Looking:
         return Page("queues", "Queues", {"seen": await self._views.queues()})
 
     async def jobs(self, request: web.Request) -> Page:
-        if wanted := request.query.get("id", "").strip():
+        if wanted := request.query.get("job", "").strip():
             raise web.HTTPSeeOther(f"/jobs/{wanted}" if is_id(wanted) else "/jobs/-")
         asked = {name: request.query.get(name, "").strip() for name in ASKED}
         now = self._clock.now()

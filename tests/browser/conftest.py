@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from tests.browser import load, shop
 from tests.browser.house import FOLDER, House, opened
-from tests.browser.screen import Screen, screens
+from tests.browser.screen import Screen, browsing, screens
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -25,11 +26,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def screen() -> Iterator[Screen]:
+def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no chromium: apt-get install chromium")
-    with screens(CHROMIUM) as screen:
+    with browsing(CHROMIUM) as browser:
+        yield browser
+
+
+@pytest.fixture
+def screen(browser: Browser) -> Iterator[Screen]:
+    """Give a window in which nothing may be complained of."""
+    with screens(browser) as screen:
         yield screen
+        assert screen.complaints == []
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import ConsoleMessage, Page, Response, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Response, sync_playwright
 
 FLAGS = (
     "--headless=new",
@@ -97,9 +97,17 @@ class Screen:
 
 
 @contextmanager
-def screens(executable: str) -> Iterator[Screen]:
-    """Give a browser's window."""
+def browsing(executable: str) -> Iterator[Browser]:
+    """Give a browser."""
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=executable, args=list(FLAGS))
-        yield Screen(browser.new_context(timezone_id="UTC").new_page())
+        yield browser
         browser.close()
+
+
+@contextmanager
+def screens(browser: Browser) -> Iterator[Screen]:
+    """Give a window that remembers nothing."""
+    with browser.new_context(timezone_id="UTC") as context:
+        screen = Screen(context.new_page())
+        yield screen

@@ -78,9 +78,11 @@ document.addEventListener("htmx:after:swap", (event) => {
     announce();
     return;
   }
-  if (document.activeElement === document.body || !document.activeElement?.isConnected) {
-    (find("#page [autofocus]") || find("#page h1"))?.focus();
-  }
+  const asked = find("#page [data-focus]");
+  if (asked) {
+    asked.focus();
+    asked.select();
+  } else if (document.activeElement === document.body) find("#page h1")?.focus();
 });
 
 // --- one sentence of news now and then, for those who do not see the page change
@@ -103,7 +105,7 @@ function announce() {
 function count() {
   const all = find("#all");
   if (!all) return;
-  const rows = [...document.querySelectorAll("input[name=id]")];
+  const rows = [...document.querySelectorAll("input[type=checkbox][name=id]")];
   const chosen = rows.filter((row) => row.checked).length;
   all.checked = rows.length > 0 && chosen === rows.length;
   all.indeterminate = chosen > 0 && chosen < rows.length;
@@ -113,7 +115,7 @@ function count() {
 
 document.addEventListener("change", (event) => {
   if (event.target.id === "all") {
-    for (const row of document.querySelectorAll("input[name=id]")) row.checked = event.target.checked;
+    for (const row of document.querySelectorAll("input[type=checkbox][name=id]")) row.checked = event.target.checked;
   }
   count();
 });
