@@ -26,7 +26,7 @@ from tests.support.clock import FrozenClock
 FAR_MS = 60_000
 ENDS = (Op.SUCCEEDED, Op.FAILED, Op.CANCELLED, Op.EXPIRED)
 TWO = Limit(2, key="key", per_key=1, name="two")
-OPS = (*ENDS, Op.SUCCEEDED, Op.SUCCEEDED, Op.RETRY, Op.SNOOZE, Op.PUT_BACK, Op.RELEASE, Op.CHUNK, Op.SEAL)
+OPS = (*ENDS, Op.SUCCEEDED, Op.SUCCEEDED, Op.RETRY, Op.SNOOZE, Op.PUT_BACK, Op.RELEASE, Op.CHUNK, Op.OPEN, Op.SEAL)
 
 number = st.integers(0, 40)
 actions = st.one_of(
@@ -147,9 +147,12 @@ class Pair:
         hand = self.hands[who]
         settled = []
         for job_id, op in zip(list(hand), ops, strict=False):
-            fits = op not in {Op.SEAL, Op.CHUNK} or (op is Op.SEAL and hand[job_id])
+            fits = op not in {Op.SEAL, Op.CHUNK, Op.OPEN} or (op is Op.SEAL and hand[job_id])
             if op is Op.CHUNK and parent_of(job_id):
                 settled.append((job_id, op, 1))
+            elif op is Op.OPEN:  # of one that is no parent, or takes children already, nothing comes
+                settled.append((job_id, op, 0))
+                hand[job_id] = job_id in self.parents
             elif op and fits and (not hand[job_id] or op in {Op.SEAL, Op.FAILED}):
                 settled.append((job_id, op, FAR_MS if op in {Op.SNOOZE, Op.PUT_BACK} else 0 if op is Op.RETRY else TTL))
                 del hand[job_id]

@@ -190,7 +190,7 @@ ESCAPES = [
 
 
 @pytest.mark.parametrize("text", ESCAPES)
-def test_s19_escapes_are_refused_where_they_are_submitted(text: str, tmp_path: Path, monkeypatch: Any) -> None:
+def test_s19_e4_escapes_are_refused_where_they_are_submitted(text: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadParameters, match=r"^there(:| )"):
         compile_expression(text, "there")
@@ -285,7 +285,7 @@ def grown(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 @settings(max_examples=300, deadline=None)
 @given(text=st.recursive(leaves, grown, max_leaves=12))
-def test_s19_any_expression_has_a_value_a_typed_error_or_is_refused(text: str) -> None:
+def test_s19_e4_any_expression_has_a_value_a_typed_error_or_is_refused(text: str) -> None:
     began = time.process_time()
     try:
         found = value(text)
