@@ -761,6 +761,7 @@ class Engine:
         self.__dict__.pop("_results", None)
         if (broker := self.__dict__.pop("broker", None)) is not None:  # the next use opens another
             self.tasks.remove(MAP_TASK)
+            self.tasks.remove(MERGE_TASK)
             self.tasks.remove(REDUCE_TASK)
             self.tasks.remove(GATHER_TASK)
             await broker.close()

@@ -29,14 +29,54 @@ async def enter(broker: Broker, jobs: Sequence[Job], *, on_conflict: str, when_f
         JobNotFound: one is to run after a job that nobody knows; those before it are enqueued.
         BrokerDown, JobTooBig: the round trips before this one are enqueued.
     """
-    known = {job.id: job.id for job in jobs}
-    for start in range(0, len(jobs), A_ROUND_TRIP):
-        left, pause_s = jobs[start : start + A_ROUND_TRIP], FIRST_PAUSE_S
+    known = dict[str, str]()  # by another id than their own
+    rounds = [jobs[start : start + A_ROUND_TRIP] for start in range(0, len(jobs), A_ROUND_TRIP)]
+    if len(rounds) > 1 and not any(job.options or job.after for job in jobs):
+        await _ahead([_Round(broker, left, known, on_conflict, when_full) for left in rounds])
+    else:
+        for left in rounds:
+            await _Round(broker, left, known, on_conflict, when_full).run()
+    return [known.get(job.id, job.id) for job in jobs] if known else [job.id for job in jobs]
+
+
+async def _ahead(rounds: Sequence[_Round]) -> None:
+    """Run rounds of jobs that know nothing of one another: one is packed while the one before it is on its way."""
+    under_way: asyncio.Task[None] | None = None
+    following: asyncio.Task[None] | None = None
+    try:
+        for this in rounds:
+            following = asyncio.create_task(this.run(under_way), name="asyncworker enqueue")
+            await asyncio.sleep(0)  # it is packed, and waits behind the one before
+            if under_way is not None:
+                await under_way
+            under_way = following
+        if under_way is not None:
+            await under_way
+    finally:
+        left = [task for task in (under_way, following) if task is not None and not task.done()]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+
+
+class _Round:
+    """The jobs of one round trip, or of as many as it takes until there is room for all."""
+
+    def __init__(
+        self, broker: Broker, jobs: Sequence[Job], known: dict[str, str], on_conflict: str, when_full: str
+    ) -> None:
+        self._broker, self._jobs, self._known = broker, jobs, known
+        self._on_conflict, self._when_full = on_conflict, when_full
+
+    async def run(self, before: asyncio.Task[None] | None = None) -> None:
+        """Enqueue them; where there is no room for all, not before the round *before* this one is through."""
+        left, pause_s, known = self._jobs, FIRST_PAUSE_S, self._known
         while left:
             full, again = list[str](), dict[str, Job]()
-            receipts = await broker.enqueue(left)
+            receipts = await self._broker.enqueue(left)
             if receipts.count(Receipt.ACCEPTED) == len(left):
-                break
+                return
             for job, receipt in zip(left, receipts, strict=True):
                 if receipt is Receipt.FULL:
                     full.append(job.queue)
@@ -47,15 +87,16 @@ async def enter(broker: Broker, jobs: Sequence[Job], *, on_conflict: str, when_f
                     again[job.id] = _renamed(job, known)
                 elif isinstance(receipt, Twin):
                     known[job.id] = receipt.id
-                    if on_conflict == "raise":
+                    if self._on_conflict == "raise":
                         raise JobExists(f"job {receipt.id} has the key {job.options['unique']!r}", job_id=receipt.id)
-            if full and when_full == "reject":
-                raise QueueFull(f"the queue {full[0]!r} is full: {len(full)} of {len(jobs)} jobs found no room")
+            if full and self._when_full == "reject":
+                raise QueueFull(f"the queue {full[0]!r} is full: {len(full)} of {len(left)} jobs found no room")
+            if full and before is not None:
+                await asyncio.wait([before])
             if full:
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             left = list(again.values())
-    return list(known.values())
 
 
 def _renamed(job: Job, known: Mapping[str, str]) -> Job:
