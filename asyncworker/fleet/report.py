@@ -88,9 +88,11 @@ class Report:
     async def _tell(self, told: Callable[[], Any]) -> None:
         """Send a report each second, and the last one when this is over; until the supervisor is gone."""
         with contextlib.suppress(ChannelClosed):
-            while not self._over.is_set():
+            last = False
+            while not last:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._over.wait(), BEAT_S)
+                last = self._over.is_set()  # what is told from here on is all there is
                 await self._ipc.send_message(REPORTS, MessageType.DATA, told())
 
     def _gauges(self) -> Gauges:

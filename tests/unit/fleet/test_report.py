@@ -11,8 +11,9 @@ import pytest
 from asyncworker import Engine
 from asyncworker.errors import SettingsError
 from asyncworker.events import Bus, JobEnd, JobsClaimed, JobsEnded, WorkerIdled, WorkerStarted, WorkerStopped
+from asyncworker.fleet import report as module
 from asyncworker.fleet.process import LEAVING, STARTING, WORKING
-from asyncworker.fleet.report import EVERY_S, Report
+from asyncworker.fleet.report import EVERY_S, REPORTS, Report
 from asyncworker.share.channel import HighPerformanceIPC
 from tests.support.brokers import until
 from tests.support.clock import FrozenClock
@@ -86,6 +87,38 @@ async def test_a_worker_that_waits_for_work_is_idle_and_one_that_is_full_is_not(
         for job in jobs:
             await job.result(timeout=20)
         await until(idle)
+
+
+async def test_what_it_measured_is_sent_and_all_of_it_at_the_end(
+    supervisor: HighPerformanceIPC, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 0.01)
+    supervisor.create_message_queue(REPORTS)
+    count = 0
+    async with Report(f"{supervisor.place}:w", Bus(), never, 10.0, told=lambda: count):
+        first = await supervisor.receive_message(REPORTS, 20)
+        assert first is not None
+        assert (first.sender_id, first.data) == ("w", 0)
+        count = 7
+    told = []
+    while message := await supervisor.receive_message(REPORTS, 0.01):
+        told.append(message.data)
+    assert told[-1] == 7
+    async with Report(f"{supervisor.place}:v", Bus(), never, 10.0, told=lambda: "all"):
+        pass
+    last = await supervisor.receive_message(REPORTS, 20)
+    assert last is not None
+    assert (last.sender_id, last.data) == ("v", "all"), "also of a short life"
+
+
+async def test_a_supervisor_that_is_gone_is_told_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 0.01)
+    owner = HighPerformanceIPC("supervisor")
+    await owner.start()
+    owner.create_message_queue(REPORTS)
+    async with Report(f"{owner.place}:w", Bus(), lambda: None, 10.0, told=lambda: 1):
+        assert await owner.receive_message(REPORTS, 20)
+        await owner.cleanup()
 
 
 async def test_without_its_supervisor_it_stops_before_the_lease_is_over() -> None:
