@@ -63,12 +63,15 @@ async def served(
         settings.insecure,
     )
     tokens = address.check()
+    if tokens is None and not address.local:
+        log.warning("whoever can reach %s may do everything: there are no tokens", settings.http)
     views = Views(engine, manager, settings=settings, origins=call.origins, show_arguments=settings.show_arguments)
     actions = Actions(engine, manager)
-    others = [*probes(metrics, health), *pages.routes(views, actions)]
+    dashboard = pages.Pages(views, actions)
+    others = [*probes(metrics, health), *dashboard.routes()]
     async with AsyncExitStack() as opened:
         try:
-            urls = [await opened.enter_async_context(serving(address, tokens, views, actions, others))]
+            urls = [await opened.enter_async_context(serving(address, tokens, views, actions, others, dress=[dashboard.dress()]))]
         except SettingsError as exc:
             if call.origins["http"] != "default":
                 raise

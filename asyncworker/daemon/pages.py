@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.daemon import form
@@ -41,7 +42,9 @@ PLACES = (
 )
 """The menu: addresses and names; a part's headline has no address."""
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+KEPT = ("WWW-Authenticate", "Allow", "Retry-After", "Connection")
+"""Headers of a refusal that its page has, too."""
+
 Look = Callable[[web.Request], Awaitable[Page]]
 Act = Callable[[web.Request, form.Fields], Awaitable["str | Page"]]
 """What was done, in a sentence; or a page that asks back first."""
@@ -54,11 +57,8 @@ class Pages:
         self._views, self._clock = views, clock
         self._looking, self._doing = Looking(views, actions.audit, clock), Doing(views, actions)
         self._renderer = Renderer(places=PLACES)
-
-    def routes(self) -> list[web.AbstractRouteDef]:
-        """Return what `web.Application.add_routes` takes."""
         show, do = self._looking, self._doing
-        pages: list[tuple[str, Look, Act | None]] = [
+        self._pages: list[tuple[str, Look, Act | None]] = [
             ("/", show.overview, None),
             ("/queues", show.queues, do.queues),
             ("/jobs", show.jobs, do.jobs),
@@ -74,9 +74,32 @@ class Pages:
             ("/settings", show.settings, None),
             ("/audit", show.audit, None),
         ]
-        routes: list[web.AbstractRouteDef] = [web.get(path, self._shown(look)) for path, look, _ in pages]
-        routes += [web.post(path, self._done(look, act)) for path, look, act in pages if act is not None]
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        """Return what `web.Application.add_routes` takes."""
+        routes: list[web.AbstractRouteDef] = [web.get(path, self._shown(look)) for path, look, _ in self._pages]
+        routes += [web.post(path, self._done(look, act)) for path, look, act in self._pages if act is not None]
         return [*routes, web.get("/profiler/paths", self._paths), web.static("/static", STATIC)]
+
+    def dress(self) -> Middleware:
+        """Return what makes pages of refusals, for people who look at pages; to be put around the guard."""
+        addresses = {path for path, _, _ in self._pages}
+
+        @web.middleware
+        async def dressed(request: web.Request, handler: Handler) -> web.StreamResponse:
+            bare = await handler(request)
+            resource = request.match_info.route.resource
+            ours = resource is None or resource.canonical in addresses
+            people = "text/html" in request.headers.get("Accept", "") and "HX-Request" not in request.headers
+            if bare.status < 400 or not (ours and people and isinstance(bare, web.Response)):
+                return bare
+            if bare.content_type != "text/plain":
+                return bare
+            page = self.error(request, bare.status, (bare.text or "").strip())
+            page.headers.update({name: bare.headers[name] for name in KEPT if name in bare.headers})
+            return page
+
+        return dressed
 
     def error(self, request: web.Request, status: int, text: str, command: str = "") -> web.Response:
         """Return a page that says what is wrong, for people."""
@@ -159,7 +182,7 @@ class Pages:
 
 
 def routes(views: Views, actions: Actions) -> list[web.AbstractRouteDef]:
-    """Return the dashboard, as `web.Application.add_routes` takes it."""
+    """Return the dashboard's routes alone."""
     return Pages(views, actions).routes()
 
 

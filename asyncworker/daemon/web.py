@@ -92,7 +92,7 @@ class Address(msgspec.Struct, frozen=True):
     @property
     def names(self) -> set[str]:
         """The names by which we may be asked, in lower case."""
-        own = {self.host.lower(), *self.hosts, *(LOCAL if self.local else (socket.gethostname(),))}
+        own = {self.host, *self.hosts, *LOCAL, socket.gethostname()}
         return {f"[{name}]" if ":" in name and not name.startswith("[") else name.lower() for name in own}
 
 
@@ -190,13 +190,15 @@ def application(
     doors: Doors,
     *,
     others: Sequence[web.AbstractRouteDef] = (),
+    dress: Sequence[Middleware] = (),
 ) -> tuple[web.Application, Api]:
     """Return the application, and its API: both are to be closed."""
     api = Api(views, actions)
     scopes = {(route.method, ROOT + route.path): route.scope for route in api.routes}
     scopes |= {("GET", "/healthz"): Scope.OPEN, ("GET", "/audit"): Scope.ADMIN}
-    guard = Guard(tokens, hosts, scopes, {ROOT + route.path: route.patience for route in api.routes})
-    app = web.Application(middlewares=[doors.middleware(), guard.middleware()], client_max_size=BODY_BYTES)
+    patience = {(route.method, ROOT + route.path): route.patience for route in api.routes if route.patience is not None}
+    guard = Guard(tokens, hosts, scopes, patience)
+    app = web.Application(middlewares=[doors.middleware(), *dress, guard.middleware()], client_max_size=BODY_BYTES)
     app.on_response_prepare.append(add_headers)
     app.add_routes([*api.handlers(), *others])
     return app, api
@@ -215,17 +217,19 @@ async def serving(
     actions: Actions,
     others: Sequence[web.AbstractRouteDef] = (),
     doors: Doors | None = None,
+    dress: Sequence[Middleware] = (),
 ) -> AsyncIterator[str]:
     """Serve as long as the context is open; yields the URL.
 
     Args:
         others: routes beside the API's: pages, and what `probes` returns.
+        dress: what makes pages of refusals.
 
     Raises:
         SettingsError: the address cannot be had, or the certificate not be used.
     """
     doors = doors or Doors()
-    app, api = application(views, actions, tokens, address.names, doors, others=others)
+    app, api = application(views, actions, tokens, address.names, doors, others=others, dress=dress)
     options: dict[str, Any] = {
         "access_log": None,
         "auto_decompress": False,

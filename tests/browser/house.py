@@ -105,5 +105,6 @@ async def _house(url: str, names: tuple[str, ...]) -> AsyncIterator[House]:
 @asynccontextmanager
 async def _served(engine: Engine, manager: DynamicWorkerManager) -> AsyncIterator[str]:
     views, actions = Views(engine, manager, show_arguments=True), Actions(engine, manager)
-    async with serving(Address(port=0), None, views, actions, pages.routes(views, actions)) as url:
+    dashboard = pages.Pages(views, actions)
+    async with serving(Address(port=0), None, views, actions, dashboard.routes(), dress=[dashboard.dress()]) as url:
         yield url

@@ -210,7 +210,9 @@ def test_the_flame_graph_is_walked_by_the_keyboard(addresses: dict[str, str], sc
     assert screen.page.evaluate("document.activeElement.textContent") == "all"
 
 
-def test_what_is_not_there_is_said_in_words(house: House, screen: Screen) -> None:
-    screen.show(f"{house.url}/jobs/none")
-    assert "nobody knows" in screen.page.locator("main").inner_text()
+@pytest.mark.parametrize(("path", "says"), [("/jobs/none", "nobody knows"), ("/nowhere", "There is no such page")])
+def test_what_is_not_there_is_said_in_words(house: House, screen: Screen, path: str, says: str) -> None:
+    screen.show(f"{house.url}{path}")
+    assert says in screen.page.locator("main").inner_text()
+    assert screen.barriers() == []
     screen.complaints.clear()
