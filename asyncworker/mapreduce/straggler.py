@@ -46,7 +46,8 @@ async def tame(broker: Broker, job_id: str, *, clock: Clock = SYSTEM) -> None:
             (found,) = await broker.find([job_id])
             if found is None or found.state.terminal:
                 return
-            if (children := found.children) and children.sealed and children.done and not children.over:
+            children = found.children  # all of them done: what runs is no partition, but a step of the reduction
+            if children and children.sealed and 0 < children.done < children.total and not children.over:
                 await _look(broker, job_id, children, costs, clock)
             await broker.wait([job_id], LOOK_S)
         except JobNotFound:

@@ -19,6 +19,7 @@ from asyncworker.mapreduce.catalogue import find_function
 from asyncworker.mapreduce.job import MERGE_TASK, REDUCE_TASK, Partial
 from asyncworker.mapreduce.levels import LEVEL, Step
 from asyncworker.mapreduce.pieces import deal, load, share_of
+from asyncworker.mapreduce.straggler import tame
 from asyncworker.queue.codec import Ids
 from asyncworker.queue.context import Context
 from asyncworker.queue.job import Op, Settled, State, WorkerCard, child_id
@@ -205,9 +206,13 @@ async def test_a_job_is_cancelled_while_its_steps_run() -> None:
         await feeding
         async with asyncio.timeout(20):
             await begun.wait()
+        taming = asyncio.create_task(tame(fleet.broker, job_id))
+        await fleet.broker.wait([job_id], 0.01)
+        assert not taming.done(), "steps are never late"
         assert await fleet.broker.cancel(job_id) is State.BLOCKED
         state, _ = await fleet.end(job_id)
         assert state is State.CANCELLED
+        await taming
 
 
 async def test_a_step_of_a_job_that_is_over_is_dropped() -> None:
