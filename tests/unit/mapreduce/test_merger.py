@@ -19,6 +19,7 @@ from asyncworker.mapreduce.catalogue import find_function
 from asyncworker.mapreduce.job import MERGE_TASK, REDUCE_TASK, Partial
 from asyncworker.mapreduce.levels import LEVEL, Step
 from asyncworker.mapreduce.pieces import deal, load, share_of
+from asyncworker.mapreduce.resume import resume
 from asyncworker.mapreduce.straggler import tame
 from asyncworker.queue.codec import Ids
 from asyncworker.queue.context import Context
@@ -165,6 +166,35 @@ async def test_a_step_that_fails_for_good_fails_the_job() -> None:
     assert (state, record.error_type) == (State.FAILED, "JobFailed")
     assert record.error_text == "its reduction failed: JobFailed: no merge"
     assert record.detail["partial"]["final_result"]["items"] == list(range(100))
+
+
+async def test_a_job_that_failed_in_a_step_is_resumed(tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").write_text("".join(f"{number}\n" for number in range(100)))
+    fleet = Fleet()
+    known, breaks = fleet.tasks[MERGE_TASK], [True]
+
+    async def call(spec: dict[str, Any], ctx: Any) -> Any:
+        if breaks and spec["first"] == 4:
+            raise JobFailed("no merge")
+        return await known.call(spec, ctx)
+
+    fleet.tasks._known[MERGE_TASK] = msgspec.structs.replace(known, call=call)
+    async with fleet.working():
+        job_id = await fleet.sealed(str(tmp_path / "items.jsonl"), fan_in=4)
+        assert (await fleet.end(job_id))[0] is State.FAILED
+        breaks.clear()
+
+        async def two() -> int:
+            return 2
+
+        feeding = await resume(fleet.broker, job_id, fleet.find, ahead=two)
+        assert feeding is not None
+        async with asyncio.timeout(20):
+            await feeding
+        state, record = await fleet.end(job_id)
+    assert state is State.SUCCEEDED, record
+    assert record.value["final_result"]["items"] == list(range(100))
+    assert fleet.collect.mapped == 100, "no partition was mapped again"
 
 
 async def test_a_reducer_that_dies_while_it_leaves_steps_comes_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
