@@ -8,7 +8,7 @@ from pathlib import Path
 from asyncworker.errors import SettingsError
 
 PACKED, SOURCE = Path(__file__).parents[1] / "grafana_files", Path(__file__).parents[2] / "grafana"
-TRAVELLING = ("README.md", "RUNBOOK.md", "prometheus.yml", "dashboards", "provisioning", "rules")
+TRAVELLING = ("README.md", "RUNBOOK.md", "METRICS.md", "prometheus.yml", "dashboards", "provisioning", "rules")
 """What is of use without the sources; pyproject.toml packs the same."""
 RULES = ("recording.yaml", "alerts.yaml")
 HEAD = "groups:\n"

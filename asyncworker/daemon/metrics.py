@@ -19,6 +19,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import msgspec
 from prometheus_client.exposition import ThreadingWSGIServer
 
+from asyncworker.auto import PARTITION_QUEUE
 from asyncworker.daemon.health import Check
 from asyncworker.daemon.sheet import Series, Sheet, text
 from asyncworker.errors import AsyncWorkerError, SettingsError
@@ -37,7 +38,7 @@ PATIENCE_S = 2.0
 SELDOM_S = 10.0
 """How old dead letters, schedules and map/reduce jobs may be: they take more than one look at counters."""
 PAGES = 5
-"""Pages of 200 jobs that are gone through for map/reduce jobs under way, at most."""
+"""Pages of 200 jobs of a state that are gone through for map/reduce jobs under way, at most."""
 COUNTERS = {
     "jobs_enqueued_total": "enqueued",
     "job_retries_total": "retried",
@@ -81,20 +82,22 @@ class BrokerMetrics:
         sheet = Sheet({}, {})
         sheet.put("dead_letters", len(await admin.dead()))
         sheet.put("schedules", len(set().union(*await admin.schedules())))
-        query, cursor = Query(states=UNDER_WAY, task=REDUCE_TASK), ""
         under_way: dict[str, Progress] = {}
-        for _ in range(PAGES):
-            page = await admin.jobs(query, cursor)
-            under_way |= {job.id: job.children for job in page.jobs if job.children is not None}
-            if not (cursor := page.cursor):
-                break
+        for state in UNDER_WAY:
+            query, cursor = Query(states=frozenset((state,)), queue=PARTITION_QUEUE, task=REDUCE_TASK), ""
+            for _ in range(PAGES):
+                page = await admin.jobs(query, cursor)
+                under_way |= {job.id: job.children for job in page.jobs if job.children is not None}
+                if not (cursor := page.cursor):
+                    break
         total = sum(children.total for children in under_way.values())
         sheet.put("map_reduce_jobs", len(under_way))
         sheet.put("job_progress_ratio", sum(of.done for of in under_way.values()) / total if total else 0.0)
         return sheet
 
 
-UNDER_WAY = frozenset({State.RUNNING, State.QUEUED, State.BLOCKED})
+UNDER_WAY = (State.BLOCKED, State.RUNNING, State.QUEUED)
+"""Each is gone through by itself, so that a backlog does not hide jobs that wait for their partitions."""
 
 
 def counts(depth: Depth) -> Sheet:

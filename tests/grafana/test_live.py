@@ -75,7 +75,7 @@ async def test_every_query_is_answered(tmp_path: Path, redis_url: str, namespace
     flags = {
         "--broker": redis_url,
         "--namespace": namespace,
-        "--metrics-port": "0",
+        "--http": "127.0.0.1:0",
         "--min-workers": "1",
         "--max-workers": "2",
         "--queue-threshold": "1",
@@ -84,8 +84,8 @@ async def test_every_query_is_answered(tmp_path: Path, redis_url: str, namespace
     }
     words = [word for pair in flags.items() for word in pair]
     with started("daemon", "shop:made", *words, cwd=tmp_path, SHOP_POSTGRES=postgres_dsn) as daemon:
-        said = await asyncio.to_thread(daemon.wait_for, "/metrics")
-        address = re.search(r"http://(127\.0\.0\.1:[0-9]+)/metrics", said)
+        said = await asyncio.to_thread(daemon.wait_for, "grace period")
+        address = re.search(r"http://(127\.0\.0\.1:[0-9]+)", said)
         assert address
         with prometheus(address[1], tmp_path, JOB) as server:
             async with made(redis_url, namespace) as engine, load(engine, tmp_path / "items.jsonl"):

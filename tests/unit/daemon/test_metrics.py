@@ -6,6 +6,7 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -222,3 +223,25 @@ async def test_a_taken_port_is_a_clear_error() -> None:
             SettingsError, match=f"metrics port {port} of 127.0.0.1 cannot be had: Address already in use"
         ):
             MetricsServer(Sheet, port, {})
+
+
+async def test_a_backlog_does_not_hide_the_map_reduce_jobs_under_way(
+    redis_url: str, namespace: str, tmp_path: Path
+) -> None:
+    (tmp_path / "words.jsonl").write_text('{"text": "a"}\n' * 30)
+    async with Engine(redis_url, namespace=namespace) as engine:
+
+        @engine.task()
+        async def wait() -> None: ...
+
+        await wait.enqueue_many([()] * 1500)
+        job = await engine.map_reduce(
+            str(tmp_path / "words.jsonl"), "word_count", params={"field": "text"}, partition_size=10
+        )
+        async with asyncio.timeout(20):
+            while (await job.status()).state != "blocked":
+                await asyncio.sleep(0.01)
+        sheet, _ = await BrokerMetrics(engine.broker, engine.queues).read()
+        assert sheet.numbers["map_reduce_jobs", ()] == 1
+        assert sheet.numbers["job_progress_ratio", ()] == 0
+        await job.cancel()
