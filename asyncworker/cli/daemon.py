@@ -71,7 +71,11 @@ async def served(
     others = [*probes(metrics, health), *dashboard.routes()]
     async with AsyncExitStack() as opened:
         try:
-            urls = [await opened.enter_async_context(serving(address, tokens, views, actions, others, dress=[dashboard.dress()]))]
+            urls = [
+                await opened.enter_async_context(
+                    serving(address, tokens, views, actions, others, dress=[dashboard.dress()])
+                )
+            ]
         except SettingsError as exc:
             if call.origins["http"] != "default":
                 raise

@@ -60,7 +60,7 @@ class Audit:
         return [msgspec.json.decode(row, type=AuditRow) for row in kept[: -limit - 1 : -1]]
 
     async def _write(self, row: AuditRow) -> None:
-        log.info("%r: %s %r: %s", row.who, row.action, row.target, row.outcome)
+        log.info("%r: %s %r: %r", row.who, row.action, row.target, row.outcome)
         self._waiting.append(msgspec.json.encode(row))
         if (keep := self._engine.keep) is None:
             return

@@ -50,6 +50,7 @@ QUERY_CHARS = 8_192
 BODY_BYTES = 2**20
 BODY_S = 10.0
 ANSWER_S = 10.0
+CHANGE_S = 60.0
 FORMS = ("application/json", "application/x-www-form-urlencoded")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
@@ -137,7 +138,8 @@ class Guard:
         tokens: None: everybody who reaches us may do everything.
         hosts: the names by which we may be asked, in lower case and without a port.
         scopes: what each route asks for, by method and path; pages are for READ, and their forms for ADMIN.
-        patience: seconds that a route may take, by its path; else `ANSWER_S`; 0: as long as it likes.
+        patience: seconds that a route may take, by method and path; else `ANSWER_S`, and `CHANGE_S` for what is to be
+            done; 0: as long as it likes.
     """
 
     def __init__(
@@ -145,7 +147,7 @@ class Guard:
         tokens: Tokens | None,
         hosts: Collection[str],
         scopes: Mapping[tuple[str, str], Scope],
-        patience: Mapping[str, float],
+        patience: Mapping[tuple[str, str], float],
     ) -> None:
         self._tokens, self._hosts, self._scopes, self._patience = tokens, frozenset(hosts), scopes, patience
 
@@ -162,7 +164,7 @@ class Guard:
                 if request.method not in SAFE:
                     self._check_origin(request)
                     await _check_body(request)
-                limit_s = self._patience.get(path, ANSWER_S)
+                limit_s = self._patience.get((request.method, path), ANSWER_S if request.method in SAFE else CHANGE_S)
                 async with asyncio.timeout(limit_s or None):
                     return await handler(request)
             except web.HTTPException as exc:

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from asyncworker import __version__
-from asyncworker.daemon.guard import ANSWER_S, Problem
+from asyncworker.daemon.guard import Problem
 from asyncworker.daemon.tokens import Scope
 
 ROOT = "/api/v1"
@@ -41,7 +41,7 @@ class Route:
         path: below ``/api/v1``. summary: for people. scope: what a token must allow.
         call: gives the answer: a value of the type *answer*, or a whole response, where *media* is not JSON.
         query, body: Structs; who has a field that these have not is refused.
-        patience: seconds that it may take; 0: as long as it likes.
+        patience: seconds that it may take; 0: as long as it likes; None: the guard knows.
     """
 
     method: str
@@ -54,7 +54,7 @@ class Route:
     body: type[msgspec.Struct] | None = None
     status: int = 200
     media: str = "application/json"
-    patience: float = ANSWER_S
+    patience: float | None = None
 
     @property
     def name(self) -> str:

@@ -92,7 +92,7 @@ def test_s52_s22_a_daemon_works_for_those_who_have_a_token(place: Path, redis_ur
     assert code == 0
     assert CANARY not in said
     assert token not in said
-    assert "'shop': enqueue 'charge': done" in said
+    assert "'shop': enqueue 'charge': 'done'" in said
 
 
 def test_s35_off_loopback_needs_tokens_and_tls(place: Path) -> None:

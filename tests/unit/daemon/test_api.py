@@ -363,6 +363,13 @@ async def test_s52_secrets_of_settings_and_brokers_are_stars(engine: Engine) -> 
         assert CANARY not in str(await client.get("/settings")) + str(await client.get("/overview"))
 
 
+async def test_what_is_logged_of_an_action_stays_one_line(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    for name in ("a%0Aroot:%20done", "%1b[31m", "%E2%80%AEgnp"):
+        assert (await client.ask("POST", f"{V1}/queues/{name}/resume", {})).status == 404
+    assert all(record.getMessage().isprintable() for record in caplog.records)
+
+
 async def test_an_audit_that_cannot_be_kept_waits(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     class Away:
         rows: list[bytes] = []  # noqa: RUF012 - of one test
