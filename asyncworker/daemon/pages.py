@@ -181,11 +181,6 @@ class Pages:
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
 
-def routes(views: Views, actions: Actions) -> list[web.AbstractRouteDef]:
-    """Return the dashboard's routes alone."""
-    return Pages(views, actions).routes()
-
-
 def _status(error: AsyncWorkerError) -> int:
     match error:
         case JobNotFound() | UnknownName():

@@ -79,10 +79,12 @@ async def served(
         health = Health(engine, manager)
         metrics = FleetMetrics(engine, manager, health)
     views, actions = Views(engine, manager, show_arguments=show_arguments), Actions(engine, manager)
-    others = [*probes(metrics, health), *pages.routes(views, actions)] if metrics else []
+    shown = pages.Pages(views, actions)
+    others = [*probes(metrics, health), *shown.routes()] if metrics else []
+    dress = [shown.dress()] if metrics else []
     try:
         async with (
-            serving(where, where.check(), views, actions, others, doors) as url,
+            serving(where, where.check(), views, actions, others, doors, dress) as url,
             aiohttp.ClientSession() as session,
         ):
             yield Client(url, session)
