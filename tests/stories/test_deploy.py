@@ -69,7 +69,7 @@ def variables() -> set[str]:
 def test_compose_parses_and_sets_what_there_is() -> None:
     (found,) = documents(DEPLOY / "compose.yaml")
     services = found["services"]
-    assert set(services) == {"broker", "daemon", "prometheus"}
+    assert set(services) == {"broker", "daemon", "prometheus", "grafana"}
     assert set(services["daemon"]["environment"]) <= variables()
     for name, service in services.items():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
