@@ -180,7 +180,7 @@ async def test_partitions_that_fail_for_good_fail_the_job_everywhere(far: Engine
 
 
 @pytest.mark.parametrize("name", ["own, in a tree", "own, by keys"])
-async def test_f1_workers_that_die_on_the_way_leave_no_trace(fleet: Crew, far: Engine, source: str, name: str) -> None:
+async def test_f1_s12_workers_that_die_on_the_way_leave_no_trace(fleet: Crew, far: Engine, source: str, name: str) -> None:
     plan = PLANS[name] | {"params": {"sleep": 0.1}} | ({"reducers": 4} if name == "own, by keys" else {})
     wanted = await expected(source, PLANS[name])
     job = await far.map_reduce(source, partition_size=50, **plan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncworker.errors import BadParameters, DecodeError, Discard, JobFailed
-from asyncworker.mapreduce import levels, pieces, reducer
+from asyncworker.mapreduce import levels, mapper, pieces, reducer
 from asyncworker.mapreduce.catalogue import find_function
 from asyncworker.mapreduce.job import MERGE_TASK, REDUCE_TASK, Partial
 from asyncworker.mapreduce.levels import LEVEL, Step
 from asyncworker.mapreduce.pieces import deal, load, share_of
 from asyncworker.mapreduce.resume import resume
 from asyncworker.mapreduce.straggler import tame
+from asyncworker.queue.brokers.memory import MemoryBroker
 from asyncworker.queue.codec import Ids
 from asyncworker.queue.context import Context
 from asyncworker.queue.job import Op, Settled, State, WorkerCard, child_id
@@ -140,6 +142,57 @@ async def test_keys_are_shared_out_where_there_are_many(monkeypatch: pytest.Monk
     assert summary["final_result"] == {"saved_to": summary["final_result"]["saved_to"], "rows": len(groups)}
     direct = await fleet.summary(items, "data_aggregation", params=GROUPS, reducers=1)
     assert groups == direct["final_result"]["groups"]
+
+
+class Keys(Collect):
+    """Count items by what shows them."""
+
+    def initial(self) -> Any:
+        return {}
+
+    def fold(self, acc: Any, value: Any) -> Any:
+        return self.merge(acc, {str(value): 1})
+
+    def merge(self, left: Any, right: Any) -> Any:
+        for key, count in right.items():
+            left[key] = left.get(key, 0) + count
+        return left
+
+    def order(self, key: str) -> str:
+        return key
+
+    def row(self, key: str, value: Any) -> Any:
+        return [key, value]
+
+    def whole(self, rows: list[Any]) -> Any:
+        return rows
+
+    def finish(self, acc: Any, failed: int = 0) -> Any:
+        return [self.row(key, acc[key]) for key in sorted(acc)]
+
+
+@pytest.mark.parametrize("held", [400, 2500], ids=["sent ahead before the worker died", "after it"])
+async def test_who_takes_a_partition_over_sends_its_keys_ahead_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, held: int
+) -> None:
+    monkeypatch.setattr(mapper, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(pieces, "KEYS_HELD", held)
+    items = [*range(2000), {"await": "gate"}, *range(1000, 4000)]
+    (tmp_path / "items.jsonl").write_text("".join(msgspec.json.encode(item).decode() + "\n" for item in items))
+    broker = MemoryBroker()
+    first, second = Fleet(broker, keys=Keys()), Fleet(broker, keys=Keys())
+    second.functions["keys"].gate("gate").set()
+    job_id = await first.sealed(str(tmp_path / "items.jsonl"), "keys", partition_size=9000, reducers=4)
+    async with first.working(), asyncio.timeout(20):
+        while first.functions["keys"].mapped < 2001:
+            await asyncio.sleep(0)
+        (epoch,) = [epoch for epoch, card in (await broker.depth([])).workers.items() if card.role == "worker"]
+        await broker.reap(epoch, "", crashed=True)
+    async with second.working():
+        state, record = await second.end(job_id)
+    assert state is State.SUCCEEDED, record
+    counts = Counter(map(str, items))
+    assert record.value["final_result"] == [[key, counts[key]] for key in sorted(counts)]
 
 
 async def test_rows_that_nobody_can_carry_are_not_even_read(monkeypatch: pytest.MonkeyPatch) -> None:
