@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ async def engine() -> AsyncIterator[Engine]:
     @engine.task(name="mail", queue="mail")
     async def mail(to: str, password: str = "") -> dict[str, str]:
         return {"to": to}
+
+    @engine.task(name="odd")
+    async def odd() -> dict[Any, Any]:
+        return {(1, 2): b"bytes", 3: float("nan"), None: 2**63, "x": datetime(2026, 1, 1, tzinfo=UTC)}
 
     @engine.task(name="refuse", max_attempts=1)
     async def refuse(order: int) -> None:
@@ -97,6 +102,11 @@ async def test_what_does_not_fit_is_refused(client: Client) -> None:
         "task=a&task=b",
     ):
         assert (await client.ask("GET", f"{V1}/jobs?{query}")).status == 422, query
+
+
+async def test_values_that_json_lacks_are_told_as_it_can(client: Client) -> None:
+    told = (await over(client, await enqueue(client, "odd")))["value"]
+    assert set(told.values()) == {"Ynl0ZXM=", None, 2**63, "2026-01-01T00:00:00Z"}
 
 
 async def test_jobs_are_paged(client: Client) -> None:
