@@ -162,7 +162,7 @@ class Flow:
         self.until: float | None = None
         self.hurry = asyncio.Event()
         self._ahead = ahead if callable(ahead) else None
-        self._looked_at = 0.0
+        self._look_at = 0.0
 
     def bounded(self, now: float) -> bool:
         """Return whether there are bounds; from here on there are none when their time is over."""
@@ -173,8 +173,10 @@ class Flow:
 
     async def look(self, now: float) -> int:
         """Return how many windows there may be."""
-        if self._ahead is not None and now - self._looked_at >= LOOK_S:
-            self.most, self._looked_at = await self._ahead(), now
+        if self._ahead is not None and now >= self._look_at:
+            if self._look_at:
+                self.most = await self._ahead()
+            self._look_at = now + LOOK_S
         return max(self.most, 1)
 
 

@@ -19,11 +19,11 @@ import msgspec
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import Discard, JobNotFound, SourceError
-from asyncworker.mapreduce.dataset import open_source
 from asyncworker.mapreduce.digest import Digest, Slow
 from asyncworker.mapreduce.folding import Folding, Pair
 from asyncworker.mapreduce.functions.function import Function, Holding, Seeing, Work
 from asyncworker.mapreduce.job import CHUNK_BYTES, FAILURES_KEPT, Failure, Partial, Plan, read, read_call
+from asyncworker.mapreduce.openings import Openings
 from asyncworker.mapreduce.pieces import Outbound
 from asyncworker.mapreduce.rejects import FIRST as REJECTED
 from asyncworker.mapreduce.skew import function_or_snooze
@@ -73,6 +73,11 @@ class Mapper:
         self._clock = clock
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
         self._plans: dict[str, Plan] = {}
+        self._openings = Openings()
+
+    async def close(self) -> None:
+        """Close the sources that are still open."""
+        await self._openings.close()
 
     async def __call__(self, spec: dict[str, Any], ctx: Context) -> Counted:
         """Process the partition *spec*; a large accumulator is sent ahead in chunks.
@@ -89,12 +94,16 @@ class Mapper:
         if isinstance(work, Seeing):
             work.see(ctx)
         course = Course(work, plan, self._concurrency, await self._left(ctx), Outbound(ctx, work))
-        source = open_source(plan.source)
+        source = self._openings.take(plan.source)
         try:
             await course.run(source.read(partition), ctx)
+        except BaseException:
+            await source.close()
+            raise
+        else:
+            await self._openings.give(plan.source, source)
         finally:
             course.folding.abandon()
-            await source.close()
             if isinstance(work, Holding):
                 await work.close()
         if partition.items and not course.items:

@@ -91,7 +91,8 @@ class Fleet:
             function.name = name
         self.tasks = Tasks()
         options = {"timeout": None, "max_deliveries": 10, "retry_backoff": 0.0, "no_retry_on": (JobFailed,)}
-        self.tasks.add(MAP_TASK, Mapper(self.broker, self.find), options_of(options))
+        self.mapper = Mapper(self.broker, self.find)
+        self.tasks.add(MAP_TASK, self.mapper, options_of(options))
         self.tasks.add(MERGE_TASK, Merger(self.broker, self.find), options_of(options))
         self.tasks.add(REDUCE_TASK, Reducer(self.broker, self.find), options_of(options))
 
@@ -127,6 +128,7 @@ class Fleet:
             worker.stop(now=True)
             with contextlib.suppress(asyncio.CancelledError):
                 await run
+            await self.mapper.close()
 
     async def end(self, job_id: str) -> tuple[State, Record]:
         (ended,) = await self.broker.wait([job_id], PATIENCE)

@@ -25,7 +25,7 @@ import msgspec
 
 from asyncworker.errors import EmptyDataset, SourceError
 from asyncworker.mapreduce.database import Address, Connection, Database, Table, address, identifier, lock, qualified
-from asyncworker.mapreduce.planner import GRAIN
+from asyncworker.mapreduce.planner import GRAIN, cut
 from asyncworker.mapreduce.results import ResultTable
 from asyncworker.mapreduce.sources.source import LIST_ITEMS, BadItem, Key, Partition, Size
 
@@ -33,6 +33,8 @@ DATASETS = "dataset_items"
 KEY_TYPES = ("int2", "int4", "int8", "text", "varchar", "uuid")
 JSON_TYPES = ("jsonb", "json", "text", "varchar")
 
+FETCH_BYTES, MOST_FETCHED = 2**20, 10 * LIST_ITEMS
+"""How much is fetched at once: what a round trip costs is little beside it, and so is what it takes of memory."""
 _IS_TABLE = """
     SELECT c.relkind IN ('r', 'm', 'p') FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2
@@ -106,12 +108,12 @@ class Selection(msgspec.Struct, frozen=True):
         )
 
     def read(self, beyond: str) -> str:
-        """Return the query that reads: keys *beyond* (``>`` or ``>=``) ``$1`` up to ``$2``, ``$3`` the dataset."""
+        """Return the query that reads: keys *beyond* (``>`` or ``>=``) ``$1`` up to ``$2``, at most ``$3``, ``$4`` the dataset."""
         key = f"{self.key}::text" if self.key_type == "uuid" else self.key
         return (
-            f"SELECT {key}, {self.item} FROM {self.table} AS item WHERE {self.where.format(3)} "  # noqa: S608 - names are quoted
+            f"SELECT {key}, {self.item} FROM {self.table} AS item WHERE {self.where.format(4)} "  # noqa: S608 - names are quoted
             f"AND {self.key} {beyond} $1::text::{self.key_type} AND {self.key} <= $2::text::{self.key_type} "
-            f"ORDER BY {self.key} LIMIT {LIST_ITEMS}"
+            f"ORDER BY {self.key} LIMIT $3::int8"
         )
 
 
@@ -155,15 +157,18 @@ class PostgresqlSource:
 
     async def read(self, partition: Partition) -> AsyncIterator[list[tuple[Key, Any]]]:
         at, last = partition.span
-        beyond, count, full = ">=", 0, True
+        beyond, count, most, full = ">=", 0, LIST_ITEMS, True
         while full:
             async with self._database.transaction() as connection:
                 selection = await self._selected(connection)
-                rows = await connection.fetch(selection.read(beyond), str(at), str(last), *self._values)
+                rows = await connection.fetch(selection.read(beyond), str(at), str(last), most, *self._values)
+            for some in cut(len(rows), LIST_ITEMS):
+                yield [(row[0], _value(row[1])) for row in rows[some.start : some.stop]]
+            count, full = count + len(rows), len(rows) == most
             if rows:
-                yield [(row[0], _value(row[1])) for row in rows]
                 at, beyond = rows[-1][0], ">"
-            count, full = count + len(rows), len(rows) == LIST_ITEMS
+                size = sum(len(row[1] or b"") for row in rows) / len(rows)
+                most = max(LIST_ITEMS, min(int(FETCH_BYTES / max(size, 1)), MOST_FETCHED))
         if partition.items and not count:
             raise SourceError(
                 f"{self.label}: nothing is left of the {partition.items} rows that were planned from {partition.span[0]!r} on"
