@@ -63,6 +63,7 @@ _WHERE = {
     "Snooze": "errors",
     "SourceError": "errors",
     "Stage": "work.pipeline",
+    "StoreError": "errors",
     "State": "queue.job",
     "Task": "task",
     "TaskCancelled": "errors",
@@ -107,6 +108,7 @@ if TYPE_CHECKING:  # the same names for type checkers, which see no table; a tes
     from asyncworker.errors import SettingsError as SettingsError
     from asyncworker.errors import Snooze as Snooze
     from asyncworker.errors import SourceError as SourceError
+    from asyncworker.errors import StoreError as StoreError
     from asyncworker.errors import TaskCancelled as TaskCancelled
     from asyncworker.errors import TaskExpired as TaskExpired
     from asyncworker.errors import TaskFailed as TaskFailed

@@ -47,12 +47,14 @@ from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.inputs import GATHER_TASK, gather
 from asyncworker.queue.job import DEFAULT_PRIORITY, Job
 from asyncworker.queue.keeps.keep import Keep
+from asyncworker.queue.offload import ABOVE, Offload, fetching
 from asyncworker.queue.outboxes.outbox import kept
 from asyncworker.queue.propagation import HEADERS
 from asyncworker.queue.recent import Recent
 from asyncworker.queue.schedule import Missed, Schedule
 from asyncworker.queue.search import Query, states_of
 from asyncworker.queue.signing import Keyring, signed
+from asyncworker.queue.stores.store import Store
 from asyncworker.queue.task import DEFAULTS, TaskOptions, Tasks, options_of
 from asyncworker.queue.unique import scoped
 from asyncworker.queue.worker.patience import CANCEL_GRACE_S
@@ -101,6 +103,8 @@ class Engine:
         signing_keys: jobs are signed by the first, and workers run none that is not signed by one of them
             (`asyncworker.queue.signing`).
         outbox: a PostgreSQL DSN; this engine's workers enqueue what is written into the outbox there.
+        result_store: where results above *result_offload* bytes go: ``file:///some/folder`` or ``postgresql://…``, which
+            clients must reach, too. None: all lie with their jobs, and one of more than 16 MiB fails its job.
         keep: where what workers decide and learn is kept for the next start: a URL, or a file's path; None: with the
             jobs (on ``memory://``: nowhere).
         lifespan: makes an async context manager that each worker enters before it claims and leaves when it stops;
@@ -125,6 +129,8 @@ class Engine:
         database: str | None = None,
         outbox: str | None = None,
         signing_keys: Sequence[str] = (),
+        result_store: str | None = None,
+        result_offload: int = ABOVE,
         keep: str | None = None,
         lifespan: Lifespan | None = None,
         clock: Clock = SYSTEM,
@@ -143,6 +149,8 @@ class Engine:
         self.database = database
         self.outbox = outbox
         self.signing_keys = tuple(signing_keys)
+        self.result_store = result_store
+        self.result_offload = result_offload
         self.keep_at = keep
         self.hooks = Hooks()
         self.on_start, self.on_stop = self.hooks.on_start, self.hooks.on_stop
@@ -169,6 +177,8 @@ class Engine:
         broker: Broker = self._room().open(self.url, namespace=self.namespace, bus=self.bus, clock=self.clock)
         if self.signing_keys:
             broker = signed(broker, Keyring(self.signing_keys, self.clock))
+        if self._store is not None:
+            broker = fetching(broker, self._store)
         once = TaskOptions(queue=PARTITION_QUEUE, timeout=None, max_deliveries=10, no_retry_on=(JobFailed,))
         reduce = msgspec.structs.replace(once, max_attempts=5)
         self.tasks.add(MAP_TASK, Mapper(broker, self.functions.find), once)
@@ -176,6 +186,14 @@ class Engine:
         self.tasks.add(REDUCE_TASK, Reducer(broker, self.functions.find), reduce)
         self.tasks.add(GATHER_TASK, gather, TaskOptions(timeout=None))
         return broker
+
+    @cached_property
+    def _store(self) -> Store | None:
+        """Where large results lie."""
+        if self.result_store is None:
+            return None
+        store: Store = find("store", urlsplit(self.result_store).scheme).open(self.result_store)
+        return store
 
     @property
     def admin(self) -> Admin:
@@ -247,6 +265,8 @@ class Engine:
             raise SettingsError("lease must be more than 0 seconds, grace_period and cancel_grace 0 or more")
         if self.outbox is not None:
             find("outbox", urlsplit(self.outbox).scheme)
+        if self.result_store is not None:
+            find("store", urlsplit(self.result_store).scheme)
         return find("broker", scheme)
 
     def _works_alone(self) -> bool:
@@ -652,6 +672,7 @@ class Engine:
         at_once = HIGHEST if wanted == "auto" else wanted
         if at_once < 1:
             raise BadParameters(f"concurrency must be at least 1, not {at_once}")
+        offload = None if self._store is None else Offload(self._store, self.result_offload)
         worker = Worker(
             self.broker,
             self.tasks,
@@ -660,6 +681,7 @@ class Engine:
             lease_s=self.lease,
             grace_s=self.grace_period,
             cancel_grace_s=self.cancel_grace,
+            offload=offload,
             burst=burst,
             weights=self.weights,
             brisk=() if isinstance(self.queues, Mapping) else (PARTITION_QUEUE,),
@@ -675,7 +697,7 @@ class Engine:
         )
         self._workers.add(worker)
         try:
-            async with self._archive, self._relaying():
+            async with self._archive, self._relaying(), nullcontext() if offload is None else offload.sweeping():
                 await worker.run()
         finally:
             self._workers.discard(worker)

@@ -8,6 +8,7 @@ AsyncWorkerError
 ├─ SourceError ─ EmptyDataset      a dataset, file or table that cannot be read or written
 ├─ BrokerError ─ BrokerDown · LeaseLost · QueueFull · JobTooBig
 ├─ KeepError                       what should be kept cannot be read or written
+├─ StoreError                      a large result cannot be stored or fetched
 ├─ PoolError ─ PoolDown · PoolTimeout · PoolClosed     a pool of connections that gives none
 ├─ ChannelClosed                   a message queue between processes that is closed, or whose owner is gone
 ├─ JobNotFound · ResultExpired     an id that nobody knows, or no longer
@@ -88,6 +89,10 @@ class JobTooBig(BrokerError, ValueError):
 
 class KeepError(AsyncWorkerError):
     """The place for what should be kept cannot be reached or used."""
+
+
+class StoreError(AsyncWorkerError):
+    """The place for large results cannot be reached or used, or what lies there was changed."""
 
 
 class PoolError(AsyncWorkerError):

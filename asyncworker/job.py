@@ -116,6 +116,10 @@ class JobHandle(Generic[R]):
         if ended.state is State.SUCCEEDED:
             if not ended.record:
                 raise ResultExpired(f"job {self.id} succeeded; its task keeps no results (result_ttl=0)")
+            if record.stored:
+                raise ResultExpired(
+                    f"the result of job {self.id} is no longer in the store, or this engine has no result_store="
+                )
             value: R = record.value
             return value
         raise error_of(self.id, ended.state, record, parent=self._parent or record.task == REDUCE_TASK)

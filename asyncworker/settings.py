@@ -281,6 +281,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "PostgreSQL whose outbox this worker enqueues from.",
         ),
     ] = None
+    result_store: Annotated[
+        str | None,
+        Setting(text("URL"), "Where large results lie: file:///some/folder or postgresql://…; else with their jobs."),
+    ] = None
+    result_offload: Annotated[int, Setting(number(1), "Bytes above which a result is large.")] = 262_144
     signing_key: Annotated[
         tuple[str, ...],
         Setting(

@@ -55,7 +55,7 @@ COMMAND = command(
     "result",
     body,
     click.Argument(["job"]),
-    flags=("broker", "namespace", "app", "wait", "timeout", "json"),
+    flags=("broker", "namespace", "app", "result_store", "wait", "timeout", "json"),
     examples="""
   asyncworker result 01jd3k… --broker redis://localhost:6379/0
   asyncworker result 01jd3k… --wait

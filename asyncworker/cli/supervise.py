@@ -50,6 +50,8 @@ FLAGS = (
     "no_profile",
     "database",
     "outbox",
+    "result_store",
+    "result_offload",
     "keep",
     "log_level",
     "log_format",

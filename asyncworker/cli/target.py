@@ -39,12 +39,14 @@ def engine_for(call: Call, *, broker: str | None = None) -> Engine:
         "lease": settings.lease,
         "grace_period": settings.grace_period,
         "cancel_grace": settings.cancel_grace,
+        "result_offload": settings.result_offload,
     }.items():
         if call.origins[name] != "default":
             setattr(engine, name, value)
     engine.url = broker or settings.broker or engine.url
     engine.database = settings.dsn() or engine.database
     engine.outbox = settings.outbox or engine.outbox
+    engine.result_store = settings.result_store or engine.result_store
     engine.signing_keys = settings.signing_key or engine.signing_keys
     engine.keep_at = settings.keep or engine.keep_at
     if settings.queues:

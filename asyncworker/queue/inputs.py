@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
-from asyncworker.errors import BrokerDown
+from asyncworker.errors import BrokerDown, ResultExpired
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import unpack_record
 from asyncworker.queue.ending import error_of
@@ -38,7 +38,7 @@ async def inputs_of(broker: Broker, delivery: Delivery) -> list[Any]:
     In the place of a value that there is none of stands the error, where the job allows failure.
 
     Raises:
-        JobNotFound: nothing is kept for this job, which is over then. DecodeError: what is kept is no record.
+        JobNotFound: nothing is kept for this job, which is over then. ResultExpired, StoreError: a large one is gone. DecodeError: what is kept is no record.
 
     Cost: one round trip for every 200 values.
     """
@@ -54,6 +54,8 @@ async def inputs_of(broker: Broker, delivery: Delivery) -> list[Any]:
     for name, ended in zip(names, ends, strict=True):
         assert ended is not None
         record = unpack_record(ended.record)
+        if record.stored:
+            raise ResultExpired(f"what {name} returned is no longer in the store")
         succeeded = ended.state is State.SUCCEEDED
         values.append(record.value if succeeded else error_of(name, ended.state, record))
     return values if count is None else [values]

@@ -165,7 +165,10 @@ class Claimed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
-    """How a job ended, as its worker wrote it. ``value`` is the result; the rest is about failures."""
+    """How a job ended, as its worker wrote it. ``value`` is the result; the rest is about failures.
+
+    ``stored`` names the result in a store, where the whole of this record lies (`asyncworker.queue.offload`).
+    """
 
     task: str = ""
     attempt: int = 0
@@ -177,6 +180,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     error_text: str = ""
     detail: Any = None
     queue: str = ""
+    stored: str = ""
 
 
 class Counted(msgspec.Struct, frozen=True):

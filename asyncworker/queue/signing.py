@@ -21,6 +21,7 @@ import msgspec
 from asyncworker.clock import Clock
 from asyncworker.errors import SettingsError
 from asyncworker.queue.admin import Admin
+from asyncworker.queue.around import Around, AroundAdmin
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import pack, unpack
 from asyncworker.queue.job import Claimed, Delivery, Found, Job, Missing, Op, Receipt, Settled, Twin
@@ -101,11 +102,11 @@ def bare(found: Found | None) -> Found | None:
     return msgspec.structs.replace(found, payload=found.payload[HEAD:])
 
 
-class _Signed:
+class _Signed(Around):
     """A broker through which jobs are signed when they are enqueued and checked when they are claimed."""
 
     def __init__(self, broker: Any, keys: Keyring) -> None:
-        self._broker = broker
+        super().__init__(broker)
         self._keys = keys
 
     def __repr__(self) -> str:
@@ -124,7 +125,7 @@ class _Signed:
         return list(map(bare, await self._broker.find(ids)))
 
 
-class _SignedAdmin(_Signed):
+class _SignedAdmin(_Signed, AroundAdmin):
     async def fire(self, name: str, tick_ms: int, job: Job) -> Receipt | Twin | Missing | None:
         fired: Receipt | Twin | Missing | None = await self._broker.fire(name, tick_ms, self._keys.sign(job))
         return fired
@@ -132,24 +133,6 @@ class _SignedAdmin(_Signed):
     async def jobs(self, query: Query, cursor: str = "", limit: int = MOST) -> Page:
         page = await self._broker.jobs(msgspec.structs.replace(query, task=""), cursor, limit)
         return Page([one for one in map(bare, page.jobs) if one and query.fits(one)], page.cursor)
-
-
-def _pass_on(kind: type[_Signed], *contracts: type) -> None:
-    """Let a class pass on what its contracts ask for and it does not do itself."""
-    for name in {name for contract in contracts for name in vars(contract) if not name.startswith("_")}:
-        if not hasattr(kind, name):
-            setattr(kind, name, _passed_on(name))
-
-
-def _passed_on(name: str) -> Any:
-    def call(self: _Signed, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self._broker, name)(*args, **kwargs)
-
-    return call
-
-
-_pass_on(_Signed, Broker)
-_pass_on(_SignedAdmin, Broker, Admin)
 
 
 def signed(broker: Broker, keys: Keyring) -> Broker:

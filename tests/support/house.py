@@ -60,7 +60,7 @@ BY_NAME = {
 
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "aiohttp": ("daemon.*", "mapreduce.lookups.http"),
-    "asyncpg": ("queue.outboxes.postgresql", "mapreduce.database", "tune.drivers.postgresql"),
+    "asyncpg": ("queue.outboxes.postgresql", "queue.stores.postgresql", "mapreduce.database", "tune.drivers.postgresql"),
     "click": ("cli", "cli.*"),
     "cronsim": ("queue.schedule",),
     "hiredis": ("queue.inbox", "queue.link", "queue.wire"),

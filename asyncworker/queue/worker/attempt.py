@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 
 from asyncworker.clock import Clock
-from asyncworker.errors import BadParameters, DecodeError, TaskCancelled, TaskExpired
+from asyncworker.errors import BadParameters, DecodeError, StoreError, TaskCancelled, TaskExpired
 from asyncworker.events import JobEnd
-from asyncworker.queue.codec import born_ms, pack
+from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, born_ms, pack
 from asyncworker.queue.context import Context
 from asyncworker.queue.job import ID_LENGTH, Counted, Delivery, Op, Parted, Reason, Record, Settled
+from asyncworker.queue.offload import Offload
 from asyncworker.queue.task import KEEP_S, Definition, TaskOptions
 from asyncworker.queue.worker.patience import Patience
 from asyncworker.queue.worker.retry import again, put_back_s
@@ -112,7 +113,8 @@ class Attempt:
             return TimeoutError("its deadline passed while it ran")
         return TimeoutError(f"it ran longer than {self.options.timeout:g} s")
 
-    def succeeded(self, value: Any) -> Settled:
+    def succeeded(self, value: Any, most: int = MAX_PAYLOAD_BYTES) -> Settled:
+        """Return what is told of a success; *most*: bytes that the record may have."""
         delivery = self.delivery
         child = len(delivery.id) > ID_LENGTH
         units = 0
@@ -136,12 +138,37 @@ class Attempt:
                         "",
                         None,
                         delivery.queue,
-                    )
+                    ),
+                    MAX_PAYLOAD_BYTES if child else most,
                 )
             except BadParameters as exc:  # running it again would not change that
                 return self.failed(exc, Reason.ERROR)
         self.status, self.value = "succeeded", value
         return Settled(delivery.id, Op.SUCCEEDED, delivery.queue, number, record, delivery.plain)
+
+    async def stored(self, settled: Settled, offload: Offload) -> Settled:
+        """Return what is told of a success whose record lies in a store; itself, where that is away and it may travel.
+
+        Raises:
+            StoreError: the store is away, and it is too large to travel.
+        """
+        if self.status != "succeeded" or len(self.delivery.id) > ID_LENGTH:
+            return settled
+        try:
+            name = await offload.put(settled.value, settled.number)
+        except StoreError:
+            if len(settled.value) > MAX_PAYLOAD_BYTES:
+                raise
+            return settled
+        record = Record(
+            task=self.task,
+            attempt=self.delivery.attempt,
+            started_s=self.began,
+            ended_s=self._clock.now(),
+            queue=self.delivery.queue,
+            stored=name,
+        )
+        return msgspec.structs.replace(settled, value=pack(record))
 
     def erred(self, exc: BaseException, reason: Reason = Reason.ERROR) -> Settled:
         delay = again(self.options, self.delivery.attempt, exc)

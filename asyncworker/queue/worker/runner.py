@@ -14,12 +14,14 @@ from typing import Any
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import DecodeError, Discard, Snooze
 from asyncworker.events import JobAbandoned, JobEnd
-from asyncworker.queue.codec import unpack_call
+from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, unpack_call
 from asyncworker.queue.context import Context
 from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.inputs import wants_inputs
 from asyncworker.queue.job import ID_LENGTH, Delivery, Op, Reason, Settled
+from asyncworker.queue.offload import Offload
 from asyncworker.queue.propagation import headers_of
+from asyncworker.queue.stores.store import LARGEST
 from asyncworker.queue.strike import AGAIN_S, Strike
 from asyncworker.queue.task import Definition
 from asyncworker.queue.worker.attempt import Attempt
@@ -43,6 +45,7 @@ class Runner:
         sought: is told how many have ended, and whom it lets in.
         profiler: measures some of the calls.
         cancel_grace_s: how long a cancelled job may go on before it is given up. emit: is told of each of those.
+        offload: takes large results.
     """
 
     def __init__(
@@ -58,10 +61,13 @@ class Runner:
         inputs: Callable[[Delivery], Awaitable[list[Any]]] | None = None,
         cancel_grace_s: float = CANCEL_GRACE_S,
         emit: Callable[[JobAbandoned], None] | None = None,
+        offload: Offload | None = None,
     ) -> None:
         self._tasks = tasks
         self._cancel_grace_s = cancel_grace_s
         self._emit = emit
+        self._offload = offload
+        self._largest = MAX_PAYLOAD_BYTES if offload is None else LARGEST
         self._abandoned: set[asyncio.Task[None]] = set()
         self._inputs = inputs
         self._hooks = hooks or Hooks()
@@ -238,7 +244,9 @@ class Runner:
                         work = call(*places, **names)
                     if profiler is not None and profiler.open:
                         work = profiler.measure(attempt.task, work)
-                    settled = attempt.succeeded(await work)
+                    settled = attempt.succeeded(await work, self._largest)
+                    if self._offload is not None and len(settled.value) > self._offload.above:
+                        settled = await attempt.stored(settled, self._offload)
             except (KeyboardInterrupt, GeneratorExit):
                 raise
             except BaseException as exc:

@@ -30,6 +30,7 @@ from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.inputs import inputs_of
 from asyncworker.queue.job import WorkerCard
+from asyncworker.queue.offload import Offload
 from asyncworker.queue.schedule import Schedule
 from asyncworker.queue.strike import read_strikes
 from asyncworker.queue.task import Definition, limits_of
@@ -61,7 +62,7 @@ class Worker:
     Args:
         queues: name -> how many of its jobs may run here at once; None: how many is sought. concurrency: how many jobs
             in all. lease_s: how long silence is forgiven.
-        grace_s: how long a drain waits for what runs. cancel_grace_s: how long a cancelled job may go on. burst: return when the queues are empty. brisk: queues whose claims may grow while their jobs are short. weights: of queues, see `Turns`. lifespan: makes the
+        grace_s: how long a drain waits for what runs. cancel_grace_s: how long a cancelled job may go on. offload: takes large results. burst: return when the queues are empty. brisk: queues whose claims may grow while their jobs are short. weights: of queues, see `Turns`. lifespan: makes the
         context in which this worker lives; its value is the jobs' ``ctx.resources``. seek: where the policies come from
         that seek how many. decisions: where these are noted. profiler: measures some of the jobs.
     """
@@ -76,6 +77,7 @@ class Worker:
         lease_s: float = 10.0,
         grace_s: float = 30.0,
         cancel_grace_s: float = CANCEL_GRACE_S,
+        offload: Offload | None = None,
         burst: bool = False,
         brisk: Collection[str] = (),
         weights: Mapping[str, float] | None = None,
@@ -124,6 +126,7 @@ class Worker:
             inputs=partial(inputs_of, broker),
             cancel_grace_s=cancel_grace_s,
             emit=self._bus.emit,
+            offload=offload,
         )
 
     def running(self) -> dict[str, int]:
