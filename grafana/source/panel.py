@@ -39,6 +39,8 @@ def stat(
     """Return one number of now; its colour says whether that is well. *to* names the dashboard behind it."""
     panel = _panel("stat", title, why, unit, [Query(query, "", instant=True)], width, 4, steps)
     panel["fieldConfig"]["defaults"]["mappings"] = _mappings(words or {})
+    if unit == "short":
+        panel["fieldConfig"]["defaults"]["decimals"] = 0  # increases are estimates, events are whole
     if to is not None:
         panel["fieldConfig"]["defaults"]["links"] = [{"title": f"See {to}", "url": url(to)}]
     panel["options"] = {
@@ -103,6 +105,8 @@ def table(
     """Return a table of now, greatest first; *columns* are labels and their headings, *value* is that of the number."""
     panel = _panel("table", title, why, unit, [Query(query, "", instant=True)], width, height, ())
     panel["targets"][0]["format"] = "table"
+    if unit == "short":
+        panel["fieldConfig"]["defaults"]["decimals"] = 0
     panel["options"] = {"cellHeight": "sm", "showHeader": True, "sortBy": [{"displayName": value, "desc": True}]}
     places = {name: at for at, name in enumerate((*columns, "Value"))}
     panel["transformations"] = [
@@ -142,7 +146,8 @@ def choice(name: str, values: str, why: str) -> dict[str, Any]:
         "sort": 1,
         "multi": True,
         "includeAll": True,
-        "allValue": ".+",
+        # Elsewhere than in a label of its own a pool's name must not stand for anything.
+        "allValue": None if name == "pool" else ".+",
         "current": ALL,
         "options": [],
         "regex": "",

@@ -93,7 +93,8 @@ def test_fleet_and_process_are_chosen(path: Path) -> None:
             assert one["query"]["query"] == one["definition"]
             assert one["definition"].startswith(f"label_values({PREFIX}")
             assert one["definition"].endswith(f", {name})")
-            assert (one["multi"], one["includeAll"], one["allValue"], one["refresh"]) == (True, True, ".+", 2), name
+            assert (one["multi"], one["includeAll"], one["refresh"]) == (True, True, 2), name
+            assert one["allValue"] == (None if name == "pool" else ".+"), name
             assert one["label"]
             assert metrics(one["definition"]) <= set(CATALOGUE)
 

@@ -26,7 +26,7 @@ from tests.support.servers import long_lived
 PLACE = Path(__file__).parents[2] / "grafana"
 DASHBOARDS = sorted(PLACE.glob("dashboards/*.json"))
 PROMETHEUS, PROMTOOL = "/usr/bin/prometheus", "/usr/bin/promtool"
-VARIABLES = {"$__rate_interval": "20s", "$__range": "1m"}
+VARIABLES = {"$__rate_interval": "20s", "$__range": "1m", "$pool": "shop"}
 PATIENCE_S = 20.0
 
 _METRIC = re.compile(rf"(?<![\w:]){PREFIX}\w+(?![\w:])")
