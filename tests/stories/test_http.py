@@ -157,9 +157,9 @@ def test_tls_is_served(place: Path, redis_url: str, namespace: str) -> None:
             "-out",
             "cert",
             "-subj",
-            "/CN=localhost",
+            "/CN=here",
             "-addext",
-            "subjectAltName=DNS:localhost",
+            "subjectAltName=IP:127.0.0.1",
         ],
         cwd=place,
         capture_output=True,
@@ -178,14 +178,14 @@ def test_tls_is_served(place: Path, redis_url: str, namespace: str) -> None:
         "--namespace",
         namespace,
         "--http",
-        "0.0.0.0:0",
+        "127.0.0.1:0",
     )
-    more = ("--http-tokens", "tokens", "--http-tls-cert", "cert", "--http-tls-key", "key", "--http-hosts", "localhost")
+    more = ("--http-tokens", "tokens", "--http-tls-cert", "cert", "--http-tls-key", "key")
     with started(*words, *more, cwd=place) as daemon:
-        found = re.search(r"https://0\.0\.0\.0:([0-9]+)", daemon.wait_for("https://0.0.0.0:"))
+        found = re.search(r"https://127\.0\.0\.1:[0-9]+", daemon.wait_for("https://127.0.0.1:"))
         assert found
         context = ssl.create_default_context(cafile=str(place / "cert"))
-        url = f"https://localhost:{found[1]}"
+        url = found[0]
         assert ask(url, f"{V1}/names", token=token, context=context)["tasks"]
         with pytest.raises(urllib.error.HTTPError, match="401"):
             ask(url, f"{V1}/names", context=context)
