@@ -45,10 +45,21 @@ class Script:
     """Call functions of one library on one key, over wires of its own making.
 
     ``patience`` is how many seconds a call may take in all, where it is not told to go on for ever. The first failed
-    call and the first answered one after it are told as `BrokerDisrupted` and `BrokerRestored`.
+    call and the first answered one after it are told as `BrokerDisrupted` and `BrokerRestored`; where a server answers
+    and refuses (its disk is full, it is a replica), only an answer to what is none of the *reads* ends that.
     """
 
-    def __init__(self, address: Address, text: str, key: str, *, patience: float, bus: Bus, clock: Clock) -> None:
+    def __init__(
+        self,
+        address: Address,
+        text: str,
+        key: str,
+        *,
+        patience: float,
+        bus: Bus,
+        clock: Clock,
+        reads: frozenset[str] = frozenset(),
+    ) -> None:
         self._address = address
         self._name = name_of(text)
         self._text = text
@@ -62,6 +73,8 @@ class Script:
         self._checked = False
         self._closed = False
         self._down_since: float | None = None
+        self._refused = False  # by a server that answers
+        self._reads = frozenset(f"{self._name}_{verb}" for verb in reads)
 
     def wire(self) -> Wire:
         """Return a new connection, not yet open, for calls that should not wait for others."""
@@ -99,7 +112,7 @@ class Script:
                 if not isinstance(error, BrokerDown):
                     raise error from exc
                 wire.renew()  # also after an answer: it may be a replica that refuses, and the name another server's by now
-                self._disrupted(error)
+                self._disrupted(error, refused=isinstance(exc, redis.ResponseError))
                 if why is None or not isinstance(exc, TimeoutError):
                     why = error  # that the last try was cut short tells less than what failed before
                 if end is not None:
@@ -107,7 +120,7 @@ class Script:
                     if timeout <= 0:
                         raise why from exc
             else:
-                if self._down_since is not None:
+                if self._down_since is not None and (not self._refused or self._is_write(command)):
                     self._restored(self._down_since)
                 return answer
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
@@ -159,7 +172,11 @@ class Script:
             raise SettingsError(f"{self._address} may evict jobs ({policy}): set maxmemory-policy to noeviction")
         self._checked = True
 
-    def _disrupted(self, error: BrokerDown) -> None:
+    def _is_write(self, command: tuple[Any, ...]) -> bool:
+        return command[0] == "FCALL" and command[1] not in self._reads
+
+    def _disrupted(self, error: BrokerDown, *, refused: bool) -> None:
+        self._refused = refused
         if self._down_since is None:
             self._down_since = self._clock.monotonic()
             for wire in self._wires:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,8 @@ from asyncworker.queue.script import ANSWER_S, Script, facts
 from asyncworker.queue.search import MOST, Page, Query
 
 TEXT = files(__package__).joinpath("redis.lua").read_text("utf-8")
+READS = frozenset(re.findall(r"^register\('(\w+)', \w+, 'no-writes'\)", TEXT, re.MULTILINE))
+"""Functions that a server runs that takes no writes."""
 MOST_LOOKS = 200
 """Ids that one call looks up."""
 LOOKS = {"no": 0, "yes": 1, "others": 2}
@@ -112,7 +115,7 @@ class RedisBroker:
         self._name = secrets.token_hex(8)
         self._patience = patience
         key = f"{self._tag}b"
-        self._script = Script(self._address, TEXT, key, patience=patience, bus=bus or Bus(), clock=clock)
+        self._script = Script(self._address, TEXT, key, patience=patience, bus=bus or Bus(), clock=clock, reads=READS)
         self._stepping, self._looking = self._script.wire(), self._script.wire()
         self._senders = {"memory": _Sender(self._script)}
         self._inbox = Inbox(self._address, self._heard, self._resumed, min(ANSWER_S, patience))
