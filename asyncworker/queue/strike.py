@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from asyncworker.errors import BadParameters
+from asyncworker.errors import BadParameters, DecodeError
 from asyncworker.queue.codec import pack, unpack
 from asyncworker.work.signature import Signature
 
@@ -51,9 +51,12 @@ class Strike(msgspec.Struct, frozen=True):
 
 
 def read_strikes(texts: Iterable[bytes]) -> dict[str, list[Strike]]:
-    """Return the strikes of each task."""
+    """Return the strikes of each task; what cannot be read, another version wrote for others."""
     found: dict[str, list[Strike]] = {}
     for text in texts:
-        task, arguments = unpack(text)
-        found.setdefault(task, []).append(Strike(task, arguments))
+        try:
+            strike = Strike(*msgspec.convert(unpack(text), tuple[str, dict[str, Any]]))
+        except (DecodeError, msgspec.ValidationError):
+            continue
+        found.setdefault(strike.task, []).append(strike)
     return found

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asyncworker import BadParameters, Engine, State, UnknownName
+from asyncworker.queue.codec import pack
 from asyncworker.queue.drain import Drained
 from asyncworker.queue.strike import AGAIN_S, Strike, read_strikes
 from asyncworker.testing import FrozenClock
@@ -43,6 +46,11 @@ def test_they_travel_and_have_names() -> None:
     assert read_strikes(strike.pack() for strike in strikes) == {"mail": strikes[:2], "other": strikes[2:]}
     with pytest.raises(BadParameters):
         Strike("mail", {"to": object()}).pack()
+
+
+@given(st.binary(max_size=40) | st.builds(pack, st.lists(st.text() | st.integers(), max_size=3)))
+def test_any_bytes_are_a_strike_or_none(data: bytes) -> None:
+    assert sum(map(len, read_strikes([data, Strike("mail").pack()]).values())) in {1, 2}
 
 
 async def test_a_bad_argument_is_blocked_live_and_goes_on_when_it_is_lifted(
