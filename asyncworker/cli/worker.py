@@ -66,7 +66,7 @@ async def body(call: Call) -> int:
             if settings.metrics_port is not None:
                 loop = asyncio.get_running_loop()
                 own = ProcessMetrics(engine, instruments, target=name_of(settings))
-                metrics = WorkerMetrics(BrokerMetrics(broker, engine.queues), own.read, loop)
+                metrics = WorkerMetrics(BrokerMetrics(broker, engine.queues, engine.schedules), own.read, loop)
                 checks = {"/healthz": checked(health.live, loop), "/readyz": checked(health.ready, loop)}
                 server = MetricsServer(metrics, settings.metrics_port, checks)
                 opened.callback(server.close)

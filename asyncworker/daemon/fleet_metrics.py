@@ -117,7 +117,7 @@ class FleetMetrics:
     def __init__(self, engine: Engine, manager: DynamicWorkerManager, health: Health | None = None) -> None:
         self._manager = manager
         self._health = health or Health(engine, manager)
-        self._broker = BrokerMetrics(engine.broker, engine.queues)
+        self._broker = BrokerMetrics(engine.broker, engine.queues, engine.schedules)
         self._own = ProcessMetrics(engine, None, manager.decisions, target=SUPERVISOR)
         self._workers = Ledger()
         self._series = Series()

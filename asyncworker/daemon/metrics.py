@@ -27,6 +27,7 @@ from asyncworker.mapreduce.job import REDUCE_TASK
 from asyncworker.queue.admin import Admin
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.job import Depth, Progress, State
+from asyncworker.queue.schedule import Schedule
 from asyncworker.queue.search import Query
 from asyncworker.secret import mask_text
 
@@ -51,10 +52,10 @@ T = TypeVar("T")
 
 
 class BrokerMetrics:
-    """Ask a broker; *queues* are the only names of queues that are told."""
+    """Ask a broker; *queues* are the only names of queues that are told, *planned* the schedules in an engine's code."""
 
-    def __init__(self, broker: Broker, queues: Iterable[str]) -> None:
-        self._broker, self._queues = broker, tuple(queues)
+    def __init__(self, broker: Broker, queues: Iterable[str], planned: Iterable[Schedule] = ()) -> None:
+        self._broker, self._queues, self._planned = broker, tuple(queues), planned
         self._seldom = Sheet()
         self._next_s = float("-inf")
 
@@ -81,7 +82,8 @@ class BrokerMetrics:
     async def _look(self, admin: Admin) -> Sheet:
         sheet = Sheet({}, {})
         sheet.put("dead_letters", len(await admin.dead()))
-        sheet.put("schedules", len(set().union(*await admin.schedules())))
+        planned = {schedule.name for schedule in self._planned}
+        sheet.put("schedules", len(planned.union(*await admin.schedules())))
         under_way: dict[str, Progress] = {}
         for state in UNDER_WAY:
             query, cursor = Query(states=frozenset((state,)), queue=PARTITION_QUEUE, task=REDUCE_TASK), ""

@@ -234,6 +234,9 @@ async def test_a_backlog_does_not_hide_the_map_reduce_jobs_under_way(
         @engine.task()
         async def wait() -> None: ...
 
+        @engine.cron("0 3 * * *")
+        async def nightly() -> None: ...
+
         await wait.enqueue_many([()] * 1500)
         job = await engine.map_reduce(
             str(tmp_path / "words.jsonl"), "word_count", params={"field": "text"}, partition_size=10
@@ -241,7 +244,8 @@ async def test_a_backlog_does_not_hide_the_map_reduce_jobs_under_way(
         async with asyncio.timeout(20):
             while (await job.status()).state != "blocked":
                 await asyncio.sleep(0.01)
-        sheet, _ = await BrokerMetrics(engine.broker, engine.queues).read()
+        sheet, _ = await BrokerMetrics(engine.broker, engine.queues, engine.schedules).read()
         assert sheet.numbers["map_reduce_jobs", ()] == 1
         assert sheet.numbers["job_progress_ratio", ()] == 0
+        assert sheet.numbers["schedules", ()] == 1
         await job.cancel()
