@@ -147,6 +147,12 @@ def test_legends_of_a_panel_differ(path: Path) -> None:
 
 
 @each
+def test_panels_of_a_kind_have_names_of_their_own(path: Path) -> None:
+    places = [place for place, _ in queries(path)]
+    assert len(set(places)) == len(places)
+
+
+@each
 def test_windows_follow_the_scrapes_or_the_shown_time(path: Path) -> None:
     for place, expr in expressions(path):
         assert set(re.findall(r"\[([^\]]*)\]", expr)) <= {"$__rate_interval", "$__range"}, place

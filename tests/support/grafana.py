@@ -53,7 +53,7 @@ def queries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each query with the place where it stands."""
     for panel in panels(path):
         for target in panel["targets"]:
-            yield f"{path.stem} / {panel['title']} / {target['refId']}", target
+            yield f"{path.stem} / {panel['title']} ({panel['type']}) / {target['refId']}", target
 
 
 def notes(path: Path) -> list[dict[str, Any]]:
@@ -101,6 +101,14 @@ class Prometheus:
         if data["resultType"] == "scalar":
             return [{"metric": {}, "value": data["result"]}]
         return data["result"]
+
+    def faults(self) -> list[str]:
+        """Return what went wrong when our rules were last looked at."""
+        with urllib.request.urlopen(f"{self.url}/api/v1/rules", timeout=PATIENCE_S) as answer:
+            groups = json.load(answer)["data"]["groups"]
+        found = [rule for group in groups for rule in group["rules"]]
+        assert len(found) == len(rules("alerts")) + len(rules("recording"))
+        return [f"{rule['name']}: {rule.get('lastError')}" for rule in found if rule["health"] != "ok"]
 
 
 @contextmanager
