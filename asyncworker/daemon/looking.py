@@ -16,8 +16,8 @@ from asyncworker.queue.search import MOST, Query, states_of
 
 STATES = ["scheduled", "queued", "blocked", "running", "retrying", "succeeded", "failed", "cancelled", "expired"]
 """In the order in which a job may come to them."""
-UNDER_WAY = (State.RUNNING, State.RETRYING)
-"""The states of a map/reduce job that is not over: it is born running."""
+UNDER_WAY = (State.RUNNING,)
+"""The state of a map/reduce job that goes on: it is born running."""
 ASKED = ("state", "task", "queue", "since", "until", "cursor")
 READINGS = (
     ("memory_rss_bytes", "Memory", "bytes"),

@@ -61,6 +61,11 @@ def pretty(text: str) -> str:
         return text
 
 
+def key(text: str) -> str:
+    """Return what can be part of an element's id, and differs where *text* does: rows that can be acted on keep theirs."""
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
 def number(value: float | None) -> str:
     return NONE if value is None else count(value)
 
@@ -136,6 +141,7 @@ def environment() -> jinja2.Environment:
         "dur": dur,
         "first_line": lambda text: (text.strip().splitlines() or [""])[0],
         "iso": iso,
+        "key": key,
         "measured": measured,
         "num": number,
         "part": lambda state: PARTS.get(state, "waits"),

@@ -1,4 +1,4 @@
-"""A browser, and the fleets that it looks at; both live as long as the tests of one process."""
+"""A browser, and the fleets that it looks at; both live as long as the tests of one module."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("browser"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Give a browser; its driver holds this thread's event loop, so it is gone before other modules' tests."""
     if CHROMIUM is None:
         pytest.skip("no chromium: apt-get install chromium")
     with browsing(CHROMIUM) as browser:

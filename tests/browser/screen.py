@@ -67,9 +67,10 @@ class Screen:
         self.page.emulate_media(color_scheme=theme, reduced_motion="reduce")
         self.page.set_viewport_size({"width": width, "height": 900})
 
-    def barriers(self) -> list[str]:
-        """Return what axe-core finds serious or critical; of long tables the first rows stand for all."""
-        found = Axe().run(self.page, context={"exclude": [["tbody tr:nth-child(n+4)"]]}).response["violations"]
+    def barriers(self, *rules: str) -> list[str]:
+        """Return what axe-core finds serious or critical (by all its rules); of long tables the first rows stand for all."""
+        options = {"runOnly": {"type": "rule", "values": list(rules)}} if rules else None
+        found = Axe().run(self.page, {"exclude": [["tbody tr:nth-child(n+4)"]]}, options).response["violations"]
         return [
             f"{one['id']}: {one['help']}: {[node['html'][:160] for node in one['nodes']][:3]}"
             for one in found

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from asyncworker.daemon.actions import Actions
 from tests.browser import load
 from tests.browser.house import FOLDER, House
 from tests.browser.screen import Screen
@@ -35,6 +36,9 @@ PAGES = {
 @pytest.fixture(scope="module")
 def addresses(house: House) -> dict[str, str]:
     """Return the addresses of all pages, once workers have told of themselves."""
+    actions = Actions(house.engine)
+    house.run(actions.pause("archive"))
+    house.run(actions.bound("archive", 200_000))
     dead = house.run(house.engine.admin.dead())[0]
     run = house.run(load.running(house))
     return {name: house.url + path.format(dead=dead, run=run) for name, path in PAGES.items()}
@@ -51,7 +55,8 @@ def test_each_page_fits_each_screen_and_excludes_nobody(addresses: dict[str, str
                 screen.resize(width, theme)
                 assert screen.overflowing() == [], (name, theme, width)
                 screen.page.screenshot(path=album / f"{name}-{theme}-{width}.png", full_page=whole)
-            assert screen.barriers() == [], (name, theme)
+            rules = ["color-contrast"] if theme == "dark" else []  # the rest does not hang on the theme
+            assert screen.barriers(*rules) == [], (name, theme)
 
 
 def test_who_uses_the_keyboard_can_skip_the_menu_and_sees_where_they_are(

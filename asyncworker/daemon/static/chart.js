@@ -77,7 +77,7 @@ class Chart {
         label: this.labels[at],
         stroke,
         width: 1.5,
-        points: { show: false },
+        points: { show: name.startsWith("p"), size: 4 },
         spanGaps: name.startsWith("p"),
         fill: this.names.length === 1 ? `${stroke}22` : undefined,
         dash: at % 2 ? [6, 3] : undefined,
