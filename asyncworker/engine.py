@@ -34,6 +34,7 @@ from asyncworker.mapreduce.job import MAP_TASK, MERGE_TASK, REDUCE_TASK, Summary
 from asyncworker.mapreduce.mapper import Mapper
 from asyncworker.mapreduce.merger import Merger
 from asyncworker.mapreduce.reducer import Reducer
+from asyncworker.mapreduce.register import note
 from asyncworker.mapreduce.resume import resume
 from asyncworker.mapreduce.straggler import tame
 from asyncworker.optimizer import AsyncWorkerOptimizer
@@ -181,7 +182,8 @@ class Engine:
             broker = fetching(broker, self._store)
         once = TaskOptions(queue=PARTITION_QUEUE, timeout=None, max_deliveries=10, no_retry_on=(JobFailed,))
         reduce = msgspec.structs.replace(once, max_attempts=5)
-        self.tasks.add(MAP_TASK, Mapper(broker, self.functions.find), once)
+        self._mapper = Mapper(broker, self.functions.find)
+        self.tasks.add(MAP_TASK, self._mapper, once)
         self.tasks.add(MERGE_TASK, Merger(broker, self.functions.find), once)
         self.tasks.add(REDUCE_TASK, Reducer(broker, self.functions.find), reduce)
         self.tasks.add(GATHER_TASK, gather, TaskOptions(timeout=None))
@@ -624,6 +626,7 @@ class Engine:
             lease_s=self.lease,
         )
         self._adopt(feeding)
+        await note(self.keep, job_id)
         if key is not None:
             await remember(self._results, key, job_id)
         if speculate:
@@ -786,6 +789,7 @@ class Engine:
             self.tasks.remove(MERGE_TASK)
             self.tasks.remove(REDUCE_TASK)
             self.tasks.remove(GATHER_TASK)
+            await self._mapper.close()
             await broker.close()
 
     async def lifespan(self, app: object) -> AsyncGenerator[None, None]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from time import monotonic
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TypeVar
 
 from asyncworker import __version__
 from asyncworker.clock import SYSTEM, Clock
@@ -19,6 +19,7 @@ from asyncworker.daemon import answers
 from asyncworker.daemon.explained import explained
 from asyncworker.daemon.history import History, oldest, working
 from asyncworker.daemon.instruments import PROFILED, Look, ProfileLook, looks, profiles, watch
+from asyncworker.daemon.remembered import Remembered
 from asyncworker.daemon.runs import partitions_seen, run_seen
 from asyncworker.daemon.sights import letter_of, timeline, worker_seen
 from asyncworker.daemon.text import bounded, shown_error, shown_text
@@ -28,6 +29,7 @@ from asyncworker.errors import BadParameters, DecodeError, JobNotFound, TaskCanc
 from asyncworker.fleet.manager import DynamicWorkerManager
 from asyncworker.job import status_of
 from asyncworker.mapreduce.job import REDUCE_TASK
+from asyncworker.mapreduce.register import noted
 from asyncworker.queue.archive import History as Known
 from asyncworker.queue.archive import Kept, history
 from asyncworker.queue.codec import is_id, unpack_call
@@ -46,21 +48,6 @@ LOOKED_S = 1.0
 DECISIONS_S = 2.0
 MOST_QUEUES = 200
 PATIENCE_S = 5.0
-
-
-class Remembered(Generic[T]):
-    """What a coroutine function returned, for some seconds."""
-
-    def __init__(self, ask: Callable[[], Coroutine[Any, Any, T]], seconds: float) -> None:
-        self._ask, self._seconds = ask, seconds
-        self._until = 0.0
-        self._value: T
-
-    async def get(self) -> T:
-        if monotonic() >= self._until:
-            self._value = await self._ask()
-            self._until = monotonic() + self._seconds
-        return self._value
 
 
 class Views:
@@ -232,13 +219,20 @@ class Views:
     # --- map/reduce -----------------------------------------------------------------------------------------
 
     async def runs(self, states: Iterable[str] = (), cursor: str = "", limit: int = 50) -> answers.RunPage:
-        """Return about *limit* (1..200) map/reduce jobs of these states (none given: of all), as `jobs`.
+        """Return about *limit* (1..200) map/reduce jobs of these states (none given: of all), the youngest first.
+
+        Those that the engine's keep knows: the last thousand. Where there is none, they are looked for as `jobs`.
 
         Raises:
             BadParameters: there is no such state, or that is no cursor.
         """
-        found, cursor = await self._walk(Query(states_of(states), task=REDUCE_TASK), cursor, limit)
-        return answers.RunPage([run_seen(one, None, self._clock) for one in found], cursor)
+        meant = states_of(states)
+        if (keep := self._engine.keep) is None:
+            walked, cursor = await self._walk(Query(meant, task=REDUCE_TASK), cursor, limit)
+            return answers.RunPage([run_seen(one, None, self._clock) for one in walked], cursor)
+        seen = partial(run_seen, first=None, clock=self._clock)
+        runs, cursor = await self._page(await noted(keep), cursor, limit, seen, lambda of: of.state in meant)
+        return answers.RunPage(runs, cursor)
 
     async def run(self, job_id: str, first: int = 0, limit: int = MOST) -> answers.RunDetail:
         """Return one map/reduce job, and *limit* (1..200) of its partitions from number *first* on.
@@ -329,24 +323,29 @@ class Views:
         Raises:
             BadParameters: that is no cursor.
         """
-        if cursor and not is_id(cursor):
-            raise BadParameters(f"{cursor[:100]!r} is no cursor of a page of dead letters")
         ids = (await self._engine.admin.dead())[::-1]
-        total = len(ids)
-        ids = [job_id for job_id in ids if not cursor or job_id < cursor]
-        letters: list[answers.DeadLetter] = []
+        letters, cursor = await self._page(
+            ids, cursor, limit, letter_of, lambda of: queue in {"", of.queue} and task in {"", of.task}
+        )
+        return answers.DeadPage(letters, len(ids), cursor)
+
+    async def _page(
+        self, ids: list[str], cursor: str, limit: int, see: Callable[[Found], T], meant: Callable[[T], bool]
+    ) -> tuple[list[T], str]:
+        """Return about *limit* of these jobs, whose ids fall, behind a cursor: the id of the last one that was looked at."""
+        if cursor and not is_id(cursor):
+            raise BadParameters(f"{cursor[:100]!r} is no cursor of this page")
+        left = [job_id for job_id in ids if not cursor or job_id < cursor]
+        seen: list[T] = []
         for _ in range(LOOKS):
-            asked, ids = ids[: limit - len(letters)], ids[limit - len(letters) :]
+            room = limit - len(seen)
+            asked, left = left[:room], left[room:]
             found = await self._engine.broker.find(asked) if asked else []
-            cursor = asked[-1] if ids else ""
-            letters += [
-                letter
-                for letter in map(letter_of, filter(None, found))
-                if queue in {"", letter.queue} and task in {"", letter.task}
-            ]
-            if not ids or 2 * len(letters) >= limit:
+            cursor = asked[-1] if left else ""
+            seen += filter(meant, map(see, filter(None, found)))
+            if not left or 2 * len(seen) >= limit:
                 break
-        return answers.DeadPage(letters, total, cursor)
+        return seen, cursor
 
     async def is_dead(self, job_id: str) -> bool:
         return job_id in await self._engine.admin.dead()
