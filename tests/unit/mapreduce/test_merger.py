@@ -19,6 +19,7 @@ from asyncworker.mapreduce import levels, mapper, pieces, reducer
 from asyncworker.mapreduce.catalogue import find_function
 from asyncworker.mapreduce.job import MERGE_TASK, REDUCE_TASK, Partial
 from asyncworker.mapreduce.levels import LEVEL, Step
+from asyncworker.mapreduce.outlet import in_order
 from asyncworker.mapreduce.pieces import deal, load, share_of
 from asyncworker.mapreduce.resume import resume
 from asyncworker.mapreduce.straggler import tame
@@ -312,7 +313,7 @@ async def test_streams_in_order_are_one_in_order(parts: list[list[tuple[str, int
             yield pairs[start : start + 3]
 
     streams = [stream(sorted((key, (key, value)) for key, value in part)) for part in parts]
-    together = [row async for some in reducer.in_order(streams, str) for row in some]
+    together = [row async for some in in_order(streams, str) for row in some]
     assert [key for key, _ in together] == sorted(key for part in parts for key, _ in part)
     assert sorted(together) == sorted(pair for part in parts for pair in part)
 

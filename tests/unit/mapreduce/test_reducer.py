@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncworker.errors import EmptyDataset, JobFailed
-from asyncworker.mapreduce import reducer
+from asyncworker.mapreduce import outlet, reducer
 from asyncworker.mapreduce.job import FAILURES_KEPT, Summary
 from asyncworker.queue.brokers import memory
 from asyncworker.queue.job import State, child_id
@@ -276,7 +276,7 @@ async def test_s03_an_empty_dataset_is_told_at_submit(postgres_dsn: str) -> None
     ],
 )
 def test_the_rows_of_a_result(result: Any, rows: list[Any]) -> None:
-    assert reducer._rows(result) == rows
+    assert outlet._rows(result) == rows
 
 
 async def test_an_error_of_the_end_itself_is_tried_again_and_then_told() -> None:
