@@ -48,7 +48,7 @@ def write(path: Path, rows: int, keys: int) -> array[int]:
     with path.open("w", encoding="ascii") as file:
         for row in range(rows):
             key = (key + STRIDE) % keys
-            value = row % 1009
+            value = 1 + row % 1009
             sums[key] += value
             file.write(f'{{"k":"customer {key}","v":{value}}}\n')
     return sums

@@ -6,7 +6,7 @@ of all keys reads what is its own and nothing else. The hash is CRC-32, the same
 count: piece 5 of 8 holds what pieces 5 and 13 of 16 would. Pieces are compressed: keys have much in common.
 
 They lie with the job in the broker, which deletes them with it; no other place is needed that all workers can see. A
-key of a group with one sum takes about 10 bytes there, for each partition that met it.
+key of a group with one sum takes 10 to 20 bytes there, for each partition that met it.
 """
 
 from __future__ import annotations
