@@ -21,7 +21,7 @@ DEAD = 120
 
 async def send(house: House, task: str, calls: Iterable[tuple[Any, ...]], **options: Any) -> list[JobHandle[Any]]:
     how = Call.of(house.engine.tasks[task].options).changed(options)
-    return await house.engine.send(task, [(call, {}) for call in calls], how)
+    return await house.engine.calls.send(task, [(call, {}) for call in calls], how)
 
 
 async def settled(house: House, handles: Iterable[JobHandle[Any]]) -> None:
