@@ -28,8 +28,8 @@ async def call(place: list[str], lifespan: list[str], about: list[Any], /, *args
         place, lifespan: module and qualified name; an empty one is none. about: the plain fields of a `Context`.
     """
     function, _ = find(*place)
-    id, task, queue, attempt, deliveries = about
-    ctx = Context(id, task, queue, attempt, deliveries, _refuse)
+    id, task, queue, attempt, deliveries, headers = about
+    ctx = Context(id, task, queue, attempt, deliveries, _refuse, headers=headers)
     lives: AbstractAsyncContextManager[Any] = find(*lifespan)[0]() if lifespan else nullcontext()
     async with lives as ctx.resources:
         signature = Signature(function, Context, Need)
@@ -53,7 +53,7 @@ def bind(
 
     async def through(*args: Any, **kwargs: Any) -> Any:
         ctx: Context = kwargs.pop(parameter)
-        about = [ctx.id, ctx.task, ctx.queue, ctx.attempt, ctx.deliveries]
+        about = [ctx.id, ctx.task, ctx.queue, ctx.attempt, ctx.deliveries, dict(ctx.headers)]
         return await asked(place, lifespan, about, *args, **kwargs)
 
     return through

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -19,8 +20,8 @@ async def life() -> AsyncIterator[str]:
     yield f"resources of {os.getpid()}"
 
 
-async def asked(word: str, ctx: Context, *, loud: bool = False) -> tuple[str, bool, str, str, int, str, int]:
-    return word, loud, ctx.id, ctx.task, ctx.deliveries, ctx.resources, os.getpid()
+async def asked(word: str, ctx: Context, *, loud: bool = False) -> tuple[Any, ...]:
+    return word, loud, ctx.id, ctx.task, ctx.deliveries, ctx.resources, ctx.headers["trace"], os.getpid()
 
 
 def plain(ctx: Context, word: str) -> tuple[str, int]:
@@ -36,7 +37,7 @@ async def _send(op: Op, number: int, data: bytes) -> None:
 
 
 def context() -> Context:
-    return Context("the id", "the task", "the queue", 2, 3, _send, resources="ours")
+    return Context("the id", "the task", "the queue", 2, 3, _send, resources="ours", headers={"trace": "7"})
 
 
 async def test_a_job_apart_knows_its_context_and_lives_in_its_lifespan() -> None:
@@ -44,8 +45,9 @@ async def test_a_job_apart_knows_its_context_and_lives_in_its_lifespan() -> None
     try:
         apart = tasks.add("asked", asked, TaskOptions()).apart
         assert apart is not None
-        word, loud, job_id, task, deliveries, resources, pid = await apart("a", ctx=context(), loud=True)
+        word, loud, job_id, task, deliveries, resources, trace, pid = await apart("a", ctx=context(), loud=True)
         assert (word, loud, job_id, task, deliveries) == ("a", True, "the id", "the task", 3)
+        assert trace == "7"
         assert pid != os.getpid()
         assert resources == f"resources of {pid}"
     finally:
