@@ -19,6 +19,7 @@ from asyncworker.queue.codec import born_ms, is_id, unpack_record
 from asyncworker.queue.ending import error_of
 from asyncworker.queue.job import Ended, Found, State
 from asyncworker.queue.search import Query, record_of, task_of
+from asyncworker.queue.worker.lending import lent
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -109,7 +110,8 @@ class JobHandle(Generic[R]):
 
         Cost: one round trip where it is over already, else two; no polling.
         """
-        ended = await (self._relayed(timeout) if self._written else self._ended(timeout))
+        with lent():  # in a job, another may run meanwhile: it may be the one that is waited for
+            ended = await (self._relayed(timeout) if self._written else self._ended(timeout))
         if ended is None:
             raise TimeoutError(f"job {self.id} is not over after {timeout:g} s; it goes on")
         record = unpack_record(ended.record)

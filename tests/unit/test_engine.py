@@ -230,6 +230,48 @@ async def test_e23_a_unique_key_is_one_of_its_task_queue_and_tenant(engine: Engi
             report.with_options(unique=wrong)
 
 
+async def test_s54_a_job_that_waits_for_others_lends_them_its_slot(engine: Engine) -> None:
+    @engine.task(queue="narrow")
+    async def sums(depth: int) -> int:
+        if not depth:
+            return 1
+        jobs = await sums.enqueue_many([(depth - 1,)] * 2)
+        return sum(await asyncio.gather(*(job.result(timeout=30) for job in jobs)))
+
+    engine.stop()
+    engine.queues = {"narrow": 1}
+    async with asyncio.timeout(60):
+        job = await sums.enqueue(4)
+        working = asyncio.create_task(engine.run(concurrency=1, burst=True))
+        assert await job.result() == 16
+        await working
+    counts = (await engine.broker.depth(["narrow"])).queues["narrow"]
+    assert (counts.succeeded, counts.failed, counts.retried) == (31, 0, 0)
+
+
+async def test_s54_results_are_taken_as_they_come_and_an_error_hides_no_others(engine: Engine) -> None:
+    go = asyncio.Event()
+
+    @engine.task(max_attempts=1)
+    async def works(n: int) -> int:
+        if n == 0:
+            await go.wait()
+        if n == 1:
+            raise ValueError("one")
+        return n
+
+    jobs = await works.enqueue_many([(n,) for n in range(5)])
+    coming = iter(asyncio.as_completed([job.result() for job in jobs], timeout=20))
+    came = await asyncio.gather(*(next(coming) for _ in range(4)), return_exceptions=True)
+    (failed,) = [one for one in came if isinstance(one, errors.TaskFailed)]
+    assert "one" in str(failed)
+    assert sorted(one for one in came if one is not failed) == [2, 3, 4]
+    with pytest.raises(TimeoutError):
+        await jobs[0].result(timeout=0.05)
+    go.set()
+    assert await next(coming) == 0
+
+
 async def test_a_full_queue_blocks_or_rejects(engine: Engine) -> None:
     @engine.task(queue="narrow")
     async def echo(n: int) -> int:

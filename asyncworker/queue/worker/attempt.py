@@ -17,6 +17,7 @@ from asyncworker.queue.context import Context
 from asyncworker.queue.job import ID_LENGTH, Counted, Delivery, Op, Parted, Reason, Record, Settled
 from asyncworker.queue.offload import Offload
 from asyncworker.queue.task import KEEP_S, Definition, TaskOptions
+from asyncworker.queue.worker.lending import Lender
 from asyncworker.queue.worker.patience import Patience
 from asyncworker.queue.worker.retry import again, put_back_s
 
@@ -28,7 +29,8 @@ class Attempt:
     """One attempt: what is known of it, and each way in which it can end.
 
     ``runner`` is the asyncio task in which it runs, None before that; ``why`` says who stopped it: "timeout", "cancel",
-    "release", or "abandoned", when it went on nevertheless; ``patience`` is what is left to one that was cancelled. ``inputs`` go before the job's own arguments. ``deadline`` is by the monotonic clock, 0 where it has none.
+    "release", or "abandoned", when it went on nevertheless; ``patience`` is what is left to one that was cancelled.
+    ``lent`` is how often it waits for other jobs now, ``home`` who runs it. ``inputs`` go before the job's own arguments. ``deadline`` is by the monotonic clock, 0 where it has none.
     """
 
     __slots__ = (
@@ -39,7 +41,9 @@ class Attempt:
         "deadline",
         "delivery",
         "error",
+        "home",
         "inputs",
+        "lent",
         "options",
         "patience",
         "runner",
@@ -52,6 +56,7 @@ class Attempt:
     )
 
     began: float
+    home: Lender
     since: float
 
     def __init__(self, delivery: Delivery, clock: Clock, claimed_ms: int = 0) -> None:
@@ -59,6 +64,7 @@ class Attempt:
         self.claimed_ms = claimed_ms
         self.runner: asyncio.Task[None] | None = None
         self.why = ""
+        self.lent = 0
         self.patience: Patience | None = None
         self.deadline = 0.0
         self.options = _DEFAULTS

@@ -75,7 +75,7 @@ class Fetcher:
         while True:
             wake.clear()
             settled = runner.take(MOST)
-            room, want = ({}, 0) if self._draining else slots.ask(runner.running, runner.live, MOST)
+            room, want = ({}, 0) if self._draining else slots.ask(runner.running, runner.live, MOST, runner.lent)
             if brisk is not None:
                 room, want = brisk.widen(room, want, MOST, runner.running)
             room = turns.order(room)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.errors import DecodeError, Discard, Snooze
+from asyncworker.errors import AsyncWorkerError, DecodeError, Discard, Snooze
 from asyncworker.events import JobAbandoned, JobEnd
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, unpack_call
 from asyncworker.queue.context import Context
@@ -25,6 +25,7 @@ from asyncworker.queue.stores.store import LARGEST
 from asyncworker.queue.strike import AGAIN_S, Strike
 from asyncworker.queue.task import Definition
 from asyncworker.queue.worker.attempt import Attempt
+from asyncworker.queue.worker.lending import MOST_LENT
 from asyncworker.queue.worker.patience import CANCEL_GRACE_S, Patience, stack_of
 from asyncworker.queue.worker.shift import Shift
 from asyncworker.queue.worker.sought import SoughtSlots
@@ -84,6 +85,7 @@ class Runner:
         self._shift = Shift(self._run)
         self.live: dict[str, Attempt] = {}
         self.running: dict[str, int] = {}  # by queue
+        self.lent = 0  # of those that are live, how many wait for other jobs
         self.ends: list[JobEnd] = []
         self.resources: Any = None
         self.strikes: Mapping[str, Sequence[Strike]] = {}  # by task
@@ -94,6 +96,7 @@ class Runner:
         for delivery in deliveries:
             self.live[delivery.id] = attempt = Attempt(delivery, self._clock, now_ms)
             self.running[delivery.queue] = self.running.get(delivery.queue, 0) + 1
+            attempt.home = self
             attempts.append(attempt)
         if attempts:
             self._shift.add(attempts)
@@ -288,8 +291,32 @@ class Runner:
         if self.live.get(delivery.id) is not attempt:
             return False
         del self.live[delivery.id]
-        self.running[delivery.queue] -= 1
+        if attempt.lent:
+            self.lent -= 1
+        else:
+            self.running[delivery.queue] -= 1
         return True
+
+    def lend(self, attempt: Attempt) -> bool:
+        if self.live.get(attempt.delivery.id) is not attempt:
+            return False
+        if not attempt.lent:
+            if self.lent >= MOST_LENT:
+                text = f"{MOST_LENT} jobs of this worker wait for others already: let jobs follow on others (then=, after=)"
+                raise AsyncWorkerError(text)
+            self.lent += 1
+            self.running[attempt.delivery.queue] -= 1
+            if self._sought is not None:
+                self._sought.leave(attempt)
+            self._wake.set()
+        attempt.lent += 1
+        return True
+
+    def take_back(self, attempt: Attempt) -> None:
+        attempt.lent -= 1
+        if not attempt.lent and self.live.get(attempt.delivery.id) is attempt:
+            self.lent -= 1
+            self.running[attempt.delivery.queue] += 1
 
     def _prepared(self, attempt: Attempt) -> Settled | tuple[Callable[..., Awaitable[Any]], tuple[Any, ...], Any]:
         """Return what to call with which arguments; or what becomes of a job that is not to be run at all."""

@@ -15,6 +15,8 @@ from contextvars import ContextVar, copy_context
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
+from asyncworker.queue.worker.lending import HERE, Place
+
 T = TypeVar("T")
 SLICE_S = 0.01
 """How long items that never suspend may follow one another before the event loop gets its turn."""
@@ -53,12 +55,14 @@ class Shift(Generic[T]):
         loop.call_soon(self._end, turn)  # after their first steps: a loop calls in the order in which it was asked
 
     async def _run(self, turn: _Turn) -> None:
-        waiting, work = self._waiting, self._work
+        waiting, work, place = self._waiting, self._work, Place()
+        HERE.set(place)
         task, context = asyncio.current_task(), tuple(copy_context().items())
         assert task is not None
         turn.until = min(turn.until, monotonic() + SLICE_S)
         while waiting and not (turn.over or turn.late):
-            await work(waiting.popleft(), task)
+            place.item = waiting.popleft()
+            await work(place.item, task)
             if monotonic() >= turn.until:
                 turn.late = True
             if task.cancelling() or not _is_still(context):
@@ -75,6 +79,6 @@ class Shift(Generic[T]):
 def _is_still(context: tuple[tuple[ContextVar[Any], Any], ...]) -> bool:
     """Return whether the context variables are those of *context*: the very objects, for equal ones may change apart."""
     now = copy_context()
-    if not context:
-        return not now
+    if len(context) == 1:  # `HERE` alone, which nobody else sets
+        return len(now) == 1
     return len(now) == len(context) and all(now.get(variable, now) is value for variable, value in context)

@@ -18,13 +18,16 @@ class Slots:
         self._queues = list(queues.items())
         self._concurrency = concurrency
 
-    def ask(self, running: Mapping[str, int], live: Mapping[str, Attempt], most: int) -> tuple[dict[str, int], int]:
+    def ask(
+        self, running: Mapping[str, int], live: Mapping[str, Attempt], most: int, lent: int = 0
+    ) -> tuple[dict[str, int], int]:
         """Return what to claim: of each queue at most, in the order in which to ask them; and in all.
 
         Args:
-            running: how many jobs run, by queue. live: those that do. most: what one claim brings at most.
+            running: how many jobs run, by queue. live: those that do. most: what one claim brings at most. lent: of these, how many
+                wait for other jobs and need no slot.
         """
-        want = min(self._concurrency - len(live), most)
+        want = min(self._concurrency - len(live) + lent, most)
         room = {name: n for name, slots in self._queues if (n := min(want, slots - running.get(name, 0))) > 0}
         if len(self._queues) > 1:
             self._queues.append(self._queues.pop(0))  # so that each is asked first in turn

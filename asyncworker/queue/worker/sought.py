@@ -140,13 +140,15 @@ class SoughtSlots(Slots):
 
     # --- what the fetcher asks ----------------------------------------------------------------------------------
 
-    def ask(self, running: Mapping[str, int], live: Mapping[str, Attempt], most: int) -> tuple[dict[str, int], int]:
+    def ask(
+        self, running: Mapping[str, int], live: Mapping[str, Attempt], most: int, lent: int = 0
+    ) -> tuple[dict[str, int], int]:
         now = self._clock.monotonic()
         if now - self._looked >= LOOK_S:
             self.look(now, running, live)
         if not live:
             self._load.rest()
-        want = min(self._concurrency - len(live), most)
+        want = min(self._concurrency - len(live) + lent, most)
         room = {name: n for name in self._order if (n := min(want, self._free(name, running.get(name, 0)))) > 0}
         self._order.append(self._order.pop(0))
         return room, max(0, min(want, sum(room.values())))
@@ -193,7 +195,11 @@ class SoughtSlots(Slots):
             self.failed[task] = self.failed.get(task, 0) + 1
         elif attempt.status not in ("succeeded", "snoozed"):  # cancelled, handed back, too late: no evidence
             self.ended[task] -= 1
-        allowance = self.doors.get(task)
+        self.leave(attempt)
+
+    def leave(self, attempt: Attempt) -> None:
+        """Let another in by the door of an attempt that has ended, or waits for other jobs."""
+        allowance = self.doors.get(attempt.task)
         if allowance is not None and allowance.inside is not None and attempt in allowance.inside:
             allowance.inside.discard(attempt)
             allowance.limiter.release()
