@@ -13,7 +13,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import cached_property
-from itertools import starmap
 from types import ModuleType, TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
@@ -23,10 +22,11 @@ import msgspec
 
 from asyncworker import __version__
 from asyncworker.auto import EXECUTORS, PARTITION_QUEUE, PARTITIONS_AT_ONCE, slots
+from asyncworker.calls import Calls
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, JobFailed, SettingsError
 from asyncworker.events import Bus, WorkerStarted
-from asyncworker.job import FlowHandle, JobHandle, JobStatus, walk
+from asyncworker.job import JobHandle, JobStatus, walk
 from asyncworker.mapreduce.cache import key_of, known_job, remember
 from asyncworker.mapreduce.catalogue import Catalogue
 from asyncworker.mapreduce.feeder import submit
@@ -41,22 +41,19 @@ from asyncworker.optimizer import AsyncWorkerOptimizer
 from asyncworker.queue.admin import Admin
 from asyncworker.queue.archive import Archive, open_keep
 from asyncworker.queue.brokers.broker import Broker
-from asyncworker.queue.codec import Ids, pack_call
+from asyncworker.queue.codec import pack_call
 from asyncworker.queue.drain import Drained, drained
-from asyncworker.queue.entrance import enter
 from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.inputs import GATHER_TASK, gather
-from asyncworker.queue.job import DEFAULT_PRIORITY, Job
+from asyncworker.queue.job import DEFAULT_PRIORITY
 from asyncworker.queue.keeps.keep import Keep
 from asyncworker.queue.offload import ABOVE, Offload, fetching
-from asyncworker.queue.outboxes.outbox import kept
-from asyncworker.queue.propagation import HEADERS
 from asyncworker.queue.recent import Recent
 from asyncworker.queue.schedule import Missed, Schedule
 from asyncworker.queue.search import Query, states_of
 from asyncworker.queue.signing import Keyring, signed
 from asyncworker.queue.stores.store import Store
-from asyncworker.queue.task import DEFAULTS, TaskOptions, Tasks, options_of
+from asyncworker.queue.task import TaskOptions, Tasks, options_of
 from asyncworker.queue.unique import scoped
 from asyncworker.queue.worker.patience import CANCEL_GRACE_S
 from asyncworker.queue.worker.sought import HIGHEST
@@ -163,9 +160,9 @@ class Engine:
         self._sensors: list[ref[Readable]] = []
         self.clock = clock
         self._routes = dict(routes or {})
+        self.calls = Calls(self)
         self.schedules = Schedules(self)
         self.strikes = Strikes(self)
-        self._ids = Ids()
         self._users = 0
         self._own: set[asyncio.Task[None]] = set()
         self._workers: set[Worker] = set()
@@ -292,15 +289,16 @@ class Engine:
         def register(function: Callable[..., Any]) -> Task[Any, Any]:
             known_as = name or name_of(function)
             given = dict(options)
-            if "queue" not in given and (route := self._route(known_as)):
+            if "queue" not in given and (route := self.route(known_as)):
                 given["queue"] = route
             if not given.get("executor") and (executor := EXECUTORS.get(given.get("queue", ""))):
                 given["executor"] = executor
-            return Task(function, self.tasks.add(known_as, function, options_of(given)), self)
+            return Task(function, self.tasks.add(known_as, function, options_of(given)), self.calls)
 
         return register
 
-    def _route(self, task: str) -> str | None:
+    def route(self, task: str) -> str | None:
+        """Return the queue of a task that names none, if a pattern of ``routes`` fits."""
         return next((queue for pattern, queue in self._routes.items() if fnmatchcase(task, pattern)), None)
 
     def batch(
@@ -393,31 +391,6 @@ class Engine:
 
         return register
 
-    def plan(
-        self, schedule: Schedule, args: Sequence[Any], kwargs: dict[str, Any], options: dict[str, Any]
-    ) -> Schedule:
-        """Return a schedule with its call and options filled in; see `Schedules.add`."""
-        known = self.tasks.get(schedule.task)
-        if known:
-            known.check(tuple(args), kwargs)
-        route = known.options if known else TaskOptions(queue=self._route(schedule.task) or "scheduled")
-        how = Call.of(route).changed(options)
-        if how.delay or how.at or how.outbox is not None:
-            raise BadParameters("a schedule says itself when: delay, at and outbox are for single calls")
-        return msgspec.structs.replace(
-            schedule,
-            queue=how.queue,
-            priority=how.priority,
-            payload=pack_call(schedule.task, tuple(args), kwargs),
-            options=scoped(how.options, schedule.task, how.queue),
-        )
-
-    async def call(self, schedule: Schedule) -> JobHandle[Any]:
-        """Enqueue a schedule's call now."""
-        job = Job(self._ids(), schedule.queue, schedule.payload, schedule.priority, schedule.options)
-        (job_id,) = await enter(self.broker, [job], on_conflict="return", when_full="reject")
-        return JobHandle(self.broker, job_id, schedule.queue)
-
     # --- asking ---------------------------------------------------------------------------------------------
 
     async def enqueue(self, task: str, /, *args: Any, **kwargs: Any) -> JobHandle[Any]:
@@ -427,79 +400,8 @@ class Engine:
             BadParameters: arguments that the task cannot take (where it is known here), or that cannot travel. BrokerDown, QueueFull, JobTooBig.
         """
         known = self.tasks.get(task)
-        options = known.options if known else TaskOptions(queue=self._route(task) or "default")
-        return (await self.send(task, ((args, kwargs),), Call.of(options)))[0]
-
-    async def send(
-        self, name: str, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], how: Call
-    ) -> list[JobHandle[Any]]:
-        """Enqueue calls of one task; see `Task.enqueue_many`."""
-        if (propagator := self.hooks.propagator) is None:
-            return await self._send(name, calls, how)
-        with propagator.sending(name, how.queue):
-            return await self._send(name, calls, how)
-
-    async def _send(
-        self, name: str, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], how: Call
-    ) -> list[JobHandle[Any]]:
-        broker = self.broker
-        jobs = self.jobs_of(name, calls, how)
-        if how.outbox is not None or how.durable == "outbox":
-            return await self._write(jobs, self._options(name), how)
-        entered = await enter(broker, jobs, on_conflict=how.on_conflict, when_full=how.when_full)
-        return [JobHandle(broker, job_id, how.queue) for job_id in entered]
-
-    async def start(self, jobs: list[Job], *, on_conflict: str, when_full: str) -> FlowHandle[Any]:
-        """Enqueue the jobs of a flow, in order."""
-        entered = await enter(self.broker, jobs, on_conflict=on_conflict, when_full=when_full)
-        return FlowHandle(self.broker, [(job_id, job.queue) for job_id, job in zip(entered, jobs, strict=True)])
-
-    def jobs_of(
-        self, name: str, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], how: Call, *, fed: bool = False
-    ) -> list[Job]:
-        """Return calls of one task as jobs; *fed*: another job gives each its first argument."""
-        delay, at_s, options = how.delay, how.at_s, scoped(how.options, name, how.queue)
-        if delay or at_s:
-            options = {**options, "due_s": at_s or self.clock.now() + delay}
-        if self.hooks.propagator is not None:
-            options = {**options, HEADERS: self.hooks.propagator.headers(joined=fed or bool(how.after))}
-        if known := self.tasks.get(name):
-            calls = starmap(known.check_rest if fed else known.check, calls)
-        checked = list(calls)
-        gates = known.gates if known and known.gated and not fed else None  # where one is fed, its worker names them
-        return [
-            Job(
-                job_id,
-                how.queue,
-                pack_call(name, *call),
-                how.priority,
-                options if gates is None else options | gates(*call),
-                delay,
-                at_s,
-                "",
-                how.durable,
-                how.after,
-            )
-            for job_id, call in zip(self._ids.many(len(checked)), checked, strict=True)
-        ]
-
-    def result_ttl(self, name: str) -> float | None:
-        """Return for how many seconds results of a task are kept, None for ever."""
-        return self._options(name).result_ttl
-
-    def _options(self, name: str) -> TaskOptions:
-        known = self.tasks.get(name)
-        return known.options if known else DEFAULTS
-
-    async def _write(self, jobs: list[Job], task: TaskOptions, how: Call) -> list[JobHandle[Any]]:
-        """Put jobs into the outbox of the caller's transaction."""
-        if how.outbox is None:
-            raise BadParameters("durable='outbox' needs a transaction: .with_options(outbox=connection).enqueue(…)")
-        if how.after:
-            raise BadParameters("a job that waits for others cannot be written into an outbox")
-        written = [kept(job, task) for job in jobs]
-        await find("outbox", urlsplit(self.outbox or "postgresql:").scheme).write(how.outbox, self.namespace, written)
-        return [JobHandle(self.broker, job.id, written=True) for job in jobs]
+        options = known.options if known else TaskOptions(queue=self.route(task) or "default")
+        return (await self.calls.send(task, ((args, kwargs),), Call.of(options)))[0]
 
     def job(self, job_id: str) -> JobHandle[Any]:
         """Return a handle by id; nothing is asked yet."""

@@ -26,13 +26,9 @@ class Planned(msgspec.Struct, frozen=True):
     next: float
 
 
-class Planner(Protocol):
-    """What schedules need of their engine."""
+class Caller(Protocol):
+    """What makes jobs of schedules."""
 
-    clock: Clock
-
-    @property
-    def admin(self) -> Admin: ...
     def plan(
         self, schedule: Schedule, args: Sequence[Any], kwargs: dict[str, Any], options: dict[str, Any]
     ) -> Schedule:
@@ -42,6 +38,17 @@ class Planner(Protocol):
     async def call(self, schedule: Schedule) -> Any:
         """Enqueue a schedule's call now and return its handle."""
         ...
+
+
+class Planner(Protocol):
+    """What schedules need of their engine."""
+
+    clock: Clock
+
+    @property
+    def admin(self) -> Admin: ...
+    @property
+    def calls(self) -> Caller: ...
 
 
 class Schedules:
@@ -115,7 +122,7 @@ class Schedules:
         seconds = every.total_seconds() if isinstance(every, timedelta) else every
         bare = Schedule(name=name, task=task, cron=cron, every=seconds, tz=tz, missed=missed)
         bare.check()
-        schedule = self._engine.plan(bare, args, kwargs, options or {})
+        schedule = self._engine.calls.plan(bare, args, kwargs, options or {})
         return await self._engine.admin.schedule(name, pack_schedule(schedule))
 
     async def rm(self, name: str) -> None:
@@ -152,7 +159,7 @@ class Schedules:
         planned = {one.schedule.name: one.schedule for one in await self.ls()}
         if name not in planned:
             raise UnknownName("schedule", name, planned)
-        return await self._engine.call(planned[name])
+        return await self._engine.calls.call(planned[name])
 
     def _refuse_fixed(self, name: str) -> None:
         if name in self._fixed:

@@ -141,7 +141,7 @@ class Bench:
         ids: list[str] = []
         for start in range(0, jobs, BATCH):
             calls = [((number,), {}) for number in range(start, min(start + BATCH, jobs))]
-            ids += [handle.id for handle in await self._engine.send("noop", calls, HOW)]
+            ids += [handle.id for handle in await self._engine.calls.send("noop", calls, HOW)]
         return ids
 
     async def _drained(self) -> None:

@@ -117,7 +117,7 @@ class Actions:
             if known is None or task.startswith(OWN):
                 raise UnknownName("task", task, [name for name in self._engine.tasks if not name.startswith(OWN)])
             how = Call.of(known.options).changed({"when_full": "reject", **options})
-            (handle,) = await self._engine.send(task, [(tuple(args), kwargs)], how)
+            (handle,) = await self._engine.calls.send(task, [(tuple(args), kwargs)], how)
             return handle.id
 
     async def submit(self, source: Any, function: str | None, *, is_dataset: bool = False, **more: Any) -> str:

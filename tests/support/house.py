@@ -32,6 +32,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "schedules",
             "strikes",
             "job",
+            "calls",
             "task",
             "tracing",
         ),
@@ -60,7 +61,12 @@ BY_NAME = {
 
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "aiohttp": ("daemon.*", "mapreduce.lookups.http"),
-    "asyncpg": ("queue.outboxes.postgresql", "queue.stores.postgresql", "mapreduce.database", "tune.drivers.postgresql"),
+    "asyncpg": (
+        "queue.outboxes.postgresql",
+        "queue.stores.postgresql",
+        "mapreduce.database",
+        "tune.drivers.postgresql",
+    ),
     "click": ("cli", "cli.*"),
     "cronsim": ("queue.schedule",),
     "hiredis": ("queue.inbox", "queue.link", "queue.wire"),

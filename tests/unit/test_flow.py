@@ -100,19 +100,17 @@ async def test_a_group_gives_a_list_to_what_follows(tasks: Tasks, count: int) ->
         assert (await job.status()).task == "asyncworker.gather"
 
 
-async def test_what_is_fanned_out_and_in_again(tasks: Tasks) -> None:
+async def test_what_is_fanned_out_and_in_again(engine: Engine, tasks: Tasks) -> None:
     first = tasks.double.bind(1)
     sides = [first.then(tasks.add, n) for n in range(3)]
-    nested = group(group(*sides), group(first)).then(_flat(tasks))
+    nested = group(group(*sides), group(first)).then(_flat(engine))
     job = await nested.enqueue()
     assert await job.result(timeout=PATIENCE) == [2, 3, 4, 2]
     assert tasks.ran.count("double 1") == 1, "the same flow at two places is one job"
 
 
-def _flat(tasks: Tasks) -> Task[[list[list[int]]], list[int]]:
-    sender: Engine = tasks.double._sender
-
-    @sender.task()
+def _flat(engine: Engine) -> Task[[list[list[int]]], list[int]]:
+    @engine.task()
     async def flat(lists: list[list[int]]) -> list[int]:
         return [n for one in lists for n in one]
 

@@ -7,13 +7,14 @@ import re
 from collections.abc import AsyncIterator
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 
 from asyncworker import Engine
 from asyncworker.daemon import pages, template
-from asyncworker.daemon.answers import DecisionsSeen
+from asyncworker.daemon.answers import DecisionsSeen, Series
 from asyncworker.daemon.explained import Explained
-from asyncworker.daemon.picture import steps
+from asyncworker.daemon.picture import columns, steps
 from asyncworker.errors import BrokerDown
 from asyncworker.task import Call
 from tests.support.daemon import Answer, Client, served
@@ -173,7 +174,7 @@ async def test_pages_cost_a_bounded_number_of_round_trips(
     engine: Engine, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(3):
-        await engine.send("refuse", [((str(number),), {}) for number in range(300)], _delayed(engine))
+        await engine.calls.send("refuse", [((str(number),), {}) for number in range(300)], _delayed(engine))
     asked: list[str] = []
     for name in ("find", "depth", "jobs", "dead", "queues", "schedules"):
         whole = getattr(engine.broker, name)
@@ -213,3 +214,11 @@ def test_sizes_are_drawn_as_steps_until_now() -> None:
     assert (curve.low, curve.high, curve.begin, curve.end) == (4, 8, 20.0, 40.0)
     assert curve.path == "M0 152.0H0.0V8.0H400.0V152.0H800"
     assert steps("other", DecisionsSeen([], told), 40.0) is None
+
+
+def test_how_long_jobs_took_is_known_where_somebody_looked() -> None:
+    series = msgspec.convert({name: [1.0, 2.0] for name in Series.__struct_fields__}, Series, strict=False)
+    told = msgspec.json.decode(columns(series, {2.0: (0.5, 0.9)}))
+    assert told["t"] == [1.0, 2.0]
+    assert (told["p50_s"], told["p95_s"]) == ([None, 0.5], [None, 0.9])
+    assert told["queued"] == [1, 2]
