@@ -54,8 +54,10 @@ async def test_a_sound_server(redis_url: str, namespace: str, tmp_path: Path) ->
         await echo.enqueue_many([(n,) for n in range(10)])
     code, found = await asyncio.to_thread(_apart, tmp_path, redis_url, namespace)
     assert code == 0
-    for about in ("redis", "version", "eviction", "latency", "clock", "keys", "dead letters", "python", "hiredis"):
+    for about in ("redis", "version", "eviction", "keys", "dead letters", "python", "hiredis"):
         assert found[about]["level"] == "fine", found[about]
+    for about in ("latency", "clock"):  # a busy machine may be slow to answer
+        assert found[about]["level"] != "bad", found[about]
     assert found["workers"]["said"] == "nobody works"
     assert found["rights"]["level"] == "note", "it is the default user"
 

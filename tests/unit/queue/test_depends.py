@@ -57,7 +57,7 @@ async def test_each_attempt_is_given_what_it_depends_on_once() -> None:
 
     async with engine:
         job = await store.enqueue(5)
-        said = await job.result(timeout=10)
+        said = await job.result(timeout=20)
     assert said == [5, "connection of store", "user by connection of store", 7, 2, 1]
     assert seen == ["open", "saw no", "closed", "open", "closed"]
 
@@ -70,8 +70,8 @@ async def test_plain_functions_and_context_managers() -> None:
         return [row, pid, loud]
 
     async with engine:
-        assert await (await plain.enqueue(5, loud=True)).result(timeout=10) == [5, os.getpid(), True]
-        assert await (await engine.enqueue("plain", 5)).result(timeout=10) == [5, os.getpid(), False] or plain.name
+        assert await (await plain.enqueue(5, loud=True)).result(timeout=20) == [5, os.getpid(), True]
+        assert await (await engine.enqueue("plain", 5)).result(timeout=20) == [5, os.getpid(), False] or plain.name
 
 
 async def test_callers_do_not_pass_them() -> None:
@@ -97,7 +97,7 @@ async def test_a_provider_that_fails_fails_the_attempt() -> None:
 
     async with engine:
         with pytest.raises(TaskFailed, match="nobody there"):
-            await (await store.enqueue()).result(timeout=10)
+            await (await store.enqueue()).result(timeout=20)
 
 
 def test_a_provider_of_what_nobody_gives_is_refused() -> None:
