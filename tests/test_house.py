@@ -10,10 +10,12 @@ import doctest
 import importlib
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -30,6 +32,14 @@ HEAVY = {"aiohttp", "asyncpg", "click", "jinja2", "msgspec", "prometheus_client"
 @pytest.mark.parametrize("rule", RULES)
 def test_the_house_keeps_its_rules(rule: str) -> None:
     assert not house.complaints(rule, MODULES), RULES[rule].__doc__
+
+
+def test_each_flaw_of_map_reduce_and_each_fault_of_it_has_tests_that_name_it() -> None:
+    """S01 to S23 are what went wrong in the code that this began with, F8, F15 and F20 what is done to jobs."""
+    tests = "".join(path.read_text("utf-8") for path in Path(__file__).parent.rglob("test_*.py"))
+    named = set(re.findall(r"(?<=_)[sf]\d+(?=_)", "".join(re.findall(r"def test_\w+", tests))))
+    wanted = {f"s{number:02}" for number in range(1, 24)} | {"f8", "f15", "f20"}
+    assert not wanted - named
 
 
 HEAD = '"""What it is for."""\nfrom __future__ import annotations\n'
