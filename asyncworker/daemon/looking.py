@@ -25,6 +25,8 @@ READINGS = (
     ("memory_leaks_suspected", "Leaks suspected", "number"),
 )
 ROWS = 50
+WALLS = 600
+"""Moments of which is kept how long jobs took; workers tell it while somebody looks."""
 RECENT_S = 15.0
 """How much of the charts each update brings; a page that slept longer has a gap."""
 
@@ -35,12 +37,16 @@ class Looking:
     def __init__(self, views: Views, audit: Audit, clock: Clock = SYSTEM) -> None:
         self._views, self._audit, self._clock = views, audit, clock
         self.broker = ""
+        self._walls: dict[float, tuple[float | None, float | None]] = {}
 
     async def overview(self, request: web.Request) -> Page:
         seen = await self._views.overview()
         self.broker = f"{seen.broker} {seen.namespace}"
         whole = "HX-Source" not in request.headers
-        points = columns(self._views.chart(600.0 if whole else RECENT_S), seen)
+        self._walls[seen.at_s] = (seen.p50_s, seen.p95_s)
+        if len(self._walls) > WALLS:
+            del self._walls[next(iter(self._walls))]
+        points = columns(self._views.chart(600.0 if whole else RECENT_S), self._walls)
         return Page("overview", "Overview", {"seen": seen, "points": points})
 
     async def queues(self, request: web.Request) -> Page:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
-from asyncworker.daemon.answers import DecisionsSeen, Overview, Series
+from asyncworker.daemon.answers import DecisionsSeen, Series
 
 WIDTH, HEIGHT, EDGE = 800, 160, 8
 
@@ -20,17 +23,18 @@ class Steps(msgspec.Struct, frozen=True):
     label: str
 
 
-def columns(series: Series, now: Overview) -> str:
-    """Return a series as JSON columns, ``t`` first; how long jobs take is known of the last moment alone."""
+def columns(series: Series, walls: Mapping[float, tuple[float | None, float | None]]) -> str:
+    """Return a series as JSON columns, ``t`` first.
+
+    Args:
+        walls: median and 95th percentile of how long jobs take, by the moments at which somebody looked.
+    """
     told = msgspec.to_builtins(series)
     times = told.pop("at_s")
-    whole = {"t": [round(at, 1) for at in times]}
+    whole: dict[str, list[Any]] = {"t": [round(at, 1) for at in times]}
     whole |= {name: [_short(value) for value in values] for name, values in told.items()}
-    for name in ("p50_s", "p95_s"):
-        values: list[float | None] = [None] * len(times)
-        if values:
-            values[-1] = getattr(now, name)
-        whole[name] = values
+    for place, name in enumerate(("p50_s", "p95_s")):
+        whole[name] = [walls[at][place] if at in walls else None for at in times]
     return msgspec.json.encode(whole).decode()
 
 
