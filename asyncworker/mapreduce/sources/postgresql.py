@@ -4,12 +4,14 @@
 |---|---|---|
 | ``?dataset=NAME`` | the ``data`` of a row of ``dataset_items(dataset_id, item_index, data)`` | ``item_index`` |
 | ``?table=T&key=K`` | a dict of the row's columns, the key column among them, as PostgreSQL's own JSON has them | ``K`` |
+| ``?table=T&key=ctid`` | the same, of a table without such a column | where the row lies |
 
 In a table's item, numbers are numbers, dates ISO text, and what JSON lacks (uuid, bytea, ranges, NaN) is text.
 
 One query, so one snapshot, cuts it into ranges from a first to a last key. Keys may be negative, start anywhere and
 have gaps; they may be neither NULL nor there twice. Rows added after the cut before the first key or behind the last
-are not read; those added in between may be. No transaction is open while items are mapped.
+are not read; those added in between may be. No transaction is open while items are mapped. With ``key=ctid`` ranges are
+of pages, whose rows are not counted; a row that is changed meanwhile may be read twice or not at all.
 
 To be written to, ``?dataset=NAME`` holds the rows under that id in place of all it held, and ``?table=T`` (made where
 it is not there: ``job_id, item_index, data``) those of one job beside those of others. Each can be read again.
@@ -17,7 +19,7 @@ it is not there: ``job_id, item_index, data``) those of one job beside those of 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -27,10 +29,13 @@ from asyncworker.errors import EmptyDataset, SourceError
 from asyncworker.mapreduce.database import Address, Connection, Database, Table, address, identifier, lock, qualified
 from asyncworker.mapreduce.planner import GRAIN, cut
 from asyncworker.mapreduce.results import ResultTable
-from asyncworker.mapreduce.sources.source import LIST_ITEMS, BadItem, Key, Partition, Size
+from asyncworker.mapreduce.sources.source import LIST_ITEMS, BadItem, Key, Partition, Size, sizes
 
 DATASETS = "dataset_items"
-KEY_TYPES = ("int2", "int4", "int8", "text", "varchar", "uuid")
+PLAIN_TYPES = ("int2", "int4", "int8", "text", "varchar")
+KEY_TYPES = (*PLAIN_TYPES, "uuid", "numeric", "float4", "float8", "date", "timestamp", "timestamptz")
+"""Types by which rows are found; values of all but the plain ones travel as text."""
+CTID = "ctid"
 JSON_TYPES = ("jsonb", "json", "text", "varchar")
 
 FETCH_BYTES, MOST_FETCHED = 2**20, 10 * LIST_ITEMS
@@ -39,6 +44,7 @@ _IS_TABLE = """
     SELECT c.relkind IN ('r', 'm', 'p') FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2
 """
+_IS_HEAP = _IS_TABLE.replace("IN ('r', 'm', 'p')", "IN ('r', 'm')")
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -92,12 +98,20 @@ class Selection(msgspec.Struct, frozen=True):
     def plan(self) -> str:
         """Return the query that cuts: ``$1`` is the size, ``$2`` the dataset."""
         key = 'place::text COLLATE "C"' if self.key_type == "uuid" else "place"  # which has no min and max of its own
+        shown = "" if self.key_type in PLAIN_TYPES else "::text"
         return (
-            f"SELECT min({key}), max({key}), count(*), count(*) - count(place), bool_or(again) FROM ("  # noqa: S608 - names are quoted
+            f"SELECT min({key}){shown}, max({key}){shown}, count(*), count(*) - count(place), bool_or(again) FROM ("  # noqa: S608 - names are quoted
             f"SELECT {self.key} AS place, (row_number() OVER keys - 1) / $1::int8 AS part, "
             f"row_number() OVER keys <> rank() OVER keys AS again "
             f"FROM {self.table} AS item WHERE {self.where.format(2)} WINDOW keys AS (ORDER BY {self.key})"
             ") AS places GROUP BY part ORDER BY part"
+        )
+
+    def pages(self) -> str:
+        """Return the query that counts a table's pages and rows: ``$1`` is the table."""
+        return (
+            "SELECT pg_relation_size($1::text::regclass) / current_setting('block_size')::int8, "  # noqa: S608 - names are quoted
+            f"(SELECT count(*) FROM {self.table})"
         )
 
     def version(self) -> str:
@@ -109,11 +123,11 @@ class Selection(msgspec.Struct, frozen=True):
 
     def read(self, beyond: str) -> str:
         """Return the query that reads: keys *beyond* (``>`` or ``>=``) ``$1`` up to ``$2``, at most ``$3``, ``$4`` the dataset."""
-        key = f"{self.key}::text" if self.key_type == "uuid" else self.key
+        key = self.key if self.key_type in PLAIN_TYPES else f"{self.key}::text"
         return (
             f"SELECT {key}, {self.item} FROM {self.table} AS item WHERE {self.where.format(4)} "  # noqa: S608 - names are quoted
             f"AND {self.key} {beyond} $1::text::{self.key_type} AND {self.key} <= $2::text::{self.key_type} "
-            f"ORDER BY {self.key} LIMIT $3::int8"
+            f"ORDER BY item.{self.key} LIMIT $3::int8"
         )
 
 
@@ -137,6 +151,14 @@ class PostgresqlSource:
     async def partitions(self, size: Size) -> AsyncIterator[Partition]:
         async with self._database.transaction() as connection:
             selection = await self._selected(connection)
+            pages = (
+                await connection.fetchrow(selection.pages(), str(selection.table)) if selection.key == CTID else None
+            )
+        if pages is not None:
+            for partition in self._paged(pages[0], pages[1], sizes(size)):
+                yield partition
+            return
+        async with self._database.transaction() as connection:
             parts = await connection.fetch(selection.plan(), GRAIN if callable(size) else size, *self._values)
         if not parts and self._dataset is not None:
             raise EmptyDataset(f"{self.label}: the dataset {self._dataset!r} has no rows in {self._table}")
@@ -154,6 +176,16 @@ class PostgresqlSource:
                 self.left -= total
                 yield Partition(index, total, (begin, last))
                 index, total = index + 1, 0
+
+    def _paged(self, pages: int, rows: int, size: Callable[[], int]) -> Iterator[Partition]:
+        """Cut a table by its pages."""
+        first = index = 0
+        self.left = rows
+        while first < pages and rows:
+            end = min(pages, first + max(1, size() * pages // rows))
+            self.left = rows * (pages - end) / pages
+            yield Partition(index, 0, (f"({first},0)", f"({end - 1},65535)"))
+            first, index = end, index + 1
 
     async def read(self, partition: Partition) -> AsyncIterator[list[tuple[Key, Any]]]:
         at, last = partition.span
@@ -192,7 +224,12 @@ class PostgresqlSource:
     async def _selected(self, connection: Connection) -> Selection:
         if self._selection is None:
             table = await self._database.table(connection, self._table)
-            key, kind = table.column(self._key), _simple(table, self._key)
+            if self._key == CTID and CTID not in table.types:
+                if not await connection.fetchval(_IS_HEAP, table.schema, table.name):
+                    raise SourceError(f"{self.label}: only a plain table has pages; take a column that is unique")
+                key, kind = CTID, "tid"
+            else:
+                key, kind = table.column(self._key), _simple(table, self._key)
             if self._dataset is None:
                 self._selection = Selection(table, key, kind, "row_to_json(item)", "true")
                 self.columns = tuple(table.types)
@@ -269,11 +306,11 @@ class _Abort(Exception):
 
 
 def _simple(table: Table, column: str) -> str:
-    """Return the type of a column that must be an integer, text or uuid."""
+    """Return the type of a column by which rows can be found."""
     kind = table.types[column]
     if kind not in KEY_TYPES:
         raise SourceError(
-            f"{table.name}.{column} is of type {kind}: an integer, text or uuid is needed to find rows by"
+            f"{table.name}.{column} is of type {kind}: a number, text, date or uuid is needed to find rows by; key=ctid needs none"
         )
     return kind
 
