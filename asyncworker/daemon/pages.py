@@ -18,8 +18,10 @@ from asyncworker.clock import SYSTEM, Clock
 from asyncworker.daemon import form
 from asyncworker.daemon.actions import Actions
 from asyncworker.daemon.doing import Doing
+from asyncworker.daemon.guard import SCOPE
 from asyncworker.daemon.looking import Looking
 from asyncworker.daemon.template import STATIC, Page, Renderer
+from asyncworker.daemon.tokens import Scope
 from asyncworker.daemon.views import Views
 from asyncworker.errors import AsyncWorkerError, BrokerError, JobNotFound, KeepError, QueueFull, UnknownName
 
@@ -154,6 +156,7 @@ class Pages:
             "here": here,
             "link": link,
             "now": self._clock.now(),
+            "may_act": request.get(SCOPE, Scope.ADMIN) is Scope.ADMIN,
             **page.values,
         }
         text = self._renderer.render(page.name, part, values)

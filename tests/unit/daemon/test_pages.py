@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import urlencode
 
 import msgspec
@@ -17,7 +18,7 @@ from asyncworker.daemon.explained import Explained
 from asyncworker.daemon.picture import columns, steps
 from asyncworker.errors import BrokerDown
 from asyncworker.task import Call
-from tests.support.daemon import Answer, Client, served
+from tests.support.daemon import Answer, Client, served, tokens_of
 
 VENDOR = template.STATIC / "vendor"
 HTMX = {"HX_Request": "true"}
@@ -222,3 +223,16 @@ def test_how_long_jobs_took_is_known_where_somebody_looked() -> None:
     assert told["t"] == [1.0, 2.0]
     assert (told["p50_s"], told["p95_s"]) == ([None, 0.5], [None, 0.9])
     assert told["queued"] == [1, 2]
+
+
+async def test_who_may_only_look_sees_no_actions_and_cannot_act(engine: Engine, tmp_path: Path) -> None:
+    path, tokens = tokens_of(tmp_path)
+    async with served(engine, dashboard=True, tokens=path) as client:
+        assert "a token is needed" in await look(client, "/queues", 401)
+        for scope, looks in (("read", True), ("admin", False)):
+            page = await look(client, "/queues", token=tokens[scope])
+            assert ('<body class="looks">' in page) is looks
+        headers = {"Authorization": f"Bearer {tokens['read']}"}
+        answer = await act(client, "/queues", headers=headers, do="bound", target="default", most="1")
+        assert answer.status == 403
+    assert (await engine.broker.depth(["default"])).queues["default"].most is None
