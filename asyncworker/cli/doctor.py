@@ -121,9 +121,13 @@ def _alone(url: str) -> Finding:
 
 async def _fleet(engine: Engine) -> AsyncIterator[Finding]:
     """Say who works, and what waits for people."""
-    async with engine:
-        depth = await engine.broker.depth([])
-        dead = await engine.admin.dead()
+    try:
+        async with engine:
+            depth = await engine.broker.depth([])
+            dead = await engine.admin.dead()
+    except AsyncWorkerError as exc:
+        yield bad("workers", str(exc), "asyncworker doctor --acl prints the user that is needed")
+        return
     workers = [card for card in depth.workers.values() if card.role == "worker"]
     versions = sorted({card.version for card in workers})
     if not workers:

@@ -111,7 +111,10 @@ def test_a_user_who_may_not_do_all_is_told_what(patient: str, tmp_path: Path) ->
         client.execute_command("ACL", "SETUSER", "half", "+hset", "+function|load")
         code, found = examined(tmp_path, url)
         assert (code, found["rights"]["said"]) == (0, "the user half may do what is needed")
-        client.execute_command("ACL", "SETUSER", "half", "-acl|whoami", "-info")
+        client.execute_command("ACL", "SETUSER", "half", "-acl|whoami", "-fcall")
+        code, found = examined(tmp_path, url)
+        assert (code, found["rights"]["level"], found["workers"]["level"]) == (1, "fine", "bad")
+        client.execute_command("ACL", "SETUSER", "half", "-info")
         assert examined(tmp_path, url)[1]["redis"]["level"] == "bad"
         client.execute_command("ACL", "DELUSER", "half")
 
