@@ -11,8 +11,8 @@ import msgspec
 from aiohttp import web
 
 from asyncworker.errors import BadParameters
+from asyncworker.kind import seconds
 from asyncworker.queue.schedule import Missed
-from asyncworker.settings import seconds
 
 KIND = "application/x-www-form-urlencoded"
 MOST_FIELDS = 1_100

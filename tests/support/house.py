@@ -43,7 +43,10 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("work", ("work",)),
     ("tune", ("tune",)),
     ("share", ("share",)),
-    ("ground", ("errors", "events", "finding", "clock", "registry", "settings", "secret", "lifeline", "__version__")),
+    (
+        "ground",
+        ("errors", "events", "finding", "clock", "registry", "kind", "settings", "secret", "lifeline", "__version__"),
+    ),
 )
 """From the roof down: a module imports from its own floor and from those below."""
 
@@ -124,7 +127,6 @@ LAST_STOPS = {
 """Files in which a cancellation ends, each with its reason."""
 
 LONG: dict[str, str] = {
-    "settings": "one table of all that may be set",
     "engine": "a method for each verb of the public face, and what it promises; what they do stands elsewhere",
     "queue.brokers.memory": "one broker's whole state machine; redis.py has the same in its scripts",
 }
