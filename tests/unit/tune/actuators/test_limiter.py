@@ -216,6 +216,7 @@ class AnyOrder(RuleBasedStateMachine):
     def come(self) -> None:
         self.tasks[self.count] = self.loop.create_task(self._come(self.count))
         self.count += 1
+        self._turn()  # else who has a permit already, and was not yet called, would tell of it after a newcomer
 
     @rule()
     def run(self) -> None:
