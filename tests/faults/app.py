@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import asyncpg
+
 from asyncworker import Context, Engine, Limit
 from tests.faults.ledger import Ledger
 from tests.faults.total import HOLD, Sum, one
@@ -49,6 +51,23 @@ async def locked(ctx: Context) -> list[int]:
     ledger.mark("unlocked")
     ledger.ran(ctx)
     return [ctx.deliveries, ctx.attempt]
+
+
+@engine.task(max_attempts=1, timeout=None)
+async def pays(dsn: str, seconds: float, ctx: Context) -> bool:
+    """Write a row that is to be there once, and take a while before, within and after."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        await asyncio.sleep(seconds)
+        async with ctx.effect(connection) as first:
+            if first:
+                await connection.execute("INSERT INTO paid VALUES ($1)", ctx.id)
+            await asyncio.sleep(seconds)
+        await asyncio.sleep(seconds)
+    finally:
+        await connection.close()
+    ledger.ran(ctx)
+    return bool(first)
 
 
 @engine.task(result_ttl=60)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from asyncworker import Engine
 from asyncworker.mapreduce.catalogue import find_function
 from asyncworker.mapreduce.dataset import open_source
 
@@ -60,3 +63,32 @@ async def test_s16_delays_by_carrier_are_the_same_however_they_are_cut() -> None
         "dep_delay_avg": 38342 / 4605,
         "dep_delay_max": 385,
     }
+
+
+async def test_groups_by_carrier_and_destination_equal_an_independent_computation() -> None:
+    wanted: dict[tuple[str, str], list[int]] = {}
+    with gzip.open(EXAMPLES / "data" / "flights-2013-01.csv.gz", "rt", newline="") as file:
+        for row in csv.DictReader(file):
+            group = wanted.setdefault((row["carrier"], row["dest"]), [0, 0, 0])
+            group[0] += 1
+            if row["dep_delay"] != "NA":
+                group[1] += 1
+                group[2] += int(row["dep_delay"])
+    params = {"group_by": ["carrier", "dest"], "aggregate_fields": {"dep_delay": ["count", "sum"]}}
+    async with Engine() as engine:
+        job = await engine.map_reduce(
+            f"{EXAMPLES / 'data' / 'flights-2013-01.csv.gz'}?missing=NA",
+            "data_aggregation",
+            params={"aggregation_config": params},
+        )
+        summary: Any = await job.result(60)
+    found = {
+        (group["key"]["carrier"], group["key"]["dest"]): [
+            group["items"],
+            group["dep_delay_count"],
+            group["dep_delay_sum"] or 0,
+        ]
+        for group in summary["final_result"]["groups"]
+    }
+    assert summary["total_processed"] == 27_004
+    assert found == wanted
