@@ -14,6 +14,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from asyncworker.errors import SettingsError
+
 PARTITION_QUEUE = "cpu_intensive"
 EXECUTORS = {"cpu_intensive": "process"}
 """Queue -> where its tasks run that name no executor; else coroutine functions run inline and plain ones in a thread."""
@@ -27,10 +29,20 @@ def workers() -> int:
     return os.cpu_count() or 1
 
 
-def slots(queues: Iterable[str] | Mapping[str, int], concurrency: int | Literal["auto"]) -> dict[str, int | None]:
-    """Return queue -> how many of its jobs may run at once in one worker process; None: that is sought."""
+Auto = Literal["auto"]
+
+
+def slots(queues: Iterable[str] | Mapping[str, int | Auto], concurrency: int | Auto) -> dict[str, int | None]:
+    """Return queue -> how many of its jobs may run at once in one worker process; None: that is sought.
+
+    Raises:
+        SettingsError: what a queue is given is no such number.
+    """
     if isinstance(queues, Mapping):
-        return dict(queues)
+        for name, most in queues.items():
+            if most != "auto" and (type(most) is not int or most < 1):
+                raise SettingsError(f"queue {name!r} wants a number of jobs from 1, or 'auto', not {most!r}")
+        return {name: None if most == "auto" else most for name, most in queues.items()}
     at_once = None if concurrency == "auto" else concurrency
     return {
         name: min(at_once or PARTITIONS_AT_ONCE, PARTITIONS_AT_ONCE) if name == PARTITION_QUEUE else at_once

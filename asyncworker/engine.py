@@ -88,7 +88,7 @@ class Engine:
         broker: a URL. ``memory://`` is this process and works its own queue while open; on the others only
             `run`, `lifespan` and ``asyncworker worker`` work.
         namespace: keeps engines that share a server apart.
-        queues: what this engine's worker serves: names, or name -> how many of its jobs may run at once.
+        queues: what this engine's worker serves: names, or name -> how many of its jobs may run at once (or "auto").
         concurrency: how many jobs at once in a worker process; "auto" is sought, for each task by itself.
         weights: queue -> weight, 1 where none is given. While several have jobs waiting, each brings jobs in proportion to
             its weight; none starves.
@@ -117,7 +117,7 @@ class Engine:
         broker: str = "memory://",
         *,
         namespace: str = "asyncworker",
-        queues: Iterable[str] | Mapping[str, int] = QUEUES,
+        queues: Iterable[str] | Mapping[str, int | Auto] = QUEUES,
         concurrency: int | Auto = "auto",
         weights: Mapping[str, float] | None = None,
         routes: Mapping[str, str] | None = None,
@@ -266,6 +266,7 @@ class Engine:
             find("outbox", urlsplit(self.outbox).scheme)
         if self.result_store is not None:
             find("store", urlsplit(self.result_store).scheme)
+        slots(self.queues, self.concurrency)
         return find("broker", scheme)
 
     def _works_alone(self) -> bool:
