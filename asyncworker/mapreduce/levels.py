@@ -59,14 +59,18 @@ async def next_steps(broker: Broker, plan: Plan, work: Work, job_id: str, level:
     count = len(level)
     if level.shared or count < 1:
         return []
+    keyed = isinstance(work, Keyed) and plan.reducers != 1 and not level.first
+    few = count <= (plan.fan_in or FAN_IN)
+    if few and not keyed:
+        return []
     size = await _size(broker, job_id, level)
-    if isinstance(work, Keyed) and plan.reducers != 1 and not level.first:
+    if keyed:
         shares = plan.reducers or math.ceil(size / SHARE_BYTES)
         bits = (min(shares, MOST_SHARES) - 1).bit_length()
         if shares > 1:
             return [Step(level.first, level.stop, share, bits) for share in range(1 << bits)]
     fan_in = plan.fan_in or min(FAN_IN, max(2, math.isqrt(count - 1) + 1))
-    if count <= (plan.fan_in or FAN_IN) or (not plan.fan_in and size < TREE_BYTES) or _gives_rows(plan, work):
+    if few or (not plan.fan_in and size < TREE_BYTES) or _gives_rows(plan, work):
         return []
     starts = range(level.first, level.stop, fan_in)
     return [Step(start, min(start + fan_in, level.stop)) for start in starts]
