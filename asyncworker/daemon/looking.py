@@ -36,12 +36,12 @@ class Looking:
 
     def __init__(self, views: Views, audit: Audit, clock: Clock = SYSTEM) -> None:
         self._views, self._audit, self._clock = views, audit, clock
-        self.broker = ""
+        told = {one.name: one.value for one in views.settings().settings}
+        self.broker = f"{told['broker']} {told['namespace']}"
         self._walls: dict[float, tuple[float | None, float | None]] = {}
 
     async def overview(self, request: web.Request) -> Page:
         seen = await self._views.overview()
-        self.broker = f"{seen.broker} {seen.namespace}"
         whole = "HX-Source" not in request.headers
         self._walls[seen.at_s] = (seen.p50_s, seen.p95_s)
         if len(self._walls) > WALLS:

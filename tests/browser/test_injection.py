@@ -31,7 +31,7 @@ def test_hostile_texts_make_no_element_on_any_page(hostile_house: House, screen:
     pages = ["/", "/queues", "/jobs", "/schedules", "/dead", "/workers", "/profiler", "/memory", "/audit", "/settings"]
     told = ""
     for path in [*pages, *letters, *asked]:
-        screen.show(house.url + path)
+        screen.show(house.url + path, width=360)
         screen.page.wait_for_load_state("networkidle" if path == "/profiler" else "load")
         assert screen.page.evaluate(STRANGERS) == [], path
         assert screen.page.evaluate(MARKED) == [], path
