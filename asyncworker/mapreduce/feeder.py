@@ -10,18 +10,18 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.errors import BadParameters, BrokerDown, BrokerError, JobNotFound, QueueFull, SourceError, UnknownName
-from asyncworker.mapreduce.dataset import is_postgresql, open_results, open_sink, open_source
+from asyncworker.errors import BrokerDown, BrokerError, JobNotFound, QueueFull, SourceError
+from asyncworker.mapreduce.dataset import open_source
 from asyncworker.mapreduce.functions.function import Function
 from asyncworker.mapreduce.job import CHUNK_BYTES, ERROR_CHARS, MAP_TASK, REDUCE_TASK, Partial, Plan, read
+from asyncworker.mapreduce.pace import Flow
 from asyncworker.mapreduce.planner import Sizing
+from asyncworker.mapreduce.request import check, check_columns, place, places
 from asyncworker.mapreduce.sources.source import Partition, Source
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import Ids, pack, pack_call, unpack_record
@@ -40,12 +40,9 @@ from asyncworker.queue.job import (
 from asyncworker.queue.worker.keeper import BEATS_A_LEASE, Keeper
 from asyncworker.secret import mask_text
 
-A_ROUND_TRIP = 1000
 WINDOW, WINDOW_BYTES = 128, 2**16
 """Partitions that are shipped as one: so many small ones at most, and no more bytes than a large one has."""
 FULL_PAUSE_S = 0.5
-LOOK_S = 2.0
-"""How often it is looked how many workers there are."""
 PLANNING_S = 5.0
 """How long partitions are cut one after another as they are measured, where workers can open the source: then all the
 rest is cut, so that a submitter need not stay."""
@@ -107,7 +104,7 @@ async def submit(
     Raises:
         BadParameters, SourceError, EmptyDataset, BrokerDown, QueueFull, JobTooBig: there is no job then.
     """
-    _check(partition_size, max_failures, ahead, in_flight, item_attempts, partition_attempts, fan_in, reducers)
+    check(partition_size, max_failures, ahead, in_flight, item_attempts, partition_attempts, fan_in, reducers)
     fields = function.prepare(params).fields
     opened = open_source(source, database)
     most = ahead if isinstance(ahead, int) else await ahead()
@@ -123,14 +120,14 @@ async def submit(
             partition_size=0 if partition_size == "auto" else partition_size,
             max_failures=max_failures,
             item_attempts=item_attempts,
-            failed_to=None if failed_to is None else _place(failed_to),
+            failed_to=None if failed_to is None else place(failed_to),
             fan_in=fan_in or 0,
             reducers=reducers or 0,
-            **_places(opened.url, to, database),
+            **places(opened.url, to, database),
         )
         partitions = opened.partitions(sizing or partition_size)  # type: ignore[arg-type]  # it is a number then
         first = await anext(partitions, None)  # what cannot be read at all is said before there is a job
-        _check_columns(opened, fields)
+        check_columns(opened, fields)
         parent = Job(Ids()(), queue, pack_call(REDUCE_TASK, (plan,), {}), priority, OF_ALL)
         flow = Flow(in_flight or most, 1 if in_flight or sizing else WINDOW, None if in_flight else ahead)
         if opened.portable and not in_flight:
@@ -146,38 +143,6 @@ async def submit(
     feeding = asyncio.create_task(feeder.run(opened, first, partitions), name=f"{kind} of {parent.id}")
     await asyncio.sleep(0)  # whoever cancels it from here on finds it begun, and it can clean up
     return parent.id, feeding
-
-
-class Flow:
-    """How much of a job may be on its way: *most* windows of *window* partitions, not yet over.
-
-    Args:
-        ahead: is asked again for *most*, each `LOOK_S`, where it can be.
-
-    ``until``: when all bounds go, by the clock's monotonic time, or as soon as *hurry* is set; None: never.
-    """
-
-    def __init__(self, most: int, window: int, ahead: int | Callable[[], Awaitable[int]] | None = None) -> None:
-        self.most, self.window = most, window
-        self.until: float | None = None
-        self.hurry = asyncio.Event()
-        self._ahead = ahead if callable(ahead) else None
-        self._look_at = 0.0
-
-    def bounded(self, now: float) -> bool:
-        """Return whether there are bounds; from here on there are none when their time is over."""
-        if self.until is not None and (now >= self.until or self.hurry.is_set()):
-            self.window = A_ROUND_TRIP
-            return False
-        return True
-
-    async def look(self, now: float) -> int:
-        """Return how many windows there may be."""
-        if self._ahead is not None and now >= self._look_at:
-            if self._look_at:
-                self.most = await self._ahead()
-            self._look_at = now + LOOK_S
-        return max(self.most, 1)
 
 
 class Feeder:
@@ -275,8 +240,8 @@ class Feeder:
                 name = child_id(self._parent.id, partition.index)
                 partition = msgspec.structs.replace(partition, cut_s=self._clock.now(), first=before)
                 before += partition.items
-                if (place := self._known.pop(partition.index, None)) is not None:
-                    if place != (partition.first, partition.items):
+                if (was := self._known.pop(partition.index, None)) is not None:
+                    if was != (partition.first, partition.items):
                         raise SourceError("the source is not cut as it was: submit the job again")
                     partition = await anext(rest, None)
                     continue
@@ -389,62 +354,3 @@ class Feeder:
 
 def _lost(because: str) -> None:
     """Let a lost lease be: what is enqueued from now on finds the job closed, and the job says why it failed."""
-
-
-def _check_columns(source: Source, fields: Sequence[str]) -> None:
-    """Refuse parameters that name a column which no item has."""
-    for field in fields:
-        if source.columns is not None and field not in source.columns:
-            raise UnknownName(f"column of {source.label}:", field, source.columns)
-
-
-def _places(source: str, to: str | None, database: str | None) -> dict[str, str]:
-    """Return where rows and the result row go, as a worker elsewhere must name it; forms are checked, nothing is touched.
-
-    A PostgreSQL URL without a table or dataset to hold rows is meant for the result row.
-    """
-    places = {"results": database or source} if database or is_postgresql(source) else {}
-    if to is not None:
-        if is_postgresql(to) and not parse_qs(urlsplit(to).query).keys() & {"table", "dataset"}:
-            places["results"] = to
-        else:
-            places["to"] = _place(to)
-    if "results" in places:
-        open_results(places["results"])
-    return places
-
-
-def _place(to: str) -> str:
-    """Return a sink's URL as another process must name it; its form is checked."""
-    place = to if "://" in to else str(Path(to).absolute())
-    open_sink(place)
-    return place
-
-
-def _check(
-    partition_size: Any,
-    max_failures: float | None,
-    ahead: Any,
-    in_flight: int | None,
-    item_attempts: int,
-    partition_attempts: int | None,
-    fan_in: int | None,
-    reducers: int | None,
-) -> None:
-    for name, value in (
-        ("partition_size", partition_size),
-        ("ahead", ahead),
-        ("in_flight", in_flight),
-        ("item_attempts", item_attempts),
-        ("partition_attempts", partition_attempts),
-        ("reducers", reducers),
-    ):
-        if value is not None and value != "auto" and not callable(value) and (type(value) is not int or value < 1):
-            raise BadParameters(f"{name} must be a whole number from 1 on, not {value!r}")
-    if fan_in is not None and (type(fan_in) is not int or fan_in < 2):
-        raise BadParameters(f"fan_in must be a whole number from 2 on, not {fan_in!r}")
-    if max_failures is None:
-        return
-    count = type(max_failures) is int and max_failures >= 0
-    if not count and not (type(max_failures) is float and 0 <= max_failures <= 1):
-        raise BadParameters(f"max_failures must be a count (0 or more) or a share (0.0 to 1.0), not {max_failures!r}")

@@ -13,9 +13,10 @@ from typing import Any
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, JobNotFound, ResultExpired
 from asyncworker.mapreduce.dataset import open_source
-from asyncworker.mapreduce.feeder import OPTIONS, PLANNING_S, WINDOW, Feeder, Flow
+from asyncworker.mapreduce.feeder import OPTIONS, PLANNING_S, WINDOW, Feeder
 from asyncworker.mapreduce.functions.function import Function
 from asyncworker.mapreduce.job import REDUCE_TASK, Partial, Plan, read, read_call
+from asyncworker.mapreduce.pace import Flow
 from asyncworker.mapreduce.planner import Sizing, sizes_of
 from asyncworker.mapreduce.sources.source import Source
 from asyncworker.queue.brokers.broker import Broker

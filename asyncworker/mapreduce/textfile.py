@@ -15,13 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import hashlib
 import io
 import itertools
-import os
 import re
-import select
-import sys
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,16 +28,14 @@ from urllib.parse import parse_qs
 import msgspec
 
 from asyncworker.errors import SourceError, UnknownName
+from asyncworker.mapreduce.fileversion import file_version, stamp
 from asyncworker.mapreduce.sources.source import DATA_BYTES, LIST_ITEMS, Key, Partition, Size, sizes
+from asyncworker.mapreduce.standardinput import StandardInput
 
 BLOCK_BYTES = 2**20
 RECORD_BYTES = 8 * 2**20
 """The longest record: with it, a partition that was all but full can still travel."""
 STDIN = "-"
-EDGE_BYTES = 2**16
-"""How much of a file's beginning and end tells whether it is what it was."""
-PATIENCE_S = 0.2
-"""How soon a thread that waits for standard input sees that nobody wants it any more."""
 
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -99,7 +93,7 @@ class TextSource:
     *parser* makes a `Parse` of the header (empty where there is none). Where *header* reads the names of columns from
     a first record, quotes may hold line feeds.
     A partition's span is the number of its first line, its first byte, and the byte after its last; where it was cut by
-    bytes, ``bytes``, these two, and the `_version` of the file.
+    bytes, ``bytes``, these two, and the `stamp` of the file.
     """
 
     def __init__(
@@ -137,7 +131,11 @@ class TextSource:
             yield pairs
 
     async def version(self) -> str | None:
-        return None if self._place.path == STDIN else await asyncio.to_thread(file_version, self._place)
+        return (
+            None
+            if self._place.path == STDIN
+            else await asyncio.to_thread(file_version, self._place.path, self._place.label)
+        )
 
     async def close(self) -> None:
         self._over = True
@@ -166,14 +164,14 @@ class TextSource:
                 if not items:
                     return
                 if isinstance(file, io.BufferedReader):
-                    self.left = items * (_version(file)[0] - lines.offset) / (lines.offset - start)
+                    self.left = items * (stamp(file)[0] - lines.offset) / (lines.offset - start)
                 data = None if lines.kept is None else b"\n".join(lines.kept)
                 yield Partition(index, items, (number, start, lines.offset), data)
                 index += 1
 
     def _ranges(self, file: Reader, lines: Lines, size: Callable[[], int]) -> Iterator[Partition]:
         assert isinstance(file, io.BufferedReader), "only plain files are cut by bytes"
-        version = _version(file)
+        version = stamp(file)
         start = lines.offset
         _, records = lines.records(SAMPLE)
         length, first = (lines.offset - start) / max(len(records), 1), start
@@ -189,7 +187,7 @@ class TextSource:
         _, start, end, *version = partition.span
         with self._opened() as file:
             assert isinstance(file, io.BufferedReader), "only plain files are cut by bytes"
-            if list(_version(file)) != version:
+            if list(stamp(file)) != version:
                 raise SourceError(f"{self.label} has changed since it was cut")
             head = Lines(file, self.label, quotes=self._headed)
             parse = self._parser(self._head(head) or b"")
@@ -252,7 +250,7 @@ class TextSource:
     @contextmanager
     def _opened(self) -> Iterator[Reader]:
         if self._place.path == STDIN:
-            yield _Stdin(lambda: self._over)
+            yield StandardInput(lambda: self._over)
             return
         path, label = Path(self._place.path), self.label
         try:
@@ -270,23 +268,6 @@ class TextSource:
             raise SourceError(f"{label} cannot be read: {exc.strerror or exc}") from exc
 
 
-def file_version(place: Place) -> str:
-    """Return what a file is known by: its inode, size and time, and what its first and last 64 KiB hash to.
-
-    Raises:
-        SourceError: it cannot be read.
-    """
-    try:
-        with Path(place.path).open("rb") as file:
-            found = os.fstat(file.fileno())
-            head = file.read(EDGE_BYTES)
-            file.seek(max(0, found.st_size - EDGE_BYTES))
-            edges = hashlib.sha256(head + file.read(EDGE_BYTES)).hexdigest()
-    except OSError as exc:
-        raise SourceError(f"{place.label} cannot be read: {exc.strerror or exc}") from exc
-    return f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{edges}"
-
-
 def _cut_by(place: Place) -> str:
     (by,) = place.options.get("cut", CUTS[:1])[:1]
     if by not in CUTS:
@@ -294,12 +275,6 @@ def _cut_by(place: Place) -> str:
     if by == "bytes" and (place.packed or place.path == STDIN):
         raise SourceError(f"{place.label} cannot be read at any place, so not be cut by bytes")
     return by
-
-
-def _version(file: io.BufferedReader) -> tuple[int, int]:
-    """Return what changes when a file does: its size in bytes, and when it was written."""
-    found = os.fstat(file.fileno())
-    return found.st_size, found.st_mtime_ns
 
 
 class Lines:
@@ -403,23 +378,3 @@ class _Range:
 
     def read(self, size: int) -> bytes:
         return self._file.read(max(min(size, self._end - self._file.tell()), 0))
-
-
-class _Stdin:
-    """Standard input, read in whole blocks, until it ends or nobody wants it any more."""
-
-    def __init__(self, over: Callable[[], bool]) -> None:
-        if sys.stdin is None or sys.stdin.closed:
-            raise SourceError("standard input is closed: pipe something in")
-        self._descriptor, self._over = sys.stdin.fileno(), over
-
-    def read(self, size: int) -> bytes:
-        parts = []
-        while size and not self._over():
-            if select.select([self._descriptor], [], [], PATIENCE_S)[0]:
-                part = os.read(self._descriptor, size)
-                if not part:
-                    break
-                parts.append(part)
-                size -= len(part)
-        return b"".join(parts)

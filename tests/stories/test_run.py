@@ -215,3 +215,47 @@ def test_on_a_terminal_there_is_a_moving_bar_and_a_drawn_table(place: Path, gate
     assert "\x1b[" in text
     assert "──" in text
     assert "success rate" in text
+
+
+BREAKS = """
+import pathlib
+
+from asyncworker import Engine
+
+engine = Engine()
+
+
+@engine.mapper
+async def breaks(item, params):
+    place = pathlib.Path(params["dir"])
+    with (place / "mapped").open("a") as file:
+        file.write("x")
+    if item["n"] == 38 and not (place / "mended").exists():
+        raise ValueError("not yet")
+    return item["n"]
+"""
+
+
+def test_a_job_that_failed_is_resumed_and_reported(place: Path, other: tuple[str, ...]) -> None:
+    (place / "flow.py").write_text(BREAKS)
+    params = json.dumps({"dir": str(place)})
+    asked = ("-f", "breaks+", "-p", params, "--app", "flow", "--partition-size", "5", "--max-failures", "0")
+    with started("worker", "flow", *other, cwd=place):
+        code, _, err = run("run", "rows.jsonl", *asked, "--failed-to", "bad.jsonl", *other, cwd=place)
+        assert code == 1
+        found = re.search("this does the rest: (asyncworker run --resume ([0-9a-z]+) .*)", err)
+        assert found, err
+        (place / "mended").touch()
+        code, out, err = run(*shlex.split(found[1])[1:], "--json", cwd=place)
+        assert code == 0, err
+        assert json.loads(out)["final_result"] == list(range(40))
+        assert len((place / "mapped").read_text()) < 60, "what succeeded was not mapped again"
+        code, out, err = call("report", found[2], *other, cwd=place)
+        assert code == 0, err
+        assert re.search("items +.* 40", out)
+        assert "slowest partitions" in out
+        code, out, err = call("report", found[2], *other, "--json", cwd=place)
+        assert json.loads(out)["digest"]["partitions"] == 8
+        code, out, err = call("run", *other, "-f", "word_count", cwd=place)
+        assert (code, out) == (2, "")
+        assert "which data?" in err

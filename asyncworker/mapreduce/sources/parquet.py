@@ -21,8 +21,9 @@ import msgspec
 
 from asyncworker.errors import SettingsError, SourceError, UnknownName
 from asyncworker.mapreduce.filesink import FileSink
+from asyncworker.mapreduce.fileversion import file_version
 from asyncworker.mapreduce.sources.source import LIST_ITEMS, Key, Partition, Size, sizes
-from asyncworker.mapreduce.textfile import STDIN, Place, file_version, place
+from asyncworker.mapreduce.textfile import STDIN, Place, place
 
 try:
     import pyarrow as pa  # type: ignore[import-untyped]
@@ -84,7 +85,7 @@ class ParquetSource:
             yield pairs
 
     async def version(self) -> str | None:
-        return await asyncio.to_thread(file_version, self._place)
+        return await asyncio.to_thread(file_version, self._place.path, self._place.label)
 
     async def close(self) -> None:
         """Do nothing: the file is open only while it is read."""

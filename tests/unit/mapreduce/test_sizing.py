@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncworker.mapreduce import feeder
+from asyncworker.mapreduce import pace
 from asyncworker.mapreduce.dataset import open_source
 from asyncworker.mapreduce.job import read_call
 from asyncworker.mapreduce.planner import FIRST, GROWTH, LEAST_S, MOST, RESULT_BYTES, TARGET_S, UNKNOWN, Sizing
@@ -137,7 +137,7 @@ async def test_who_hurries_has_all_partitions_cut(tmp_path: Path):
 
 
 async def test_more_workers_mean_more_on_the_way(monkeypatch: Any):
-    monkeypatch.setattr(feeder, "LOOK_S", 0.0)
+    monkeypatch.setattr(pace, "LOOK_S", 0.0)
     fleet, workers = Fleet(), 1
 
     async def ahead() -> int:
