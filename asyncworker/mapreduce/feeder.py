@@ -317,7 +317,7 @@ class Feeder:
 
     def _notice(self, job_id: str) -> None:
         """Hear that the job was cancelled: wait for no partition any more, so that the next one finds it closed."""
-        if job_id:
+        if job_id == self._parent.id:  # others' ends are told to everybody
             for wait in self._waits:
                 wait.cancel()
 

@@ -258,6 +258,18 @@ async def test_s13_a_cancelled_job_is_fed_no_more() -> None:
     assert fleet.collect.mapped == 5
 
 
+async def test_another_job_that_ends_makes_no_room_for_this_one() -> None:
+    fleet = Fleet()
+    job_id, feeding = await fleet.submit([{"await": "gate"}] * 9, partition_size=1, in_flight=3)
+    async with fleet.working():
+        for _ in range(3):
+            assert await fleet.summary([1])
+        assert fleet.collect.mapped == 3 + 3
+        fleet.collect.gate("gate").set()
+        assert (await fleet.end(job_id))[0] is State.SUCCEEDED
+        await feeding
+
+
 async def test_a_submitter_that_dies_fails_its_job_instead_of_leaving_it() -> None:
     fleet = Fleet()
     go_on = asyncio.Event()
