@@ -1,7 +1,8 @@
 """Stragglers: a partition that takes far longer than the others is done a second time, and whoever is first counts.
 
-Only at the end of a job, when no partition waits any more: before that an idle worker has better things to do. What a
-partition should take is known from those that are done. The copy is another worker's, and begins at the original's last
+Early at the end of a job, when no partition waits any more. Before that others have better things to do, so a partition
+must be later, and one is copied at a time: that costs somebody one partition, and gives back the worker that is stuck.
+What a partition should take is known from those that are done. The copy is another worker's, and begins at the original's last
 checkpoint. The broker takes the first result and tells the other one to stop. Whoever submitted a job looks after it
 for as long as it stays; without it a job is as slow as its slowest worker, and no less right.
 """
@@ -19,11 +20,13 @@ from asyncworker.mapreduce.job import Partial, read, read_call
 from asyncworker.mapreduce.sources.source import Partition
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import unpack_record
-from asyncworker.queue.job import Found, Job, Progress, State, child_id, copy_of, original_of
+from asyncworker.queue.job import PRIORITIES, Found, Job, Progress, State, child_id, copy_of, original_of
 
 LATE = 1.5
 """How many times as long as it should take a partition runs before it is copied."""
-LEAST_S = 1.0
+LATER = 2.5
+"""And while other partitions wait."""
+LEAST_S = 0.5
 """And how long at least: a shorter one is over before its copy has begun."""
 LOOK_S = 0.25
 SAMPLE = 8
@@ -38,7 +41,7 @@ COPIED = {"max_deliveries": 10, "max_attempts": 1}
 async def tame(broker: Broker, job_id: str, *, clock: Clock = SYSTEM) -> None:
     """Look after a job until it is over or nobody knows it: copy what is late.
 
-    Cost: a round trip each `LOOK_S`, three more once no partition waits.
+    Cost: four round trips each `LOOK_S`.
     """
     costs: dict[int, Cost] = {}
     while True:
@@ -59,15 +62,17 @@ async def tame(broker: Broker, job_id: str, *, clock: Clock = SYSTEM) -> None:
 async def _look(broker: Broker, job_id: str, children: Progress, costs: dict[int, Cost], clock: Clock) -> None:
     ids = await broker.running(job_id)
     originals = [child for child in ids if original_of(child) is None]
-    if len(originals) < children.total - children.done:
-        return  # some wait
+    waits = len(originals) < children.total - children.done
     if len(costs) < min(SAMPLE, children.done):
         costs.update(await _sample(broker, job_id, children, originals))
-    copied = {original_of(child) for child in ids}
+    copied = {original for child in ids if (original := original_of(child))}
     running = [found for found in await broker.find(originals) if found and found.state is State.RUNNING]
-    late = [found for found in overdue(running, list(costs.values()), clock.now()) if found.id not in copied]
-    if late:
-        await broker.enqueue([Job(copy_of(one.id), one.queue, one.payload, one.priority, COPIED) for one in late])
+    late = overdue(running, list(costs.values()), clock.now(), LATER if waits else LATE)
+    if waits:
+        late = [] if copied else late[:1]
+    copies = [(found, min(found.priority + 1, max(PRIORITIES))) for found in late if found.id not in copied]
+    if copies:
+        await broker.enqueue([Job(copy_of(one.id), one.queue, one.payload, rank, COPIED) for one, rank in copies])
 
 
 async def _sample(broker: Broker, job_id: str, children: Progress, running: Sequence[str]) -> dict[int, Cost]:
@@ -84,14 +89,14 @@ async def _sample(broker: Broker, job_id: str, children: Progress, running: Sequ
     return {part: (partial.seconds, partial.items) for part, partial in partials.items()}
 
 
-def overdue(running: Sequence[Found], costs: Sequence[Cost], now_s: float) -> list[Found]:
-    """Return those that have run too long for what other partitions cost; where items were not counted, all cost the same."""
+def overdue(running: Sequence[Found], costs: Sequence[Cost], now_s: float, times: float = LATE) -> list[Found]:
+    """Return those that have run *times* as long as others, the latest first; where items were not counted, all cost the same."""
     if not costs:
         return []
     all_s, item_s = median(seconds for seconds, _ in costs), median(seconds / max(items, 1) for seconds, items in costs)
     late = []
     for found in running:
         items = read_call(Partition, found.payload).items
-        if now_s - found.started_s > max(LATE * (item_s * items if items else all_s), LEAST_S):
+        if now_s - found.started_s > max(times * (item_s * items if items else all_s), LEAST_S):
             late.append(found)
-    return late
+    return sorted(late, key=lambda found: found.started_s)

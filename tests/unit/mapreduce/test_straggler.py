@@ -41,6 +41,7 @@ def test_late_is_who_runs_longer_than_what_others_cost():
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(straggler, "LEAST_S", 0.05)
     monkeypatch.setattr(straggler, "LATE", 0.0)
+    monkeypatch.setattr(straggler, "LATER", 1e9)
     monkeypatch.setattr(straggler, "LOOK_S", 0.02)
 
 
@@ -96,18 +97,25 @@ async def test_a_large_result_of_a_copy_is_found_where_it_lies():
 
 
 @pytest.mark.usefixtures("at_once")
-async def test_nobody_is_copied_while_partitions_wait():
+@pytest.mark.parametrize("later", [0.0, 1e9])
+async def test_while_partitions_wait_one_is_copied_that_is_very_late(
+    monkeypatch: pytest.MonkeyPatch, later: float
+) -> None:
+    monkeypatch.setattr(straggler, "LATER", later)
     broker = MemoryBroker()
-    slow = Fleet(broker)
+    slow, other = Fleet(broker), Fleet(broker)
     async with slow.working(queues={"default": 2}, concurrency=2):
-        job_id = await slow.sealed([1, {"await": "a"}, {"await": "a"}, {"await": "a"}], partition_size=1)
+        job_id = await slow.sealed([1, *[{"await": "a"}] * 3], partition_size=1)
         await stuck(slow, 3)
         async with tamed(broker, job_id), asyncio.timeout(PATIENCE):
             for _ in range(5):
                 await broker.wait([job_id], 0.03)
-            assert not [child for child in await broker.running(job_id) if "~" in child]
+            depth = (await broker.depth(["default"])).queues["default"]
+            assert depth.queued == (2 if later == 0 else 1)
+            other.collect.gate("a").set()
             slow.collect.gate("a").set()
-            await slow.end(job_id)
+            async with other.working():
+                assert (await slow.end(job_id))[1].value["total_processed"] == 4
 
 
 @pytest.mark.usefixtures("at_once")
