@@ -50,14 +50,14 @@ async def show(call: Call, job: str) -> None:
     show_table(call, ("job", letter.pop("id")), [(name.replace("_", " "), value) for name, value in letter.items()])
 
 
-async def replay(call: Call, jobs: tuple[str, ...]) -> int:
+async def replay(call: Call, letters: tuple[str, ...]) -> int:
     """Enqueue dead letters anew: by id, or those of --queues and --task, or --all.
 
     Each keeps its id, and its attempts begin at 1. Exit code 1: some stay, for their queue is full or another job has
     their unique key.
     """
     async with client_for(call) as engine:
-        ids = await _asked(call, engine, jobs, "replay")
+        ids = await _asked(call, engine, letters, "replay")
         lives = dict(zip(ids, await engine.admin.replay(ids), strict=True))
     left = [job_id for job_id in ids if not lives[job_id]]
     if call.settings.json:
@@ -67,10 +67,10 @@ async def replay(call: Call, jobs: tuple[str, ...]) -> int:
     return 1 if left else 0
 
 
-async def purge(call: Call, jobs: tuple[str, ...]) -> None:
+async def purge(call: Call, letters: tuple[str, ...]) -> None:
     """Forget dead letters for ever: by id, or those of --queues and --task, or --all."""
     async with client_for(call) as engine:
-        ids = await _asked(call, engine, jobs, "purge")
+        ids = await _asked(call, engine, letters, "purge")
         await engine.admin.purge(ids)
     if call.settings.json:
         call.document({"purged": ids})
@@ -78,13 +78,13 @@ async def purge(call: Call, jobs: tuple[str, ...]) -> None:
         call.say(f"{len(ids)} dead letters purged")
 
 
-async def _chosen(call: Call, engine: Engine, jobs: Sequence[str]) -> list[Found]:
+async def _chosen(call: Call, engine: Engine, letters: Sequence[str]) -> list[Found]:
     settings = call.settings
     dead = await engine.admin.dead()
-    for job in jobs:
+    for job in letters:
         if job not in dead:
             raise JobNotFound(f"{job!r} is no dead letter")
-    found = [one for one in await engine.broker.find(jobs or dead) if one]
+    found = [one for one in await engine.broker.find(letters or dead) if one]
     if settings.names:
         found = [one for one in found if one.queue in settings.names]
     if settings.task:
@@ -92,13 +92,13 @@ async def _chosen(call: Call, engine: Engine, jobs: Sequence[str]) -> list[Found
     return found
 
 
-async def _asked(call: Call, engine: Engine, jobs: tuple[str, ...], verb: str) -> list[str]:
+async def _asked(call: Call, engine: Engine, letters: tuple[str, ...], verb: str) -> list[str]:
     """Return the ids that are meant, once the person has said so."""
     settings = call.settings
-    if not (jobs or settings.all or settings.names or settings.task):
+    if not (letters or settings.all or settings.names or settings.task):
         raise click.UsageError("say which: ids, --queues, --task or --all")
-    ids = [one.id for one in await _chosen(call, engine, jobs)]
-    if ids and not jobs and not settings.yes:
+    ids = [one.id for one in await _chosen(call, engine, letters)]
+    if ids and not letters and not settings.yes:
         if not sys.stdin.isatty():
             raise click.UsageError(f"--yes is needed to {verb} {len(ids)} dead letters where nobody can be asked")
         click.confirm(f"{verb} {len(ids)} dead letters?", abort=True, err=True)
@@ -127,7 +127,7 @@ def _letter(found: Found) -> dict[str, Any]:
     }
 
 
-JOBS = click.Argument(["jobs"], nargs=-1, metavar="[JOB]...")
+LETTERS = click.Argument(["letters"], nargs=-1, metavar="[JOB]...")
 COMMAND = group(
     "dead",
     "List dead letters (jobs that failed for good), show, replay and purge them.",
@@ -136,14 +136,14 @@ COMMAND = group(
     command(
         "replay",
         replay,
-        JOBS,
+        LETTERS,
         flags=(*WHICH, "all", "yes", *WHERE),
         examples="  asyncworker dead replay 01jd3k…\n  asyncworker dead replay --task charge --yes",
     ),
     command(
         "purge",
         purge,
-        JOBS,
+        LETTERS,
         flags=(*WHICH, "all", "yes", *WHERE),
         examples="  asyncworker dead purge 01jd3k…\n  asyncworker dead purge --all",
     ),

@@ -50,6 +50,16 @@ def test_s33_each_command_explains_itself_with_an_example(name: str, capsys: pyt
             assert flag(option.name) in option.opts
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_stands_without_a_flag_is_no_setting_of_that_name(name: str) -> None:
+    """A command would be given the setting instead; but for ``app``, which may be said either way."""
+    command = cli.commands.get_command(click.Context(cli.commands), name)
+    assert command is not None
+    verbs = command.commands.values() if isinstance(command, click.Group) else [command]
+    plain = {option.name for verb in verbs for option in verb.params if isinstance(option, click.Argument)}
+    assert plain & SETTINGS.keys() <= {"app"}
+
+
 def test_without_a_command_it_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     told = capsys.readouterr().out
