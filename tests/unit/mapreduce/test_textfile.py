@@ -146,7 +146,7 @@ async def test_a_partition_that_carries_its_data_stays_small(tmp_path: Path):
 async def test_s11_cutting_and_reading_take_memory_by_block_and_not_by_file(tmp_path: Path):
     path = tmp_path / "data.jsonl"
     line = b'{"id": 1234567, "name": "a name of %s length", "score": 12.5}\n' % (b"some " * 30)
-    path.write_bytes(line * 100_000)
+    path.write_bytes(line * 200_000)
     source = open_source(path)
     tracemalloc.start()
     try:
@@ -157,8 +157,8 @@ async def test_s11_cutting_and_reading_take_memory_by_block_and_not_by_file(tmp_
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert items == 100_000
-    assert peak < 6 * 2**20 < 18 * 2**20 < path.stat().st_size
+    assert items == 200_000
+    assert peak < 8 * 2**20 < 36 * 2**20 < path.stat().st_size, "what other threads hold is counted, too"
 
 
 STDIN = """
