@@ -29,13 +29,23 @@ async def enter(broker: Broker, jobs: Sequence[Job], *, on_conflict: str, when_f
         JobNotFound: one is to run after a job that nobody knows; those before it are enqueued.
         BrokerDown, JobTooBig: the round trips before this one are enqueued.
     """
-    known = dict[str, str]()  # by another id than their own
-    rounds = [jobs[start : start + A_ROUND_TRIP] for start in range(0, len(jobs), A_ROUND_TRIP)]
-    if len(rounds) > 1 and not any(job.options or job.after for job in jobs):
-        await _ahead([_Round(broker, left, known, on_conflict, when_full) for left in rounds])
+    if len(jobs) <= A_ROUND_TRIP:
+        receipts = await broker.enqueue(jobs)
+        if receipts.count(Receipt.ACCEPTED) == len(jobs):
+            return [job.id for job in jobs]
+        known = dict[str, str]()  # by another id than their own
+        await _Round(broker, jobs, known, on_conflict, when_full).run(receipts=receipts)
+        return [known.get(job.id, job.id) for job in jobs]
+    known = {}
+    rounds = [
+        _Round(broker, jobs[start : start + A_ROUND_TRIP], known, on_conflict, when_full)
+        for start in range(0, len(jobs), A_ROUND_TRIP)
+    ]
+    if any(job.options or job.after for job in jobs):
+        for one in rounds:
+            await one.run()
     else:
-        for left in rounds:
-            await _Round(broker, left, known, on_conflict, when_full).run()
+        await _ahead(rounds)
     return [known.get(job.id, job.id) for job in jobs] if known else [job.id for job in jobs]
 
 
@@ -69,12 +79,20 @@ class _Round:
         self._broker, self._jobs, self._known = broker, jobs, known
         self._on_conflict, self._when_full = on_conflict, when_full
 
-    async def run(self, before: asyncio.Task[None] | None = None) -> None:
-        """Enqueue them; where there is no room for all, not before the round *before* this one is through."""
+    async def run(
+        self,
+        before: asyncio.Task[None] | None = None,
+        receipts: Sequence[Receipt | Twin | Missing] | None = None,
+    ) -> None:
+        """Enqueue them; where there is no room for all, not before the round *before* this one is through.
+
+        Args:
+            receipts: what the broker said when they were enqueued for the first time, if they were.
+        """
         left, pause_s, known = self._jobs, FIRST_PAUSE_S, self._known
         while left:
             full, again = list[str](), dict[str, Job]()
-            receipts = await self._broker.enqueue(left)
+            receipts = await self._broker.enqueue(left) if receipts is None else receipts
             if receipts.count(Receipt.ACCEPTED) == len(left):
                 return
             for job, receipt in zip(left, receipts, strict=True):
@@ -96,7 +114,7 @@ class _Round:
             if full:
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-            left = list(again.values())
+            left, receipts = list(again.values()), None
 
 
 def _renamed(job: Job, known: Mapping[str, str]) -> Job:
