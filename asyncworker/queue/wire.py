@@ -85,8 +85,10 @@ class Wire:
         deadline = asyncio.get_running_loop().time() + timeout
         at_once = self._link is not None and not self._stale and not self._turn.locked()
         async with _AT_ONCE if at_once else asyncio.timeout_at(deadline), self._turn:
-            link = self._link if at_once else await self._ready(deadline)
-            assert link is not None
+            link = self._link
+            if link is None or self._stale or not at_once:  # whoever was served just before may have lost it
+                async with asyncio.timeout_at(deadline):
+                    link = await self._ready(deadline)
             try:
                 answer = await link.ask(packed, deadline)
                 if assured is not None:

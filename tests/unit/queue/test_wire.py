@@ -127,6 +127,27 @@ async def test_callers_take_turns_and_share_a_connection(redis_url: str):
         await wire("PING", timeout=5)
 
 
+async def test_who_finds_the_connection_lost_by_the_one_before_opens_another(redis_url: str, namespace: str):
+    wire, once = Wire(Address(redis_url)), asyncio.Event()
+
+    async def twice() -> bytes:
+        await wire("PING", timeout=20)
+        once.set()
+        answer: bytes = await wire("PING", timeout=20)  # as soon as it is free, though another is next in line
+        return answer
+
+    await wire("PING", timeout=20)
+    asking = asyncio.create_task(twice())
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(wire("BLPOP", f"{namespace}:nothing", 0, timeout=20))
+    await once.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    assert await asking == b"PONG"
+    wire.close()
+
+
 async def test_an_inbox_that_listens_to_nothing_can_listen_again(redis_url: str, namespace: str):
     heard: list[tuple[str, bytes]] = []
 
