@@ -726,4 +726,4 @@ class Engine:
     def _bury(self, task: asyncio.Task[None]) -> None:
         self._own.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s ended: %s", task.get_name(), mask_text(str(error)))
+            log.error("%s ended: %s", task.get_name(), mask_text(str(error)) or type(error).__name__)
