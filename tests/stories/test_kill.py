@@ -114,7 +114,9 @@ async def test_each_row_counts_once_though_a_worker_is_killed_three_times(
         Engine(fresh_redis_url, database=postgres_dsn, lease=LEASE_S) as engine,
     ):
         params = {"validation_rules": RULES}
-        job = await engine.map_reduce("ds_with_partition_0", "data_validation", params=params, partition_size=1000)
+        job = await engine.map_reduce(
+            "ds_with_partition_0", "data_validation", params=params, partition_size=1000, speculate=False
+        )
         for _ in range(KILLS):
             async with asyncio.timeout(60):
                 while True:

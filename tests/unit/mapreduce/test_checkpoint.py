@@ -177,7 +177,7 @@ async def test_too_many_failed_items_to_hold_fail_the_job(tmp_path: Path, monkey
 
 async def test_an_item_that_cannot_travel_is_told_of_without_itself() -> None:
     deep: Any = []
-    for _ in range(2000):
+    for _ in range(100_000):  # deeper than any Python goes
         deep = [deep]
     under_way = folding.Folding(Flaky(), None, 1, reject=True)
     under_way._put_aside(1, "E", "text", deep)

@@ -72,7 +72,8 @@ async def test_what_succeeded_is_not_run_again(tmp_path: Path, size: Any) -> Non
     assert state is State.SUCCEEDED
     assert record.value["final_result"]["items"] == list(range(5 * FIRST))
     assert record.value["total_processed"] == 5 * FIRST
-    assert len(breaks.seen) == 5 * FIRST - done
+    assert 0 < len(breaks.seen) <= 5 * FIRST - done, "what was under way when it failed may have succeeded, too"
+    assert len(breaks.seen) == len({*breaks.seen})
 
 
 async def test_a_table_that_was_cut_as_it_was_measured(postgres_dsn: str) -> None:

@@ -48,7 +48,7 @@ def test_they_travel_and_have_names() -> None:
         Strike("mail", {"to": object()}).pack()
 
 
-@given(st.binary(max_size=40) | st.builds(pack, st.lists(st.text() | st.integers(), max_size=3)))
+@given(st.binary(max_size=40) | st.builds(pack, st.lists(st.text() | st.integers(-(2**63), 2**64 - 1), max_size=3)))
 def test_any_bytes_are_a_strike_or_none(data: bytes) -> None:
     assert sum(map(len, read_strikes([data, Strike("mail").pack()]).values())) in {1, 2}
 
