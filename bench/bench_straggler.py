@@ -31,6 +31,7 @@ from bench.server import Server
 PARTITIONS, SIZE, ITEM_S, TIMES = 24, 10, 1.0, 10
 WORKERS = 2
 BAR = 1.3
+PATIENCE_S = 30.0
 PLACES = {"the first": 0, "in the middle": PARTITIONS // 2, "the last": PARTITIONS - 1}
 
 
@@ -65,7 +66,10 @@ async def measure(rounds: int, folder: Path) -> dict[str, list[float]]:
             for number in range(WORKERS):
                 log = folder / f"log-{number}"
                 await workers.enter_async_context(started(command, {"BENCH_BROKER": server.url}, log))
+            deadline = time.monotonic() + PATIENCE_S
             while len((await engine.broker.depth([])).workers) < WORKERS:
+                if time.monotonic() > deadline:
+                    raise RuntimeError("the workers did not come")
                 await asyncio.sleep(0.05)
             await job(-1, speculate=True)  # code is warm
             for _ in range(rounds):
