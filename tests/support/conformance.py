@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,30 @@ from typing import Any
 import msgspec
 
 from asyncworker import Engine
+from asyncworker.mapreduce import openings
 from asyncworker.mapreduce.dataset import open_source
 from asyncworker.mapreduce.functions.function import Function
 from asyncworker.mapreduce.job import MAP_TASK, MERGE_TASK, REDUCE_TASK
 from asyncworker.mapreduce.sources.source import BadItem
 from asyncworker.queue.codec import pack, unpack
+from asyncworker.queue.context import Context
+from asyncworker.queue.job import Parted
 
+FOLDER = "CONFORMANCE_FOLDER"
+"""Names a folder; in it lies what workers are told by files, and where they say what they do."""
 HOLD = "hold"
-"""While a file of this name lies in the folder that the parameters name, whoever finishes waits."""
+"""While a file of this name lies there, whoever has reduced a job does not say so."""
+SLOW = "slow"
+"""Holds how long, in s, a partition is waited for beside its work."""
+MARKS = "marks"
+"""``<job id> reduced <pid>`` when a job is reduced, ``<job id> done <pid>`` right before that is said."""
 
 
 async def weigh(item: Any, params: Mapping[str, Any]) -> Any:
-    """Return the item's number; every 13th is told to fail, and every 7th keeps others waiting."""
+    """Return the item's number; every 13th is told to fail, and every 7th lets others go first."""
     number = int(item["n"])
     if number % 7 == 0:
-        await asyncio.sleep(params.get("sleep", 0))
+        await asyncio.sleep(0)
     if number % 13 == 0:
         raise ValueError(f"no weight of {number}")
     return [number, float(item["v"])]
@@ -57,11 +65,6 @@ class Scales:
         }
 
     def finish(self, acc: Any, params: Any) -> Any:
-        if folder := params.get("folder"):
-            _mark(Path(folder), "finishing")
-            while (Path(folder) / HOLD).exists():
-                time.sleep(0.005)
-            _mark(Path(folder), "finished")
         return {**acc, "exact": float(Fraction(acc["exact"]))}
 
 
@@ -94,6 +97,7 @@ def make(broker: str = os.environ.get("ASYNCWORKER_BROKER", "memory://")) -> Eng
     made.reducer(Scales)
     made.reducer(Letters)
     assert made.broker
+    folder = Path(os.environ[FOLDER]) if FOLDER in os.environ else None
     for name in (MAP_TASK, MERGE_TASK, REDUCE_TASK):
         known = made.tasks[name]
         options = msgspec.structs.replace(
@@ -104,13 +108,39 @@ def make(broker: str = os.environ.get("ASYNCWORKER_BROKER", "memory://")) -> Eng
             max_deliveries=100,
             result_ttl=float(os.environ.get("CONFORMANCE_TTL", "3600")),
         )
-        made.tasks._known[name] = msgspec.structs.replace(known, options=options)
+        call = known.call if folder is None else (_held if name == REDUCE_TASK else _slowed)(known.call, folder)
+        made.tasks._known[name] = msgspec.structs.replace(known, options=options, call=call)
+    if folder is not None:
+        openings.IDLE_S = 0.2
     return made
 
 
-def _mark(folder: Path, word: str) -> None:
-    with (folder / "marks").open("a") as file:
-        file.write(f"{word} {os.getpid()}\n")
+def _slowed(call: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    async def slowed(*args: Any, **kwargs: Any) -> Any:
+        pause_s = float((folder / SLOW).read_text()) if (folder / SLOW).exists() else 0.0
+        await asyncio.sleep(pause_s / 2)
+        result = await call(*args, **kwargs)
+        await asyncio.sleep(pause_s / 2)
+        return result
+
+    return slowed
+
+
+def _held(call: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    async def held(*args: Any, ctx: Context) -> Any:
+        def mark(word: str) -> None:
+            with (folder / MARKS).open("a") as file:
+                file.write(f"{ctx.id} {word} {os.getpid()}\n")
+
+        result = await call(*args, ctx=ctx)
+        if not isinstance(result, Parted):
+            mark("reduced")
+            while (folder / HOLD).exists():
+                await asyncio.sleep(0.005)
+            mark("done")
+        return result
+
+    return held
 
 
 async def plain(

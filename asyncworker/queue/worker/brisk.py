@@ -3,17 +3,20 @@
 A queue of partitions has few slots, for a partition may take seconds of a processor and others want some, too. But
 where a partition takes less than the round trip that brings it, two at a time is a waste. So a queue of which all that
 was claimed ended within `EACH_S` a job may have twice as much the next time, up to `WIDEST` times its slots; and what it
-always may have as soon as they take longer.
+always may have as soon as they take longer, or one of them fails: a database that refuses everybody is quick, too, and is
+not to be asked by more and more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from asyncworker.clock import SYSTEM, Clock
+from asyncworker.queue.job import Op, Settled
 
 EACH_S = 0.005
 WIDEST = 16
+_FAILURES = frozenset({Op.RETRY, Op.FAILED})
 
 
 class Brisk:
@@ -40,6 +43,13 @@ class Brisk:
             room[name] += more
             want = min(want + more, most)
         return room, want
+
+    def ended(self, settled: Iterable[Settled]) -> None:
+        """Hear how jobs ended, before what comes next is claimed."""
+        if self._claimed:
+            for one in settled:
+                if one.op in _FAILURES:
+                    self._claimed.pop(one.queue, None)
 
     def took(self, running: Mapping[str, int]) -> None:
         """Hear what runs after a claim."""

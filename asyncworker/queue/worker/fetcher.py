@@ -77,6 +77,7 @@ class Fetcher:
             settled = runner.take(MOST)
             room, want = ({}, 0) if self._draining else slots.ask(runner.running, runner.live, MOST, runner.lent)
             if brisk is not None:
+                brisk.ended(settled)
                 room, want = brisk.widen(room, want, MOST, runner.running)
             room = turns.order(room)
             if not settled and not want:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from asyncworker.queue.job import Op, Settled
 from asyncworker.queue.worker.brisk import EACH_S, WIDEST, Brisk
 from tests.support.clock import FrozenClock
 
@@ -52,3 +55,14 @@ def test_a_claim_has_its_bound() -> None:
     brisk = Brisk(["maps"], clock)
     claims(brisk, clock, EACH_S / 2, 5)
     assert brisk.widen({"maps": 20}, 20, 100, {})[1] == 100
+
+
+@pytest.mark.parametrize("op", [Op.RETRY, Op.FAILED])
+def test_short_jobs_that_fail_are_no_reason_for_more(op: Op) -> None:
+    clock = FrozenClock()
+    brisk = Brisk(["maps"], clock)
+    assert claims(brisk, clock, EACH_S / 2, 3) == [2, 4, 8]
+    brisk.ended([Settled("a", Op.SUCCEEDED, "maps"), Settled("b", op, "maps")])
+    assert claims(brisk, clock, EACH_S / 2, 2) == [2, 4]
+    brisk.ended([Settled("a", Op.SUCCEEDED, "maps"), Settled("b", op, "other")])
+    assert claims(brisk, clock, EACH_S / 2, 1) == [8]
