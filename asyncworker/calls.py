@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Coroutine, Iterable, Sequence
 from itertools import starmap
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -10,7 +11,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from asyncworker.clock import Clock
-from asyncworker.errors import BadParameters
+from asyncworker.enqueued import Enqueued
+from asyncworker.errors import AsyncWorkerError, BadParameters
 from asyncworker.job import FlowHandle, JobHandle
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import Ids, pack_call
@@ -73,6 +75,32 @@ class Calls:
         job = Job(self._ids(), schedule.queue, schedule.payload, schedule.priority, schedule.options)
         (job_id,) = await enter(self._engine.broker, [job], on_conflict="return", when_full="reject")
         return JobHandle(self._engine.broker, job_id, schedule.queue)
+
+    def post(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], how: Call
+    ) -> Coroutine[Any, Any, JobHandle[Any]]:
+        """Enqueue one call that is `Call.plain`; where broker and task allow it, it is on its way when this returns."""
+        broker, known = self._engine.broker, self._engine.tasks.get(name)
+        quick = getattr(broker, "post", None)
+        if quick is None or self._engine.hooks.propagator is not None or (known and known.gated):
+            return self.one(name, args, kwargs, how)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return self.one(name, args, kwargs, how)
+        try:
+            if known:
+                known.check(args, kwargs)
+            job = Job(self._ids(), how.queue, pack_call(name, args, kwargs), how.priority)
+            enqueued: Enqueued[Any] = Enqueued(broker, job, how.when_full, loop)
+            quick(job, enqueued)
+        except AsyncWorkerError as exc:
+            return _refused(exc)
+        return enqueued
+
+    async def one(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], how: Call) -> JobHandle[Any]:
+        """Enqueue one call of any kind."""
+        return (await self.send(name, ((args, kwargs),), how))[0]
 
     async def send(
         self, name: str, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], how: Call
@@ -146,3 +174,7 @@ class Calls:
             how.outbox, self._engine.namespace, written
         )
         return [JobHandle(self._engine.broker, job.id, written=True) for job in jobs]
+
+
+async def _refused(error: AsyncWorkerError) -> JobHandle[Any]:
+    raise error

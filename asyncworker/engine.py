@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -394,7 +394,7 @@ class Engine:
 
     # --- asking ---------------------------------------------------------------------------------------------
 
-    async def enqueue(self, task: str, /, *args: Any, **kwargs: Any) -> JobHandle[Any]:
+    def enqueue(self, task: str, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, JobHandle[Any]]:
         """Enqueue one call by the task's name; its code need not be imported here.
 
         Raises:
@@ -402,7 +402,8 @@ class Engine:
         """
         known = self.tasks.get(task)
         options = known.options if known else TaskOptions(queue=self.route(task) or "default")
-        return (await self.calls.send(task, ((args, kwargs),), Call.of(options)))[0]
+        how = Call.of(options)
+        return (self.calls.post if how.plain else self.calls.one)(task, args, kwargs, how)
 
     def job(self, job_id: str) -> JobHandle[Any]:
         """Return a handle by id; nothing is asked yet."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
@@ -78,6 +78,11 @@ class Call(msgspec.Struct, frozen=True):
         return call
 
     @property
+    def plain(self) -> bool:
+        """Whether there is nothing to it but where it goes, and what happens when there is no room."""
+        return self == Call(self.queue, self.priority, when_full=self.when_full)
+
+    @property
     def at_s(self) -> float:
         """The date as seconds since the epoch, 0 for now."""
         return 0.0 if self.at is None else self.at.astimezone(UTC).timestamp()
@@ -88,6 +93,18 @@ CALL_FIELDS = ("queue", "priority", "delay", "at", "on_conflict", "when_full", "
 
 class Sender(Starter, Protocol):
     """What a task needs of its engine."""
+
+    def post(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], how: Call
+    ) -> Coroutine[Any, Any, JobHandle[Any]]:
+        """Enqueue one call that is `Call.plain`."""
+        ...
+
+    def one(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], how: Call
+    ) -> Coroutine[Any, Any, JobHandle[Any]]:
+        """Enqueue one call."""
+        ...
 
     async def send(
         self, name: str, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], how: Call
@@ -111,6 +128,7 @@ class Task(Generic[P, R]):
         self.definition = definition
         self._sender = sender
         self._how = how or Call.of(definition.options)
+        self._plain = self._how.plain
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"
@@ -136,14 +154,14 @@ class Task(Generic[P, R]):
         """Return a call that is not enqueued yet, for `chain`, `group` and `Flow.then`; its arguments are looked at then."""
         return Flow(self._sender, self.name, args, kwargs, self._how)
 
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
-        """Enqueue one call. Calls made at the same time share round trips.
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, JobHandle[R]]:
+        """Enqueue one call; to be awaited, or gathered. Calls made at the same time share round trips.
 
         Raises:
             BadParameters: arguments that the function cannot take, or that cannot travel. BrokerDown, QueueFull, JobTooBig.
             JobExists: a job with its ``unique`` key is not over, and ``on_conflict`` is "raise".
         """
-        return (await self._sender.send(self.name, ((args, kwargs),), self._how))[0]
+        return (self._sender.post if self._plain else self._sender.one)(self.name, args, kwargs, self._how)
 
     async def enqueue_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> list[JobHandle[R]]:
         """Enqueue many calls, each a tuple of arguments or a mapping of named ones; one round trip per thousand.

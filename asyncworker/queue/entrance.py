@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from asyncworker.errors import JobExists, JobNotFound, QueueFull
-from asyncworker.queue.brokers.broker import Broker
+from asyncworker.queue.brokers.broker import Answer, Broker
 from asyncworker.queue.job import Job, Missing, Receipt, Twin
 
 A_ROUND_TRIP = 1000
@@ -49,6 +49,11 @@ async def enter(broker: Broker, jobs: Sequence[Job], *, on_conflict: str, when_f
     return [known.get(job.id, job.id) for job in jobs] if known else [job.id for job in jobs]
 
 
+async def reenter(broker: Broker, job: Job, answer: Answer, *, when_full: str) -> None:
+    """Go on where a job without options was not simply taken in, as *answer* says; see `enter`."""
+    await _Round(broker, [job], {}, "return", when_full).run(receipts=[answer])
+
+
 async def _ahead(rounds: Sequence[_Round]) -> None:
     """Run rounds of jobs that know nothing of one another: one is packed while the one before it is on its way."""
     under_way: asyncio.Task[None] | None = None
@@ -82,7 +87,7 @@ class _Round:
     async def run(
         self,
         before: asyncio.Task[None] | None = None,
-        receipts: Sequence[Receipt | Twin | Missing] | None = None,
+        receipts: Sequence[Answer] | None = None,
     ) -> None:
         """Enqueue them; where there is no room for all, not before the round *before* this one is through.
 

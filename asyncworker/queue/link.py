@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import hiredis
 from redis import exceptions
@@ -23,6 +23,22 @@ def _error(text: str) -> exceptions.RedisError:
     return exceptions.ConnectionError(text) if text == FULL else exceptions.ResponseError(text)
 
 
+class Taker(Protocol):
+    """Who takes an answer; a future is one."""
+
+    def done(self) -> bool:
+        """Return whether it wants none any more."""
+        ...
+
+    def set_result(self, answer: Any, /) -> None:
+        """Take the answer."""
+        ...
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Take what came in its place; see `Link.ask`."""
+        ...
+
+
 class Link(asyncio.Protocol):
     """A connection, one command at a time. Once it is lost, or a call was given up, it is of no more use."""
 
@@ -30,7 +46,7 @@ class Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=_error)
         self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[Any] | None = None
+        self._taker: Taker | None = None
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -39,14 +55,19 @@ class Link(asyncio.Protocol):
 
         Its errors: ResponseError, an answer of the server. ConnectionError, TimeoutError: there is none.
         """
+        answer = self._loop.create_future()
+        self.send(packed, deadline, answer)
+        return answer
+
+    def send(self, packed: bytes, deadline: float, taker: Taker) -> None:
+        """Send a packed command; *taker* is called once with its answer, as soon as that is here."""
         if self._transport is None:
             raise exceptions.ConnectionError("the connection was closed")
-        self._answer = answer = self._loop.create_future()
+        self._taker = taker
         self._deadline = deadline
         if self._timer is None or deadline < self._timer.when():
             self._look_again()
         self._transport.write(packed)
-        return answer
 
     def close(self) -> None:
         """Hang up; who waits for an answer gets none."""
@@ -74,12 +95,15 @@ class Link(asyncio.Protocol):
             return
         if isinstance(said, exceptions.RedisError):
             self._fail(said)
-        elif self._answer is not None and not self._answer.done():
-            self._answer.set_result(said)
+            return
+        taker, self._taker = self._taker, None
+        if taker is not None and not taker.done():
+            taker.set_result(said)
 
     def _fail(self, error: Exception) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
+        taker, self._taker = self._taker, None
+        if taker is not None and not taker.done():
+            taker.set_exception(error)
 
     def _look_again(self) -> None:
         """Set one timer for all calls: it looks when the first would be over, and then when the present one is."""
@@ -89,12 +113,12 @@ class Link(asyncio.Protocol):
 
     def _look(self) -> None:
         self._timer = None
-        if self._answer is None or self._answer.done():
+        if self._taker is None or self._taker.done():
             return
         if self._loop.time() < self._deadline:
             self._look_again()
         else:
-            self._answer.set_exception(TimeoutError())
+            self._fail(TimeoutError())
 
 
 L = TypeVar("L", bound=Link)

@@ -19,6 +19,7 @@ from asyncworker.errors import BrokerDown, SettingsError
 from asyncworker.events import BrokerDisrupted, BrokerRestored, Bus
 from asyncworker.queue.address import Address
 from asyncworker.queue.durability import Assurance
+from asyncworker.queue.link import Taker
 from asyncworker.queue.wire import ERRORS, FIRST_PAUSE_S, LONGEST_PAUSE_S, Wire, is_unloaded, mapped
 
 ANSWER_S = 5.0
@@ -91,6 +92,12 @@ class Script:
             QueueFull, BrokerError: the server refused.
         """
         return await self.ask(wire, *self._command(verb, args), forever=forever, assured=assured)
+
+    def begin(self, wire: Wire, verb: str, args: Iterable[Any], taker: Taker) -> bool:
+        """Call a function once if that can be done at once; else, and where *taker* is told an error, `call` has to."""
+        if not self._checked or self._closed or self._down_since is not None:
+            return False
+        return wire.begin(self._command(verb, args), self._answer_s, taker)
 
     async def ask(self, wire: Wire, *command: Any, forever: bool = False, assured: Assurance | None = None) -> Any:
         """Send any command that may be repeated, as `call` does."""

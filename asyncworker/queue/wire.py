@@ -17,7 +17,7 @@ from redis import exceptions
 from asyncworker.errors import AsyncWorkerError, BrokerDown, BrokerError, QueueFull, SettingsError
 from asyncworker.queue.address import Address
 from asyncworker.queue.durability import Assurance
-from asyncworker.queue.link import Link, connect
+from asyncworker.queue.link import Link, Taker, connect
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 """How long to wait after a failure before the next try, and after many."""
@@ -99,6 +99,20 @@ class Wire:
             except BaseException:
                 self._drop()
                 raise
+
+    def begin(self, command: tuple[Any, ...], timeout: float, taker: Taker) -> bool:
+        """Send a command if that can be done at once, and let *taker* be called; for the only caller of this wire.
+
+        What was no answer makes the link useless: `renew` it then.
+        """
+        link = self._link
+        if link is None or self._stale or self._turn.locked():
+            return False
+        try:
+            link.send(hiredis.pack_command(command), asyncio.get_running_loop().time() + timeout, taker)
+        except exceptions.ConnectionError:
+            return False
+        return True
 
     def renew(self) -> None:
         """Let the next call open a new connection: the server is not what it was."""

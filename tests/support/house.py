@@ -33,6 +33,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "strikes",
             "job",
             "calls",
+            "enqueued",
             "task",
             "tracing",
         ),
@@ -83,7 +84,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "re2": ("mapreduce.pattern",),
     "redis": (
         "queue.address",
-        "queue.brokers.redis",
+        "queue.producer",
         "queue.inbox",
         "queue.link",
         "queue.script",

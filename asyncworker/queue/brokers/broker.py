@@ -29,6 +29,7 @@ from asyncworker.queue.job import (
     Twin,
     WorkerCard,
 )
+from asyncworker.queue.lane import Waiter
 
 Notice = Callable[[str], None]
 """Called in the event loop: ``""`` there may be work; an id: this job was asked to stop, or (a parent's id)
@@ -36,6 +37,9 @@ all children of this job were."""
 
 
 Look = Literal["yes", "others", "no"]
+
+Answer = Receipt | Twin | Missing
+"""What became of a job that was handed in; see `Broker.enqueue`."""
 
 
 class Broker(Protocol):
@@ -147,4 +151,16 @@ class Broker(Protocol):
 
     async def close(self) -> None:
         """Give back connections. Epochs that have not left end like crashed ones."""
+        ...
+
+
+class Quick(Protocol):
+    """A broker that takes single jobs without a task for each."""
+
+    def post(self, job: Job, waiter: Waiter[Answer]) -> None:
+        """Take in one job whose ``durable`` is "memory", as `Broker.enqueue` does, and tell *waiter*; called in the event loop.
+
+        Raises:
+            JobTooBig, BadParameters: it cannot travel.
+        """
         ...

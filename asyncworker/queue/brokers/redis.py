@@ -22,7 +22,7 @@ from asyncworker.events import Bus
 from asyncworker.queue import parcel
 from asyncworker.queue.address import address_of
 from asyncworker.queue.body import pack_body
-from asyncworker.queue.brokers.broker import Look, Notice
+from asyncworker.queue.brokers.broker import Answer, Look, Notice
 from asyncworker.queue.codec import pack
 from asyncworker.queue.durability import DISK, LEVELS, REPLICA, Assurance
 from asyncworker.queue.inbox import Inbox
@@ -41,8 +41,9 @@ from asyncworker.queue.job import (
     Twin,
     WorkerCard,
 )
-from asyncworker.queue.lane import Lane
+from asyncworker.queue.lane import Waiter
 from asyncworker.queue.listing import page
+from asyncworker.queue.producer import Producer
 from asyncworker.queue.script import ANSWER_S, Script, facts
 from asyncworker.queue.search import MOST, Page, Query
 
@@ -71,27 +72,6 @@ class _Member:
     stirred: set[str] = field(default_factory=set)
 
 
-class _Sender:
-    """A producer: calls with numbers, one at a time, each as safe as *assured* says."""
-
-    def __init__(self, script: Script, assured: Assurance | None = None) -> None:
-        self._script = script
-        self._assured = assured
-        self._wire = script.wire()
-        self._name = secrets.token_hex(8)
-        self._sent = 0
-        self.lane: Lane[parcel.Parcel, Receipt | Twin | Missing] = Lane(self._send, parcel.MOST_JOBS)
-
-    async def _send(self, batch: list[parcel.Parcel]) -> list[Receipt | Twin | Missing]:
-        self._sent += 1
-        words, order = parcel.runs(batch)
-        call = (self._name, self._sent, *words)
-        answer = await self._script.call(self._wire, "enqueue", call, assured=self._assured)
-        if answer[0] != 1:
-            raise BrokerError("somebody else sends on this lane")
-        return parcel.receipts(answer[1], order)
-
-
 class RedisBroker:
     """Carry jobs through Redis; see `Broker` for what each verb promises.
 
@@ -117,7 +97,7 @@ class RedisBroker:
         key = f"{self._tag}b"
         self._script = Script(self._address, TEXT, key, patience=patience, bus=bus or Bus(), clock=clock, reads=READS)
         self._stepping, self._looking = self._script.wire(), self._script.wire()
-        self._senders = {"memory": _Sender(self._script)}
+        self._senders = {"memory": Producer(self._script)}
         self._inbox = Inbox(self._address, self._heard, self._resumed, min(ANSWER_S, patience))
         self._members: dict[str, _Member] = {}
         self._waiters: dict[str, set[asyncio.Future[Ended | None]]] = {}
@@ -137,7 +117,7 @@ class RedisBroker:
             raise
         return epoch
 
-    async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt | Twin | Missing]:
+    async def enqueue(self, jobs: Sequence[Job]) -> list[Answer]:
         batches = parcel.batches(jobs)
         asked = {job.durable for job in jobs}
         level = max(asked, key=LEVELS.index, default=LEVELS[0])
@@ -146,7 +126,10 @@ class RedisBroker:
             return await lane(batches[0])
         return [receipt for batch in batches for receipt in await lane(batch)]
 
-    async def _sender(self, level: str) -> _Sender:
+    def post(self, job: Job, waiter: Waiter[Answer]) -> None:
+        self._senders["memory"].lane.post([parcel.parcel(job)], waiter)
+
+    async def _sender(self, level: str) -> Producer:
         """Return who sends what must be as safe as *level*.
 
         Raises:
@@ -164,7 +147,7 @@ class RedisBroker:
                         f"durable='disk' needs Redis 7.2, Valkey 7.2 or appendfsync always, which {self._address} is not"
                     )
                 assured = None
-        return self._senders.setdefault(level, _Sender(self._script, assured))
+        return self._senders.setdefault(level, Producer(self._script, assured))
 
     async def step(
         self, epoch: str, settled: Sequence[Settled], queues: Mapping[str, int], want: int, *, idle: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -17,10 +18,14 @@ class Line:
         self.calls: list[list[int]] = []
         self.open = asyncio.Semaphore(0)
         self.fails: set[int] = set()
-        self.lane: Lane[int, int] = Lane(self.send, most=5)
+        self.lane: Lane[int, int] = Lane(self, most=5)
 
-    async def send(self, batch: list[int]) -> list[int]:
+    def begin(self, batch: list[int], arrived: Callable[[list[int] | None], None]) -> bool:
         self.calls.append(batch)
+        return False
+
+    async def finish(self) -> list[int]:
+        batch = self.calls[-1]
         await self.open.acquire()
         if self.fails & set(batch):
             raise QueueFull

@@ -1,0 +1,59 @@
+"""Producer: jobs go to ENQUEUE in calls with numbers, one at a time, so that a call that is repeated is applied once."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from asyncworker.errors import BrokerError
+from asyncworker.queue import parcel
+from asyncworker.queue.brokers.broker import Answer
+from asyncworker.queue.durability import Assurance
+from asyncworker.queue.lane import Lane
+from asyncworker.queue.script import Script
+
+
+class Producer:
+    """Sends jobs on a lane of its own, each call as safe as *assured* says.
+
+    It is what its lane sends by (`lane.Line`), and what its link hands answers to (`link.Taker`).
+    """
+
+    def __init__(self, script: Script, assured: Assurance | None = None) -> None:
+        self._script = script
+        self._assured = assured
+        self._wire = script.wire()
+        self._name = secrets.token_hex(8)
+        self._sent = 0
+        self._call: Sequence[Any] = ()
+        self._order: Sequence[int] = ()
+        self._arrived: Callable[[list[Answer] | None], None]
+        self.lane: Lane[parcel.Parcel, Answer] = Lane(self, parcel.MOST_JOBS)
+
+    def begin(self, batch: list[parcel.Parcel], arrived: Callable[[list[Answer] | None], None]) -> bool:
+        self._sent += 1
+        words, self._order = parcel.runs(batch)
+        self._call = (self._name, self._sent, *words)
+        self._arrived = arrived
+        return self._assured is None and self._script.begin(self._wire, "enqueue", self._call, self)
+
+    async def finish(self) -> list[Answer]:
+        answer = await self._script.call(self._wire, "enqueue", self._call, assured=self._assured)
+        if answer[0] != 1:
+            raise BrokerError("somebody else sends on this lane")
+        return parcel.receipts(answer[1], self._order)
+
+    @staticmethod
+    def done() -> bool:
+        return False
+
+    def set_result(self, answer: Any) -> None:
+        self._arrived(parcel.receipts(answer[1], self._order) if answer[0] == 1 else None)
+
+    def set_exception(self, error: Exception) -> None:
+        if not isinstance(error, ResponseError):
+            self._wire.renew()
+        self._arrived(None)
