@@ -55,7 +55,7 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
   body = '1', flags (1 has options, 2 is a parent, 4 counts from its enqueue, 8 is unique, 16 waits for others, 128 has gates),
          priority, length of the queue's name, that name, [length of the options in two bytes, options as MessagePack map,] payload
   note = MessagePack map: a attempts spent, d deliveries, p put back, c cancel asked, w inboxes of who waits, e error,
-         b when it was enqueued, ms, n jobs wait for it
+         b when it was enqueued, ms, n jobs wait for it, k its checkpoint
 
 Jobs are listed (LIST) from where they lie anyway: in lists, among what is delayed, in hands. Only of those that are
 over there are lists of their own, y:; they cost a plain job nothing when it is enqueued, claimed, or settled without a
@@ -104,19 +104,22 @@ local called, moved -- while jobs are claimed: who has been called up meanwhile;
 local ended, told, linked -- in this call: jobs that others wait for, how many of these have heard of it, or wait newly
 
 local function begin(keys)
-  call = redis.call
-  beats = keys[1]
-  tag = beats:sub(1, -2)
-  bodies = tag .. 'e'
-  notes = tag .. 'x'
-  counts = tag .. 'c'
-  parked = tag .. 'p'
-  locks = tag .. 'u'
-  switches = tag .. 'm'
-  dead = tag .. 'z'
-  limits = tag .. 'l'
-  over = tag .. 'y'
-  blocked = tag .. 'y:b'
+  if beats ~= keys[1] then
+    call = redis.call
+    beats = keys[1]
+    tag = beats:sub(1, -2)
+    bodies = tag .. 'e'
+    notes = tag .. 'x'
+    counts = tag .. 'c'
+    parked = tag .. 'p'
+    locks = tag .. 'u'
+    switches = tag .. 'm'
+    dead = tag .. 'z'
+    limits = tag .. 'l'
+    over = tag .. 'y'
+    blocked = tag .. 'y:b'
+  end
+  now = nil
   called = nil
   noted = nil
   ended = {}
@@ -229,6 +232,14 @@ local function wake(queue)
   until call('PUBLISH', tag .. 'in:' .. epoch, 'w' .. queue) > 0
 end
 
+-- Say that a list may hold something.
+local function open_level(queue, level)
+  local levels = call('HGET', switches, queue .. ':l') or ''
+  if not levels:find(level, 1, true) then
+    call('HSET', switches, queue .. ':l', levels .. level)
+  end
+end
+
 -- Put ids at the end ('RPUSH') or at the head ('LPUSH') of a list; who finds it empty says that it no longer is.
 local function push(command, queue, level, ids)
   local length
@@ -236,10 +247,7 @@ local function push(command, queue, level, ids)
     length = call(command, tag .. 'r:' .. queue .. ':' .. level, unpack(ids, first, last))
   end
   if length == #ids then
-    local levels = call('HGET', switches, queue .. ':l') or ''
-    if not levels:find(level, 1, true) then
-      call('HSET', switches, queue .. ':l', levels .. level)
-    end
+    open_level(queue, level)
   end
 end
 
@@ -952,15 +960,18 @@ end
 
 -- Take in one job as a run of one would be, with less ado; returns why not.
 local function take_plain(queue, level, id, body)
-  if call('HEXISTS', bodies, id) == 1 or call('EXISTS', tag .. 'f:' .. id, (bucket_of(id))) > 0 and record_of(id) then
+  if call('EXISTS', tag .. 'f:' .. id, (bucket_of(id))) > 0 and record_of(id) then
     return 'k'
   end
-  local why = refusal(queue, body)
-  if why then
-    return why
+  if room_in(queue) < 1 then
+    return call('HEXISTS', bodies, id) == 1 and 'k' or 'f'
   end
-  call('HSET', bodies, id, body)
-  push('RPUSH', queue, level, { id })
+  if call('HSETNX', bodies, id, body) == 0 then
+    return 'k'
+  end
+  if call('RPUSH', tag .. 'r:' .. queue .. ':' .. level, id) == 1 then
+    open_level(queue, level)
+  end
   call('HINCRBY', counts, queue .. ':n', 1)
   wake(queue)
 end
@@ -1107,6 +1118,9 @@ local function enqueue(args)
         why = take_plain(queue, level, args[i], args[i + 1])
         i = i + 2
       else
+        if not now then
+          read_clock(args[1])
+        end
         local id, body, delay, at, holder = unpack(args, i, i + 4)
         i = i + 5
         local formers
@@ -1210,6 +1224,13 @@ local function keep_chunk(id, number, chunk)
   end
 end
 
+-- What a job wants to be told when it is run again; goes with its note.
+local function keep_checkpoint(id, text)
+  local note = note_of(id)
+  note.k = text
+  save(id, note)
+end
+
 -- A body with other options, among them limits, and what follows on them.
 local function gated(body, tail)
   return '1' .. string.char(bit.bor(body:byte(2), 1, LIMITED)) .. body:sub(3, 4 + body:byte(4)) .. tail
@@ -1220,6 +1241,12 @@ local function settle_one(id, mine, op, number, value)
   if op == 'v' then
     if call('HEXISTS', mine, id) == 1 then
       keep_chunk(id, number, value)
+    end
+    return
+  end
+  if op == 'k' then
+    if call('HEXISTS', mine, id) == 1 and call('HEXISTS', bodies, id) == 1 then
+      keep_checkpoint(id, value)
     end
     return
   end
@@ -1924,7 +1951,7 @@ end
 local function register(name, verb, ...)
   local function callback(keys, args)
     begin(keys)
-    if name ~= 'beat' then
+    if name ~= 'beat' and name ~= 'enqueue' then -- which mostly do without
       read_clock(args[1])
     end
     local answer = verb(args)

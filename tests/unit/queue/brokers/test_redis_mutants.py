@@ -18,6 +18,8 @@ from tests.support.redis_scenarios import Scenario
 from tests.support.redis_script import Raw, Script, ScriptError
 from tests.support.servers import long_lived
 
+pytestmark = pytest.mark.once
+
 HANG_S = 0.7
 DEAR_S = 0.02
 """What a scenario takes that is told after all others, however much it catches."""
@@ -94,7 +96,11 @@ RULES = {
     "an id is taken twice in a call": ("      known[id] = true", "      local _ = id"),
     "a parent finds no room": ("local why = not parent and holder == '' and", "local why = not parent and"),
     "a child finds no room": ("local why = not parent and holder == '' and", "local why = holder == '' and"),
-    "a full queue takes one more": ("room_in(queue) < 1 then", "room_in(queue) < 0 then"),
+    "a full queue takes one more": ("if room_in(queue) < 1 then", "if room_in(queue) < 0 then"),
+    "a full queue takes one more that is special": (
+        "AFTER) and room_in(queue) < 1 then",
+        "AFTER) and room_in(queue) < 0 then",
+    ),
     "a full queue takes a run": ("elseif room < 1 then", "elseif room < 0 then"),
     "delayed jobs take no room": (" - call('ZCARD', tag .. 'd:' .. queue) - (waiting", " - (waiting"),
     "a parent is a dead letter": ("if state == 'f' and not has(body, PARENT) then", "if state == 'f' then"),
