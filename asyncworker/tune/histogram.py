@@ -72,9 +72,10 @@ class LogHistogram:
 
     def add(self, seconds: float) -> None:
         index = int(math.log2(seconds / FINEST_S) * A_DOUBLING) + 1 if seconds > FINEST_S else 0
-        self._counts[min(index, SIZE - 1)] += 1
+        self._counts[index if index < SIZE else -1] += 1
         self.sum += seconds
-        self.longest = max(self.longest, seconds)
+        if seconds > self.longest:  # noqa: PLR1730 - a call of max costs as much as all the rest
+            self.longest = seconds
 
     def merge(self, other: LogHistogram) -> None:
         self._counts = [mine + theirs for mine, theirs in zip(self._counts, other._counts, strict=True)]

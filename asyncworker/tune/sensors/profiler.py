@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
@@ -188,7 +189,7 @@ class PerformanceProfiler:
             if not self.profiling or threading.get_ident() != self._thread:
                 return await coro
             around = meter.active
-            if around is not None and not around.steps and around.cr_code is code:
+            if around is not None and around.cr_frame is sys._getframe():  # noqa: SLF001 - documented
                 return await coro  # this very call is a measured task
             self._measured += around is None
             result: T = await Metered(coro, meter, self._record(coro), around, nested=around is not None)
