@@ -90,26 +90,29 @@ class Lane(Generic[T, R]):
         if answers is None:
             self._driver = asyncio.get_running_loop().create_task(self._finish(), name="asyncworker lane")
         else:
-            self._tell(answers)
-            self._go()
+            self._ended(answers)
 
     async def _finish(self) -> None:
         try:
             answers = await self._line.finish()
         except AsyncWorkerError as exc:
-            for _, waiter in self._under_way:
-                if not waiter.done():
-                    waiter.failed(exc)
+            self._ended(exc)
         else:
-            self._tell(answers)
-        self._go()
+            self._ended(answers)
 
-    def _tell(self, answers: list[R]) -> None:
+    def _ended(self, said: list[R] | AsyncWorkerError) -> None:
+        """Begin the next call, and tell who waited for this one while that is under way."""
+        batches = self._under_way
+        self._go()
         start = 0
-        for batch, waiter in self._under_way:
+        for batch, waiter in batches:
             end = start + len(batch)
-            if not waiter.done():
-                waiter.answered(answers[start:end])
+            if waiter.done():
+                pass
+            elif isinstance(said, AsyncWorkerError):
+                waiter.failed(said)
+            else:
+                waiter.answered(said[start:end])
             start = end
 
     def _next(self) -> list[tuple[list[T], Waiter[R]]]:
