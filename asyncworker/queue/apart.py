@@ -28,8 +28,8 @@ async def call(place: list[str], lifespan: list[str], about: list[Any], /, *args
         place, lifespan: module and qualified name; an empty one is none. about: the plain fields of a `Context`.
     """
     function, _ = find(*place)
-    id, task, queue, attempt, deliveries, headers = about
-    ctx = Context(id, task, queue, attempt, deliveries, _refuse, headers=headers)
+    id, task, queue, attempt, deliveries, headers, saved = about
+    ctx = Context(id, task, queue, attempt, deliveries, _refuse, headers=headers, checkpoint=saved)
     lives: AbstractAsyncContextManager[Any] = find(*lifespan)[0]() if lifespan else nullcontext()
     async with lives as ctx.resources:
         signature = Signature(function, Context, Need)
@@ -42,7 +42,9 @@ async def call(place: list[str], lifespan: list[str], about: list[Any], /, *args
         return await work(*places, **names)
 
 
-async def _refuse(_op: Op, _number: int, _data: bytes) -> None:
+async def _refuse(op: Op, _number: int, _data: bytes) -> None:
+    if op is Op.CHECKPOINT:
+        return  # the next attempt, if there is one, goes on from the last that was kept
     raise AsyncWorkerError("a job that runs apart from its worker stores no part of its result ahead")
 
 
@@ -53,7 +55,7 @@ def bind(
 
     async def through(*args: Any, **kwargs: Any) -> Any:
         ctx: Context = kwargs.pop(parameter)
-        about = [ctx.id, ctx.task, ctx.queue, ctx.attempt, ctx.deliveries, dict(ctx.headers)]
+        about = [ctx.id, ctx.task, ctx.queue, ctx.attempt, ctx.deliveries, dict(ctx.headers), ctx.packed]
         return await asked(place, lifespan, about, *args, **kwargs)
 
     return through

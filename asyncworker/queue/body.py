@@ -30,6 +30,7 @@ class Note(msgspec.Struct, frozen=True, gc=False):
     cancel_asked: int = msgspec.field(default=0, name="c")
     error: str = msgspec.field(default="", name="e")
     enqueued_ms: int = msgspec.field(default=0, name="b")
+    checkpoint: str = msgspec.field(default="", name="k")
 
 
 NOTHING = Note()
@@ -141,4 +142,5 @@ def delivery(job_id: str, body: bytes, note: bytes | None) -> Delivery:
         enqueued_ms=said.enqueued_ms,
         cancel_asked=bool(said.cancel_asked),
         plain=not flags & (PARENT | UNIQUE | LIMITED | AFTER) and len(job_id) == ID_LENGTH,
+        checkpoint=said.checkpoint,
     )

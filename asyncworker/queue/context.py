@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from asyncworker.errors import BadParameters
+from asyncworker.queue.codec import pack, unpack
 from asyncworker.queue.effect import effect
 from asyncworker.queue.job import Op
+
+CHECKPOINT_BYTES = 2**16
+"""How much the checkpoints of one job may take, packed: a place in the work, not the work."""
 
 
 class Context:
@@ -18,7 +24,7 @@ class Context:
         ``headers``, what went with it from where it was enqueued, by name (a trace's, say).
     """
 
-    __slots__ = ("_send", "attempt", "deliveries", "headers", "id", "queue", "resources", "task")
+    __slots__ = ("_saved", "_send", "attempt", "deliveries", "headers", "id", "queue", "resources", "task")
 
     def __init__(
         self,
@@ -30,6 +36,7 @@ class Context:
         send: Callable[[Op, int, bytes], Awaitable[None]],
         resources: Any = None,
         headers: Mapping[str, str] | None = None,
+        checkpoint: str = "",
     ) -> None:
         self.id = id
         self.task = task
@@ -39,6 +46,45 @@ class Context:
         self.resources = resources
         self.headers = headers or {}
         self._send = send
+        self._saved: str | dict[str, Any] = checkpoint
+
+    async def checkpoint(self, value: Any, key: str = "") -> None:
+        """Keep *value* for the next attempt of this job, which finds it by `saved`: whether this one raises or its worker dies.
+
+        It takes the place of what was kept under *key* before; None takes that away. Several kinds of work in one job
+        have a key each, such as an item's own in a mapper. Returns when the broker has it; it goes when the job is over.
+        A second worker that does the same partition has its own, and a job that is run alone after deaths of workers
+        keeps none, but finds those from before.
+
+        Raises:
+            BadParameters: no plain value, or all of them take more than `CHECKPOINT_BYTES`; the one before stays.
+
+        Cost: a round trip, which other jobs of this worker share.
+        """
+        saved = {**self._unpacked(), key: value}
+        if value is None:
+            del saved[key]
+        packed = pack(saved)
+        if len(packed) > CHECKPOINT_BYTES:
+            raise BadParameters(
+                f"the checkpoints of a job take {len(packed):,} bytes; at most {CHECKPOINT_BYTES:,} are kept"
+            )
+        self._saved = saved
+        await self._send(Op.CHECKPOINT, 0, b64encode(packed))
+
+    def saved(self, key: str = "", default: Any = None) -> Any:
+        """Return what `checkpoint` was given last, by this attempt or one before; *default* where that is nothing."""
+        return self._unpacked().get(key, default)
+
+    @property
+    def packed(self) -> str:
+        """All that `saved` finds, as it travels."""
+        return self._saved if isinstance(self._saved, str) else b64encode(pack(self._saved)).decode()
+
+    def _unpacked(self) -> dict[str, Any]:
+        if isinstance(self._saved, str):
+            self._saved = unpack(b64decode(self._saved)) if self._saved else {}
+        return self._saved
 
     async def send_chunk(self, number: int, data: bytes) -> None:
         """Store a part of a child's result, at most 1 MiB, ahead of the result itself; read as ``<id>:<number>``.

@@ -107,6 +107,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     ``attempt`` counts from 1; ``deliveries`` counts workers that died with this job in hand; ``put_back``
     counts how often workers did not know its task. ``enqueued_ms`` is when the broker took it in, by its own clock;
     of a job without ``expires`` and ``deadline`` it need not know (0). ``plain`` jobs need no per-job work there.
+    ``checkpoint`` is the text that an attempt before left (`Op.CHECKPOINT`).
     """
 
     id: str
@@ -120,6 +121,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     enqueued_ms: int = 0
     cancel_asked: bool = False
     plain: bool = True
+    checkpoint: str = ""
 
 
 class Op(StrEnum):
@@ -135,6 +137,7 @@ class Op(StrEnum):
     GATE = "g"  # never started, for its task has limits that it does not name: back to the head with them · options, payload
     RELEASE = "u"  # never started: back to the head of its queue, nothing is spent
     CHUNK = "v"  # a part of a child's result that is too large for one record: its number · the bytes
+    CHECKPOINT = "k"  # nothing is settled: what the next attempt is to know · text
     SEAL = "b"  # a held parent has all its children now: from here on it waits for them
     OPEN = "o"  # a released parent takes children again, in the hands of its worker: steps of its reduction, until it is sealed
 

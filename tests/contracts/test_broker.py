@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from asyncworker.errors import JobNotFound, JobTooBig, LeaseLost
@@ -468,7 +469,7 @@ class TestSettle:
         await worker.claim_one()
         assert ids_of(await worker.claim(1, world.done(first))) == [second]
 
-    @pytest.mark.parametrize("op", [op for op in Op if op not in {Op.CHUNK, Op.OPEN, Op.SEAL, Op.GATE}])
+    @pytest.mark.parametrize("op", [op for op in Op if op not in {Op.CHUNK, Op.CHECKPOINT, Op.OPEN, Op.SEAL, Op.GATE}])
     async def test_twice_is_applied_once(self, world: World, worker: Member, op: Op):
         job_id = await world.put_one()
         await worker.claim_one()
@@ -486,6 +487,43 @@ class TestSettle:
         assert await world.broker.wait([job_id], 0) == [Ended(State.SUCCEEDED, b"record")]
         counts = await world.counts()
         assert (counts.succeeded, counts.failed) == (1, 0)
+
+    @pytest.mark.parametrize("op", [Op.RETRY, Op.SNOOZE, Op.PUT_BACK, Op.RELEASE, None])
+    async def test_a_checkpoint_goes_to_the_next_attempt(self, world: World, worker: Member, op: Op | None):
+        job_id = await world.put_one()
+        assert (await worker.claim_one()).checkpoint == ""
+        await worker.step(0, world.done(job_id, Op.CHECKPOINT, 0, b"Zmlyc3Q="))
+        await worker.step(0, world.done(job_id, Op.CHECKPOINT, 0, b"c2Vjb25k"))
+        assert await world.state(job_id) is State.RUNNING
+        if op is None:
+            await worker.leave(crashed=True)
+            worker = await world.join()
+        else:
+            await worker.step(0, world.done(job_id, op, 0))
+        again = await worker.claim_one()
+        assert (again.id, again.checkpoint, again.plain) == (job_id, "c2Vjb25k", True)
+        await worker.step(0, msgspec.structs.replace(world.done(job_id), plain=True))
+        assert await world.state(job_id) is State.SUCCEEDED
+
+    async def test_a_checkpoint_is_that_of_who_holds_the_job(self, world: World, worker: Member):
+        job_id = await world.put_one()
+        await worker.claim_one()
+        checkpoint = world.done(job_id, Op.CHECKPOINT, 0, b"bWluZQ==")
+        await worker.leave(crashed=True)
+        with pytest.raises(LeaseLost):
+            await worker.step(0, checkpoint)
+        other = await world.join()
+        assert (await other.claim_one()).checkpoint == ""
+        await (await world.join()).step(0, checkpoint)
+        await other.step(0, world.done(job_id, Op.RETRY, 0))
+        assert (await other.claim_one()).checkpoint == ""
+
+    async def test_a_checkpoint_goes_when_its_job_is_over(self, world: World, worker: Member):
+        job_id = await world.put_one()
+        await worker.claim_one()
+        await worker.step(0, world.done(job_id, Op.CHECKPOINT, 0, b"bWluZQ=="), world.done(job_id, Op.FAILED))
+        assert await admin_of(world).replay([job_id]) == [True]
+        assert (await worker.claim_one()).checkpoint == ""
 
     @pytest.mark.parametrize("op", [*ENDS, Op.RETRY, Op.RELEASE])
     async def test_what_another_holds_is_not_settled(self, world: World, worker: Member, op: Op):

@@ -26,7 +26,19 @@ from tests.support.clock import FrozenClock
 FAR_MS = 60_000
 ENDS = (Op.SUCCEEDED, Op.FAILED, Op.CANCELLED, Op.EXPIRED)
 TWO = Limit(2, key="key", per_key=1, name="two")
-OPS = (*ENDS, Op.SUCCEEDED, Op.SUCCEEDED, Op.RETRY, Op.SNOOZE, Op.PUT_BACK, Op.RELEASE, Op.CHUNK, Op.OPEN, Op.SEAL)
+OPS = (
+    *ENDS,
+    Op.SUCCEEDED,
+    Op.SUCCEEDED,
+    Op.RETRY,
+    Op.SNOOZE,
+    Op.PUT_BACK,
+    Op.RELEASE,
+    Op.CHUNK,
+    Op.CHECKPOINT,
+    Op.OPEN,
+    Op.SEAL,
+)
 
 number = st.integers(0, 40)
 actions = st.one_of(
@@ -150,6 +162,8 @@ class Pair:
             fits = op not in {Op.SEAL, Op.CHUNK, Op.OPEN} or (op is Op.SEAL and hand[job_id])
             if op is Op.CHUNK and parent_of(job_id):
                 settled.append((job_id, op, 1))
+            elif op is Op.CHECKPOINT:
+                settled.append((job_id, op, 0))
             elif op is Op.OPEN:  # of one that is no parent, or takes children already, nothing comes
                 settled.append((job_id, op, 0))
                 hand[job_id] = job_id in self.parents
@@ -160,7 +174,10 @@ class Pair:
         async def step(n: int, world: World) -> Any:
             done = [world.done(job_id, op, number) for job_id, op, number in settled]
             claimed = await self.members[who][n].step(want, *done, queues=["q"])
-            return [(d.id, d.payload, d.priority, d.attempt, d.deliveries, d.put_back) for d in claimed.deliveries]
+            return [
+                (d.id, d.payload, d.priority, d.attempt, d.deliveries, d.put_back, d.checkpoint)
+                for d in claimed.deliveries
+            ]
 
         for job_id, *_ in await self.both(step):
             for others in self.hands:

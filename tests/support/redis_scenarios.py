@@ -392,6 +392,28 @@ def what_comes_back(s: Script) -> None:
 
 
 @scenario
+def checkpoints_go_with_their_job(s: Script) -> None:
+    s.join()
+    s.join("e2")
+    ids = s.put(count=2)
+    s.claim("e1", 2)
+    s.claim("e2", 0, (ids[0], "k", 0, b"a zombie's"))
+    assert s.hash("x") == {}
+    s.claim("e1", 0, (ids[0], "k", 0, b"one"))
+    assert s.held() == {*ids}
+    s.claim("e1", 0, (ids[0], "k", 0, b"two"), (ids[0], "r", 0, b"why"))
+    assert s.note(ids[0]) == {"k": "two", "a": 1, "e": "why"}
+    answer = s.step("e1", 1)
+    assert (answer[3], msgspec.msgpack.decode(answer[5][0])["k"]) == (ids[:1], "two")
+    s.claim("e1", 0, (ids[1], "k", 0, b"three"))
+    s.step("e1", 0, runs=[("q", 9, [(ids[1], b"")])])
+    s.redis("HDEL", "e", ids[0])
+    s.claim("e1", 0, (ids[0], "k", 0, b"of one that was struck off"))
+    assert s.note(ids[0])["k"] == "two"
+    assert set(s.hash("x")) == {ids[0]}
+
+
+@scenario
 def what_comes_back_wakes(s: Script) -> None:
     s.join()
     s.put(count=1)

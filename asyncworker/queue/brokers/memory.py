@@ -455,6 +455,8 @@ class MemoryBroker(Broker, Admin):
                 if family := self._family(one.id):
                     chunk = f"{one.id}:{one.number}"
                     family.kept[chunk] = Found(chunk, State.SUCCEEDED, record=one.value)
+            case Op.CHECKPOINT:
+                entry.checkpoint = one.value.decode()
             case Op.SEAL:
                 if entry.family and not entry.family.over:
                     entry.family.sealed = True
@@ -746,6 +748,7 @@ class _Entry:
     put_back: int = 0
     cancel_asked: bool = False
     error: str = ""
+    checkpoint: str = ""
 
     def lethal(self, most: int) -> int:
         """Return after how many deliveries it is given up."""
@@ -799,6 +802,7 @@ class _Entry:
             put_back=self.put_back,
             enqueued_ms=self.born_ms,
             plain=not (self.family or self.links or parent_of(self.job.id)),
+            checkpoint=self.checkpoint,
         )
 
 

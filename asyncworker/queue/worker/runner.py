@@ -390,5 +390,13 @@ class Runner:
 
         headers = headers_of(delivery.options) if delivery.options else None
         return Context(
-            delivery.id, name, delivery.queue, delivery.attempt, delivery.deliveries, send, self.resources, headers
+            delivery.id,
+            name,
+            delivery.queue,
+            delivery.attempt,
+            delivery.deliveries,
+            send,
+            self.resources,
+            headers,
+            delivery.checkpoint,
         )
