@@ -158,6 +158,7 @@ class Metered(islice, Coroutine[Any, Any, Any]):  # type: ignore[type-arg]  # it
         "children", "created_at", "delegated", "ended_at", "inner", "inner_ready", "path", "record", "send",
     )  # fmt: skip
     send: Callable[[Any], Any]
+    _generator: Generator[Any, Any, Any]
 
     def __new__(
         cls, coro: Coroutine[Any, Any, Any], meter: Meter, record: Record, _: Metered | None, *, nested: bool
