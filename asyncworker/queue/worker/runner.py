@@ -389,14 +389,5 @@ class Runner:
             await applied
 
         headers = headers_of(delivery.options) if delivery.options else None
-        return Context(
-            delivery.id,
-            name,
-            delivery.queue,
-            delivery.attempt,
-            delivery.deliveries,
-            send,
-            self.resources,
-            headers,
-            delivery.checkpoint,
-        )
+        about = delivery.id, name, delivery.queue, delivery.attempt, delivery.deliveries
+        return Context(*about, send, self.resources, headers, delivery.checkpoint)
