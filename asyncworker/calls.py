@@ -167,8 +167,6 @@ class Calls:
         """Put jobs into the outbox of the caller's transaction."""
         if how.outbox is None:
             raise BadParameters("durable='outbox' needs a transaction: .with_options(outbox=connection).enqueue(…)")
-        if how.after:
-            raise BadParameters("a job that waits for others cannot be written into an outbox")
         written = [kept(job, task) for job in jobs]
         await find("outbox", urlsplit(self._engine.outbox or "postgresql:").scheme).write(
             how.outbox, self._engine.namespace, written

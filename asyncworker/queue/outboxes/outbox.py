@@ -4,23 +4,35 @@ Every other file in this folder is one, for the databases of one scheme, with ``
 is there exactly when what the transaction did is; it stays there until it is over, so that it can be enqueued anew
 when the broker has lost everything. So it may run again where its result was not kept until the relay saw it:
 results of such jobs are kept for `KEPT_S` at least.
+
+A job that is to run ``after`` others stays in the outbox until those of them that lie there too were enqueued. One after
+a job that nobody knows waits for `HELD_S`, for that one's transaction may not be over, and then fails as ``dependency``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import os
+import socket
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
+from asyncworker.clock import SYSTEM
+from asyncworker.errors import DecodeError
 from asyncworker.queue.brokers.broker import Broker
-from asyncworker.queue.job import Job
-from asyncworker.queue.task import TaskOptions
+from asyncworker.queue.codec import pack, unpack_call
+from asyncworker.queue.job import Job, Op, Reason, Receipt, Record, Settled, WorkerCard
+from asyncworker.queue.task import DEFAULTS, KEEP_S, TaskOptions
 
 KEPT_S = 3600.0
 """How long a relay may be away before a job that is over can be taken for one that was lost."""
 LOOK_S = 30.0
 """How often a relay looks whether jobs that it has enqueued are over, or gone."""
+HELD_S = 60.0
+"""How long a job waits for one that neither the broker nor the outbox knows."""
+LEASE_S = 60.0
 
 
 class Relay(Protocol):
@@ -42,7 +54,9 @@ class Module(Protocol):
         """
         ...
 
-    def open(self, url: str, *, namespace: str, broker: Broker, look_s: float = LOOK_S) -> Relay:
+    def open(
+        self, url: str, *, namespace: str, broker: Broker, look_s: float = LOOK_S, held_s: float = HELD_S
+    ) -> Relay:
         """Return a relay; nothing is connected before it runs."""
         ...
 
@@ -70,3 +84,35 @@ def unpacked(data: bytes) -> Job | None:
         return _decode(data)
     except msgspec.DecodeError:
         return None
+
+
+async def give_up(broker: Broker, jobs: Sequence[Job], unknown: Mapping[str, str]) -> None:
+    """End jobs as failed, for reason ``dependency``; *unknown* names for each the job that nobody knows.
+
+    They are born into our own hands, so that no worker can have one before it has ended.
+
+    Raises:
+        BrokerDown: some may be there, and run.
+    """
+    now_s = SYSTEM.now()
+    epoch = await broker.join(
+        WorkerCard(socket.gethostname(), os.getpid(), (), 0, LEASE_S, now_s, role="feeder"), lambda _: None
+    )
+    try:
+        held = [msgspec.structs.replace(job, hold=epoch, after=()) for job in jobs]
+        receipts = await broker.enqueue(held)
+        ours = [job for job, receipt in zip(jobs, receipts, strict=True) if receipt is Receipt.ACCEPTED]
+        await broker.step(epoch, [_failed(job, unknown[job.id], now_s) for job in ours], {}, 0)
+    finally:
+        await broker.reap(epoch, "", crashed=False)
+
+
+def _failed(job: Job, unknown: str, now_s: float) -> Settled:
+    try:
+        task, *_ = unpack_call(job.payload)
+    except DecodeError:
+        task = ""
+    why = f"nobody knows how job {unknown} ended, after which it was to run"
+    record = Record(task=task, ended_s=now_s, reason=Reason.DEPENDENCY, error_text=why, queue=job.queue)
+    ttl = job.options.get("failure_ttl", DEFAULTS.failure_ttl)
+    return Settled(job.id, Op.FAILED, job.queue, KEEP_S if ttl is None else math.ceil(ttl), pack(record))
