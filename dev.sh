@@ -41,6 +41,9 @@ find_python() {
 
 # install EXTRA: make sure that the environment is there with this extra; `dev` includes `embedded`.
 install() {
+  # What the many processes of a run compile is kept with the environment, not beside the sources.
+  unset PYTHONDONTWRITEBYTECODE
+  export PYTHONPYCACHEPREFIX="$venv/pycache"
   stamp=$venv/installed-$1
   for done in "$stamp" "$venv/installed-dev"; do
     # Each stamp holds the place: an environment that was moved must be made anew.

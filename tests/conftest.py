@@ -45,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("PYTHONHASHSEED", str(random.randrange(2**32)))
     config.addinivalue_line("markers", "long: takes long; runs with --long only")
     config.addinivalue_line("markers", "bars: an experiment in short, on fresh draws; its bars hold on any")
+    config.addinivalue_line("markers", "once: tells nothing about a version of Python; .ci/run runs it on one of them")
     config.addinivalue_line("markers", "leaks: leaves threads or processes behind on purpose")
 
 

@@ -57,8 +57,9 @@ def hostile_house() -> Iterator[House]:
 
 
 @pytest.fixture
-def album(tmp_path: Path) -> Path:
-    """Return the folder for screenshots."""
-    folder = Path(os.environ.get(FOLDER, tmp_path))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def album() -> Path | None:
+    """Return the folder for screenshots, where somebody will look at them: each takes half a second."""
+    if named := os.environ.get(FOLDER):
+        Path(named).mkdir(parents=True, exist_ok=True)
+        return Path(named)
+    return None

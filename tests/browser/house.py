@@ -24,7 +24,7 @@ from tests.support import servers
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 FOLDER = "ASYNCWORKER_SCREENSHOTS"
-"""The variable that names the folder for screenshots; without it they go with the test."""
+"""The variable that names the folder for screenshots; without it none are taken."""
 TARGET = "tests.browser.shop:make"
 PATIENCE_S = 50.0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from asyncworker.queue.brokers.redis import RedisBroker
 from tests.support.command import call
 
 FIELD = ("-p", '{"field": "text"}')
@@ -97,7 +98,10 @@ def test_s24_a_bad_variable_is_named(variables: dict[str, str], said: str, place
     _one_line(err)
 
 
-def test_a_server_that_is_down_is_said_and_is_no_mistake_of_the_command(place: Path) -> None:
+def test_a_server_that_is_down_is_said_and_is_no_mistake_of_the_command(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RedisBroker.__init__.__kwdefaults__, "patience", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     code, out, err = call("submit", *COUNT, "--broker", f"redis://u:hunter2@127.0.0.1:{port}", cwd=place)

@@ -7,6 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import psutil
@@ -23,15 +24,25 @@ SHARED_THREADS = ("asyncio_", "asyncworker-child", "ThreadPoolExecutor-")
 def processes() -> set[int]:
     """Return the pids of this process's children, but for servers of the session and Python's resource tracker."""
     children = set()
-    for child in psutil.Process().children():
+    for pid in _children() - LONG_LIVED:
         try:
-            if child.pid not in LONG_LIVED and "resource_tracker" not in " ".join(child.cmdline()):
-                children.add(child.pid)
+            if "resource_tracker" not in " ".join(psutil.Process(pid).cmdline()):
+                children.add(pid)
         except psutil.NoSuchProcess:
             continue
         except psutil.ZombieProcess:
-            children.add(child.pid)
+            children.add(pid)
     return children
+
+
+def _children() -> set[int]:
+    """Return the pids of this process's children; asked twice a test, and psutil reads all of the machine's processes."""
+    try:
+        return {
+            int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
+        }
+    except OSError:  # no Linux, or a thread that has just ended
+        return {child.pid for child in psutil.Process().children()}
 
 
 def threads() -> set[threading.Thread]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHES = sorted(path.stem for path in (ROOT / "bench").glob("bench_*.py"))
@@ -32,8 +35,14 @@ ASKING_PEERS = ["bench_fanout", "bench_gathered", "bench_latency", "bench_queue"
 
 
 @pytest.mark.parametrize("bench", ["bench_map", "bench_memory", "bench_shuffle", *ASKING_PEERS])
-def test_a_bench_explains_itself(bench: str) -> None:
-    said = run(bench, "--help")
+def test_a_bench_explains_itself(
+    bench: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [bench, "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module(f"bench.{bench}", run_name="__main__")
+    said = capsys.readouterr().out
+    assert end.value.code == 0
     assert "--json" in said
     assert "Null hypothesis" in said
 

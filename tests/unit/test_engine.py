@@ -14,6 +14,7 @@ import pytest
 
 from asyncworker import Context, Engine, State, errors
 from asyncworker.events import Decided
+from asyncworker.queue.brokers.redis import RedisBroker
 from asyncworker.queue.codec import Ids, pack_call
 from asyncworker.queue.job import Job, WorkerCard
 
@@ -433,7 +434,8 @@ async def test_waiting_warns_once_where_nobody_works(
         ]
 
 
-async def test_a_server_that_is_not_there_is_said_in_one_line() -> None:
+async def test_a_server_that_is_not_there_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RedisBroker.__init__.__kwdefaults__, "patience", 0.2)
     async with Engine("redis://127.0.0.1:1/0") as engine:
 
         @engine.task()

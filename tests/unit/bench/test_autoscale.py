@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from bench.control.bench_autoscale import KILL_EVERY_S, bars, draw, judge
 from bench.control.fleet_simulation import BOOT_S, Look, run
+
+pytestmark = pytest.mark.once
 
 
 class Fixed:

@@ -113,6 +113,7 @@ def test_virtual_time_costs_none_and_knows_a_deadlock() -> None:
         virtual_loop.run(wait())
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("bench", ["bench_convergence", "bench_shapes", "bench_restart"])
 def test_the_experiments_run(bench: str) -> None:
     line = [sys.executable, "-m", f"bench.control.{bench}", "--draws", "1", "--ours", "--json"]
