@@ -3,8 +3,8 @@
 Null hypothesis: one asyncworker worker process drains no more jobs a second than the best peer's, with and without
 results, and its client enqueues no more, one by one and in bulk.
 
-    python -m bench.bench_queue                               # 3 rounds, everybody; about an hour
-    python -m bench.bench_queue --only asyncworker,dramatiq --jobs 2000 --ours-jobs 10000 --rounds 1
+    python -m bench.bench_queue                               # 3 rounds, everybody: the whole table; about ten minutes
+    python -m bench.bench_queue --rounds 1 --jobs 1000 --ours-jobs 10000 --single 200          # the same in a minute
     python -m bench.bench_queue --small                       # a few seconds, nothing is installed
 
 How it is timed. All peers and we talk to one server that the bench starts on loopback, emptied between turns; each
@@ -20,7 +20,9 @@ processes, from the first body on; commands are those that Redis ran, in scripts
 peak of the worker's processes (VmHWM) added up, so what they share counts in each.
 
 ``bound`` is no contender: our broker under a bare loop (`bench/peers/bound.py`). Settings are in
-`bench/peers/roster.py`. Peers drain fewer jobs than we do because they take so much longer; a rate is a rate.
+`bench/peers/roster.py`: what a user gets by default, timeouts and retries on; the second row of ours measures each job
+for ``/metrics``, too. Peers drain fewer jobs than we do because they take so much longer, and the slowest of them fewer
+still; a rate is a rate.
 Nothing is pinned to a processor: worker, server and client share what there is. A peer that hangs is ended at the
 cap and reported; nothing outlives the bench.
 """
@@ -85,6 +87,21 @@ class Runs:
         ratios = [rate / theirs for rate, theirs in zip(own, other, strict=False) if rate and theirs]
         return told([rate for rate in own if rate]), told(ratios, ".2f")
 
+    def leanest(self) -> tuple[str, float] | None:
+        """Return the peer whose worker took the least memory at its peak, and how much (MB); None where none was measured."""
+        both = {name: self.of(name, "memory_mb", (False, True)) for name, peer in PEERS.items() if not peer.ours}
+        peaks = {name: max(known) for name, of in both.items() if (known := [one for one in of if one])}
+        return min(peaks.items(), key=lambda one: one[1], default=None)
+
+    def memory(self) -> str:
+        """Say how our worker's memory compares."""
+        own = [one for one in self.of("asyncworker", "memory_mb", (False, True)) if one]
+        if not (own and (leanest := self.leanest())):
+            return ""
+        return (
+            f"Peak memory: ours {max(own):.1f} MB, {max(own) - leanest[1]:+.1f} beside the leanest peer ({leanest[0]})"
+        )
+
     def cost(self, name: str, measure: str, side: bool) -> str:
         values = [value for value in self.of(name, measure, (side,)) if value is not None]
         return f"{median(values):,.1f}" if values else "-"
@@ -108,14 +125,25 @@ async def measure(args: argparse.Namespace, server: Server, machine: Machine, ru
                     )
 
 
+def jobs_of(peer: Peer, args: argparse.Namespace) -> int:
+    """Return how many jobs a contender drains."""
+    return args.ours_jobs if peer.ours else max(1, round(args.jobs * peer.share))
+
+
 async def attempt(
     name: str, peer: Peer, server: Server, results: bool, args: argparse.Namespace, runs: Runs
 ) -> Figures | None:
-    jobs = args.ours_jobs if peer.ours else args.jobs
     concurrency = args.concurrency.get(name, peer.concurrency)
     try:
         return await turn(
-            name, peer, server, results=results, jobs=jobs, single=args.single, concurrency=concurrency, cap=args.cap
+            name,
+            peer,
+            server,
+            results=results,
+            jobs=jobs_of(peer, args),
+            single=args.single,
+            concurrency=concurrency,
+            cap=args.cap,
         )
     except TimeoutError:
         error = f"not done after {args.cap:g} s"
@@ -133,7 +161,8 @@ def report(args: argparse.Namespace, runs: Runs, machine: Machine, version: str)
     drain = [[name, *runs.cells(name, "drain", off), *runs.cells(name, "drain", on)] for name in args.only]
     costs = [[name, *(runs.cost(name, cost, side) for side in both for cost in COSTS.values())] for name in args.only]
     settings = [
-        f"{name}: concurrency {at_once(args.concurrency.get(name, PEERS[name].concurrency))}, {PEERS[name].settings}; "
+        f"{name}: {jobs_of(PEERS[name], args):,} jobs, "
+        f"concurrency {at_once(args.concurrency.get(name, PEERS[name].concurrency))}, {PEERS[name].settings}; "
         + (", ".join(PEERS[name].pins) or "this checkout")
         for name in args.only
     ]
@@ -141,7 +170,7 @@ def report(args: argparse.Namespace, runs: Runs, machine: Machine, version: str)
     return "\n".join(
         [
             f"Jobs a second: median [lowest-highest] of {args.rounds} rounds; ratios are to the best peer, round by round.",
-            f"{version}; {args.ours_jobs:,} jobs ours, {args.jobs:,} a peer, {args.single:,} one by one.",
+            f"{version}; {args.ours_jobs:,} jobs ours, {args.jobs:,} a peer at most, {args.single:,} one by one.",
             f"{machine}.",
             "",
             f"Enqueue (best peers: {best[0]}, {best[1]})",
@@ -152,6 +181,7 @@ def report(args: argparse.Namespace, runs: Runs, machine: Machine, version: str)
             "",
             "What a drained job costs: processor time of worker and server, commands in Redis; and the worker's start and peak memory",
             table(("", *(f"{cost}, {side}" for side in ("off", "on") for cost in COSTS)), costs),
+            runs.memory(),
             "",
             *settings,
             *(f"{name} FAILED: {error}" for name, errors in runs.errors.items() for error in errors),
@@ -171,6 +201,7 @@ def document(args: argparse.Namespace, runs: Runs, machine: Machine, version: st
         "contenders": {
             name: {
                 "concurrency": args.concurrency.get(name, PEERS[name].concurrency),
+                "jobs": jobs_of(PEERS[name], args),
                 "settings": PEERS[name].settings,
                 "pins": PEERS[name].pins,
                 "errors": runs.errors.get(name, []),
@@ -190,9 +221,9 @@ def arguments(typed: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PEERS), help="contenders, with commas (default: all)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=20_000, help="how many jobs a peer drains")
+    parser.add_argument("--jobs", type=int, default=8_000, help="how many jobs a peer drains at most")
     parser.add_argument("--ours-jobs", type=int, default=100_000, help="how many asyncworker drains")
-    parser.add_argument("--single", type=int, default=1_000, help="how many are enqueued one by one")
+    parser.add_argument("--single", type=int, default=2_000, help="how many are enqueued one by one")
     parser.add_argument("--cap", type=float, default=300, help="seconds after which a turn is given up")
     parser.add_argument("--concurrency", action="append", default=[], metavar="NAME=N", help="instead of the roster's")
     parser.add_argument("--small", action="store_true", help="ours and the bound, 500 jobs, one round")

@@ -147,6 +147,7 @@ async def staged(
             "BENCH_NAP": str(nap),
             "BENCH_VARIANT": peer.variant,
             "BENCH_MARKS": str(marks),
+            "PYTHONDONTWRITEBYTECODE": "",  # a worker that compiles all it imports is larger for good
         }
         server.reset()
         async with started([*command, "client"], env, log, talks=True) as client:

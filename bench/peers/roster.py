@@ -29,6 +29,8 @@ class Peer:
     """The one question that this contender is there for; "" for all."""
     reduces: str = "client"
     """Where a fan-out is reduced: a "worker" runs the reduce as a job, or the "client" gathers."""
+    share: float = 1.0
+    """How much of the jobs of a drain it gets: slow ones get fewer, and a rate is a rate."""
 
     @property
     def ours(self) -> bool:
@@ -45,13 +47,17 @@ PEERS: dict[str, Peer] = {
     "asyncworker+gather": Peer("ours", (), 0, "defaults, results gathered in the client", "gather", "fanout"),
     "bound": Peer("bound", (), 100, "our broker under a bare loop", "gather"),
     "arq": Peer("arq", ("arq==0.28.0", "redis==5.3.1", "hiredis==3.5.0", *LOOP), 20, "poll_delay 5 ms"),
-    "celery": Peer("celery", _CELERY, 2, "prefork 2, acknowledged late, prefetch 64 a process", reduces="worker"),
+    "celery": Peer(
+        "celery", _CELERY, 2, "prefork 2, acknowledged late, prefetch 64 a process", reduces="worker", share=0.25
+    ),
     "celery-threads": Peer("celery", _CELERY, 100, "threads, acknowledged late, prefetch 4", "threads", "sleepers"),
-    "docket": Peer("docket", ("pydocket==0.27.0", *REDIS, *LOOP), 100, "check interval 100 ms, 2,000 connections"),
+    "docket": Peer(
+        "docket", ("pydocket==0.27.0", *REDIS, *LOOP), 100, "check interval 100 ms, 2,000 connections", share=0.25
+    ),
     "dramatiq": Peer("dramatiq", ("dramatiq==2.2.1", *REDIS), 8, "1 process of 8 threads, prefetch 100"),
-    "rq": Peer("rq", ("rq==3.0.0", *REDIS), 1, "SimpleWorker: one job at a time, no fork", reduces="worker"),
+    "rq": Peer("rq", ("rq==3.0.0", *REDIS), 1, "SimpleWorker: one job at a time, no fork", reduces="worker", share=0.1),
     "saq": Peer("saq", ("saq==0.26.4", "typing_extensions==4.16.0", *REDIS, *LOOP), 20, "defaults"),
-    "streaq": Peer("streaq", ("streaq==7.2.0", "coredis==6.9.0", *LOOP), 16, "defaults"),
+    "streaq": Peer("streaq", ("streaq==7.2.0", "coredis==6.9.0", *LOOP), 16, "defaults", share=0.5),
     "taskiq-stream": Peer("taskiq", _TASKIQ, 100, "xread_count 1000, prefetch 1000", "stream"),
     "taskiq-list": Peer("taskiq", _TASKIQ, 100, "prefetch 1000; no acknowledgement", "list"),
 }

@@ -1,6 +1,10 @@
 """SAQ: a list of ids, a key a job, a sorted set of what is incomplete.
 
 Results are switched off by a ``ttl`` of -1, which deletes the job's key where it would have been kept.
+
+A worker sweeps when it starts and then each minute, and takes a job for stuck that was dequeued and is not marked as
+active yet: it ends as aborted, "swept" (tobymao/saq#277). Where each result counts, nothing is enqueued before a
+worker's first sweep; a turn is over before the second. All of its timers are as by default.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ class Saq:
     async def open(self):
         await queue.connect()
         self.kept = {"ttl": 600 if run.results else -1}
+        self.swept = False
 
     async def single(self, jobs):
         for _ in range(jobs):
@@ -48,6 +53,9 @@ class Saq:
         await asyncio.gather(*(queue.enqueue("noop", **self.kept) for _ in range(jobs)))
 
     async def once(self):
+        while not self.swept:
+            self.swept = await queue.redis.exists(queue.namespace("sweep"))
+            await asyncio.sleep(0.005)
         return await self.result(await queue.enqueue("noop", **self.kept), 0.001)
 
     async def fanned(self, jobs):
