@@ -522,6 +522,7 @@ class Engine:
             database=database or self.database,
             fan_in=None if fan_in == "auto" else fan_in,
             reducers=None if reducers == "auto" else reducers,
+            speculate=speculate,
             queue=PARTITION_QUEUE,
             priority=priority,
             ahead=self._partitions_at_once,
@@ -559,7 +560,6 @@ class Engine:
         )
         if feeding is not None:
             self._adopt(feeding)
-            self._adopt(asyncio.create_task(tame(self.broker, job_id, clock=self.clock), name=f"tamer of {job_id}"))
         return JobHandle(self.broker, job_id, PARTITION_QUEUE, parent=True)
 
     async def _partitions_at_once(self) -> int:

@@ -71,6 +71,7 @@ async def submit(
     failed_to: str | None = None,
     fan_in: int | None = None,
     reducers: int | None = None,
+    speculate: bool = False,
     database: str | None = None,
     queue: str = "default",
     priority: int = DEFAULT_PRIORITY,
@@ -90,6 +91,7 @@ async def submit(
         to: where rows go. failed_to: where failed items go, with their errors. database: a PostgreSQL DSN for datasets by id, and for the result row.
         fan_in: how many partials a step of the reduction merges; reducers: among how many jobs keys are shared out
             (`asyncworker.mapreduce.levels`); None: as many as what partitions leave calls for.
+        speculate: workers copy partitions that take far longer than others (`asyncworker.mapreduce.straggler`).
         partition_size: items a partition; "auto": as many as take `planner.TARGET_S`, found as they are shipped.
         ahead: how many windows of partitions may be shipped and not yet over, where they carry their data, or who
             is asked for that now and then. A window is one large partition, or some small ones.
@@ -123,6 +125,8 @@ async def submit(
             failed_to=None if failed_to is None else place(failed_to),
             fan_in=fan_in or 0,
             reducers=reducers or 0,
+            partition_attempts=partition_attempts or 0,
+            speculate=speculate,
             **places(opened.url, to, database),
         )
         partitions = opened.partitions(sizing or partition_size)  # type: ignore[arg-type]  # it is a number then
@@ -133,8 +137,7 @@ async def submit(
         if opened.portable and not in_flight:
             flow.until = clock.monotonic() + PLANNING_S if sizing and most else 0.0
             flow.hurry = hurry or flow.hurry
-        options = OPTIONS if partition_attempts is None else OPTIONS | {"max_attempts": partition_attempts}
-        feeder = Feeder(broker, parent, flow, lease_s, clock, sizing=sizing, options=options)
+        feeder = Feeder(broker, parent, flow, lease_s, clock, sizing=sizing, options=partition_options(plan))
         await feeder.begin()
     except BaseException:
         await opened.close()
@@ -143,6 +146,11 @@ async def submit(
     feeding = asyncio.create_task(feeder.run(opened, first, partitions), name=f"{kind} of {parent.id}")
     await asyncio.sleep(0)  # whoever cancels it from here on finds it begun, and it can clean up
     return parent.id, feeding
+
+
+def partition_options(plan: Plan) -> dict[str, Any]:
+    """Return the options of a job's partitions."""
+    return OPTIONS | {"max_attempts": plan.partition_attempts} if plan.partition_attempts else OPTIONS
 
 
 class Feeder:
@@ -172,7 +180,7 @@ class Feeder:
         self._clock = clock
         self._waits: set[asyncio.Task[None]] = set()
         self._cut: list[Job] = []
-        self._known: dict[int, tuple[int, int]] = {}
+        self._known: dict[int, tuple[int, int, str]] = {}
 
     async def begin(self) -> None:
         """Join, and enqueue the job into one's own hands.
@@ -205,13 +213,13 @@ class Feeder:
         source: Source,
         first: Partition | None,
         rest: AsyncIterator[Partition],
-        known: Mapping[int, tuple[int, int]] | None = None,
+        known: Mapping[int, tuple[int, int, str]] | None = None,
     ) -> None:
         """Ship all partitions and seal the job; see `submit`.
 
         Args:
-            first: the first partition, where it was cut already. known: where partitions begin that are not to be shipped,
-                for they are done, and how many items they have.
+            first: the first partition, where it was cut already. known: the places of partitions that are not to be shipped,
+                for they are done.
 
         Raises:
             SourceError: those that are known are cut otherwise now.
@@ -241,7 +249,7 @@ class Feeder:
                 partition = msgspec.structs.replace(partition, cut_s=self._clock.now(), first=before)
                 before += partition.items
                 if (was := self._known.pop(partition.index, None)) is not None:
-                    if was != (partition.first, partition.items):
+                    if was != partition.place:
                         raise SourceError("the source is not cut as it was: submit the job again")
                     partition = await anext(rest, None)
                     continue

@@ -34,6 +34,7 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     ``source``, ``to`` (rows), ``failed_to`` (failed items) and ``results`` (the database of the result row) are URLs
     and may hold secrets; ``dataset_id`` is for people. ``max_failures`` is None, a count of items (int) or a share of them (float, 0..1).
     ``fan_in``: partials a step of the reduction merges; ``reducers``: among how many keys are shared out; 0: as many as it takes.
+    ``partition_attempts``: 0, as the workers have it. ``speculate``: workers copy partitions that are late.
     """
 
     source: str
@@ -48,6 +49,8 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     failed_to: str | None = None
     fan_in: int = 0
     reducers: int = 0
+    partition_attempts: int = 0
+    speculate: bool = False
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -65,7 +68,7 @@ class Partial(msgspec.Struct, frozen=True):
     keys in as many ``runs`` of pieces (`asyncworker.mapreduce.pieces`). ``seconds`` is how long the
     partition took, ``worker`` who did it (host:pid), for people. ``rejected``: which partitions sent
     failed items ahead, and in how many chunks. ``at``: under which
-    id its chunks lie, where that is its copy's. ``place``: the number of its first item, and how many were planned.
+    id its chunks lie, where that is its copy's. ``place``: `Partition.place`.
     """
 
     items: int
@@ -79,7 +82,7 @@ class Partial(msgspec.Struct, frozen=True):
     digest: Digest = Digest()
     rejected: list[tuple[str, int]] = []
     at: str = ""
-    place: tuple[int, int] = (0, 0)
+    place: tuple[int, int, str] = (0, 0, "")
     runs: list[int] = []
     size: int = 0
 

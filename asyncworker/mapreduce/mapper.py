@@ -7,8 +7,11 @@ again, not mapped.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
 import os
+import random
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -28,10 +31,12 @@ from asyncworker.mapreduce.pieces import Outbound
 from asyncworker.mapreduce.rejects import FIRST as REJECTED
 from asyncworker.mapreduce.skew import function_or_snooze
 from asyncworker.mapreduce.sources.source import Partition
+from asyncworker.mapreduce.straggler import tame
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import pack, unpack
 from asyncworker.queue.context import Context
 from asyncworker.queue.job import Counted, original_of, parent_of
+from asyncworker.secret import mask_text
 
 PLANS_KEPT = 16
 """How many jobs' plans are remembered, so that a job costs a worker one look-up and not one a partition."""
@@ -39,6 +44,10 @@ CHECKPOINT_S = 5.0
 """How often what a partition came to so far is kept, so that whoever takes it over goes on from there."""
 CHECKPOINT = -1
 """The number of the chunk that holds it."""
+TAMING_S = 1.0
+"""About how often a worker looks after the late partitions of the jobs that it knows: others do so, too, and the submitter
+more often, while it is there."""
+log = logging.getLogger(__name__)
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -74,9 +83,13 @@ class Mapper:
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
         self._plans: dict[str, Plan] = {}
         self._openings = Openings()
+        self._taming: dict[str, asyncio.Task[None]] = {}
 
     async def close(self) -> None:
-        """Close the sources that are still open."""
+        """Close the sources that are still open, and look after no job any more."""
+        for taming in self._taming.values():
+            taming.cancel()
+        await asyncio.gather(*self._taming.values(), return_exceptions=True)
         await self._openings.close()
 
     async def __call__(self, spec: dict[str, Any], ctx: Context) -> Counted:
@@ -94,14 +107,9 @@ class Mapper:
         if isinstance(work, Seeing):
             work.see(ctx)
         course = Course(work, plan, self._concurrency, await self._left(ctx), Outbound(ctx, work))
-        source = self._openings.take(plan.source)
         try:
-            await course.run(source.read(partition), ctx)
-        except BaseException:
-            await source.close()
-            raise
-        else:
-            await self._openings.give(plan.source, source)
+            async with self._openings.open(plan.source) as source:
+                await course.run(source.read(partition), ctx)
         finally:
             course.folding.abandon()
             if isinstance(work, Holding):
@@ -145,7 +153,7 @@ class Mapper:
             failures=course.failures,
             worker=self._worker,
             digest=digest,
-            place=(partition.first, partition.items),
+            place=partition.place,
             at=ctx.id if original_of(ctx.id) else "",
             rejected=[(ctx.id, await _send(ctx, rejected, REJECTED))] if rejected else [],
         )
@@ -172,7 +180,20 @@ class Mapper:
             while len(self._plans) >= PLANS_KEPT:
                 del self._plans[next(iter(self._plans))]
             self._plans[parent] = plan
+        if plan.speculate and parent not in self._taming:
+            self._taming[parent] = asyncio.create_task(self._tame(parent), name=f"tamer of {parent}")
+            self._taming[parent].add_done_callback(self._tamed)
         return plan
+
+    async def _tame(self, parent: str) -> None:
+        every = TAMING_S * (0.5 + random.random())
+        await asyncio.sleep(every)  # most jobs are over by then
+        await tame(self._broker, parent, every=every)
+
+    def _tamed(self, taming: asyncio.Task[None]) -> None:
+        self._taming = {parent: task for parent, task in self._taming.items() if task is not taming}
+        if not taming.cancelled() and (error := taming.exception()) is not None:
+            log.error("%s ended: %s", taming.get_name(), mask_text(str(error)) or type(error).__name__)
 
 
 class Course:

@@ -13,12 +13,12 @@ from typing import Any
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, JobNotFound, ResultExpired
 from asyncworker.mapreduce.dataset import open_source
-from asyncworker.mapreduce.feeder import OPTIONS, PLANNING_S, WINDOW, Feeder
+from asyncworker.mapreduce.feeder import OPTIONS, PLANNING_S, WINDOW, Feeder, partition_options
 from asyncworker.mapreduce.functions.function import Function
 from asyncworker.mapreduce.job import REDUCE_TASK, Partial, Plan, read, read_call
 from asyncworker.mapreduce.pace import Flow
 from asyncworker.mapreduce.planner import Sizing, sizes_of
-from asyncworker.mapreduce.sources.source import Source
+from asyncworker.mapreduce.sources.source import Exactly, Source
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import is_id, pack_call, unpack_record
 from asyncworker.queue.job import Job, State, child_id
@@ -68,7 +68,7 @@ async def resume(
         flow.until = clock.monotonic() + PLANNING_S if sizing and most else 0.0
         flow.hurry = hurry or flow.hurry
     parent = Job(job_id, record.queue or found.queue, pack_call(REDUCE_TASK, (plan,), {}), found.priority, OPTIONS)
-    feeder = Feeder(broker, parent, flow, lease_s, clock, sizing=sizing, options=OPTIONS)
+    feeder = Feeder(broker, parent, flow, lease_s, clock, sizing=sizing, options=partition_options(plan))
     try:
         await feeder.begin()
     except BaseException:
@@ -77,7 +77,7 @@ async def resume(
 
     async def feed() -> None:
         known = await _known(broker, job_id)
-        cut = iter(sizes_of(known)) if sizing else iter(())
+        cut = iter(_cut(known)) if sizing else iter(())
         partitions = opened.partitions((lambda: next(cut, 0) or sizing()) if sizing else plan.partition_size)
         await feeder.run(opened, None, partitions, known)
 
@@ -93,11 +93,17 @@ def _opened(plan: Plan, source: Any) -> Source:
     return opened
 
 
-async def _known(broker: Broker, job_id: str) -> dict[int, tuple[int, int]]:
-    """Return the partitions that succeeded: which is the first of their items, and how many they were planned with."""
+def _cut(known: dict[int, tuple[int, int, str]]) -> list[int]:
+    """Return the sizes of partitions up to the last that is known, in items or in the source's own units."""
+    sizes = sizes_of({part: (first, count) for part, (first, count, _) in known.items()})
+    return [*map(Exactly, sizes)] if any(of for *_, of in known.values()) else sizes
+
+
+async def _known(broker: Broker, job_id: str) -> dict[int, tuple[int, int, str]]:
+    """Return the places of the partitions that succeeded."""
     found = (await broker.find([job_id]))[0]
     left = found.children.done if found and found.children else 0
-    known: dict[int, tuple[int, int]] = {}
+    known: dict[int, tuple[int, int, str]] = {}
     start = 0
     while len(known) < left:
         ids = [child_id(job_id, part) for part in range(start, start + SLICE)]

@@ -38,10 +38,13 @@ COPIED = {"max_deliveries": 10, "max_attempts": 1}
 """Options of copies: one that fails is not tried again, for the original still runs."""
 
 
-async def tame(broker: Broker, job_id: str, *, clock: Clock = SYSTEM) -> None:
-    """Look after a job until it is over or nobody knows it: copy what is late.
+async def tame(broker: Broker, job_id: str, *, every: float = 0.0, clock: Clock = SYSTEM) -> None:
+    """Look after a job until it is over or nobody knows it: copy what is late. Several may: a partition has one copy.
 
-    Cost: four round trips each `LOOK_S`.
+    Args:
+        every: seconds from look to look; 0: `LOOK_S`.
+
+    Cost: four round trips each time.
     """
     costs: dict[int, Cost] = {}
     while True:
@@ -52,11 +55,11 @@ async def tame(broker: Broker, job_id: str, *, clock: Clock = SYSTEM) -> None:
             children = found.children  # all of them done: what runs is no partition, but a step of the reduction
             if children and children.sealed and 0 < children.done < children.total and not children.over:
                 await _look(broker, job_id, children, costs, clock)
-            await broker.wait([job_id], LOOK_S)
+            await broker.wait([job_id], every or LOOK_S)
         except JobNotFound:
             return
         except (BrokerDown, QueueFull):
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(every or LOOK_S)
 
 
 async def _look(broker: Broker, job_id: str, children: Progress, costs: dict[int, Cost], clock: Clock) -> None:

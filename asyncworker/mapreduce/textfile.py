@@ -29,7 +29,7 @@ import msgspec
 
 from asyncworker.errors import SourceError, UnknownName
 from asyncworker.mapreduce.fileversion import file_version, stamp
-from asyncworker.mapreduce.sources.source import DATA_BYTES, LIST_ITEMS, Key, Partition, Size, sizes
+from asyncworker.mapreduce.sources.source import DATA_BYTES, LIST_ITEMS, Exactly, Key, Partition, Size, sizes
 from asyncworker.mapreduce.standardinput import StandardInput
 
 BLOCK_BYTES = 2**20
@@ -178,9 +178,12 @@ class TextSource:
         for index in itertools.count():
             if not records or first >= version[0]:
                 return
-            end = min(first + max(int(size() * length), 1), version[0])
+            asked = size()
+            step = asked if isinstance(asked, Exactly) else max(int(asked * length), 1)
+            end = min(first + step, version[0])
             self.left = (version[0] - end) / length
-            yield Partition(index, 0, ("bytes", first, end, *version))
+            extent = first - start, end - first, f"{version[0]} {version[1]}"
+            yield Partition(index, 0, ("bytes", first, end, *version), extent=extent)
             first = end
 
     def _ranged(self, partition: Partition) -> Iterator[list[tuple[Key, Any]]]:

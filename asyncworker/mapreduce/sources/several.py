@@ -70,7 +70,8 @@ class SeveralSource:
                     async with aclosing(cast("Any", partitions)):
                         async for partition in partitions:
                             span = (source.url, source.label, *partition.span)
-                            yield msgspec.structs.replace(partition, index=index, span=span)
+                            extent = partition.extent and (*partition.extent[:2], f"{source.url} {partition.extent[2]}")
+                            yield msgspec.structs.replace(partition, index=index, span=span, extent=extent)
                             index += 1
                 finally:
                     await source.close()

@@ -22,6 +22,10 @@ DATA_BYTES = 4 * 2**20
 """A partition that carries its data is closed at this size, so that it can travel (`codec.MAX_PAYLOAD_BYTES`)."""
 
 
+class Exactly(int):
+    """A size in the source's own units (bytes, pages), where it cuts without counting items."""
+
+
 def sizes(size: Size) -> Callable[[], int]:
     """Return who is asked."""
     return size if callable(size) else lambda: size
@@ -40,6 +44,8 @@ class Partition(msgspec.Struct, frozen=True):
     it counted none. ``span`` says where they lie,
     in the source's own terms (MessagePack values). Where workers cannot open the source, ``data`` carries the
     items themselves, in the source's own form. Who ships it notes when (a date in s), and how many items are before it.
+    Where items were not counted ``extent`` says which units of the source's own these are, so that they can be cut so
+    again: the first, how many, and a text that changes when the source does.
     """
 
     index: int
@@ -48,6 +54,12 @@ class Partition(msgspec.Struct, frozen=True):
     data: bytes | None = None
     cut_s: float = 0.0
     first: int = 0
+    extent: tuple[int, int, str] | None = None
+
+    @property
+    def place(self) -> tuple[int, int, str]:
+        """Where it lies: the first item or unit, how many they are, and of what ("" for items that were counted)."""
+        return self.extent or (self.first, self.items, "")
 
 
 class Source(Protocol):
@@ -94,6 +106,15 @@ class Source(Protocol):
 
     async def close(self) -> None:
         """Give back files and connections."""
+        ...
+
+
+@runtime_checkable
+class Connected(Protocol):
+    """A source that reads through connections, which it may share with others; any number of partitions at once."""
+
+    def join(self, other: Source) -> None:
+        """Read through the connections of *other*, if they lead where this one reads from; not after the first use."""
         ...
 
 

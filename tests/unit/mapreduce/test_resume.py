@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from asyncworker.errors import BadParameters, JobNotFound
 from asyncworker.mapreduce.job import Partial, read
 from asyncworker.mapreduce.planner import FIRST, GRAIN, sizes_of
 from asyncworker.mapreduce.resume import resume
+from asyncworker.mapreduce.sources.several import several
 from asyncworker.queue.codec import Ids, pack, pack_call, unpack_record
 from asyncworker.queue.job import Job, Op, Record, Settled, State, WorkerCard, child_id
 from tests.support.mapreduce import Collect, Fleet
@@ -104,6 +106,59 @@ async def test_a_table_that_was_cut_as_it_was_measured(postgres_dsn: str) -> Non
     assert (state, record.value["final_result"]["items"]) == (State.SUCCEEDED, list(range(5000)))
 
 
+async def test_a_table_that_was_cut_by_its_pages(postgres_dsn: str) -> None:
+    connection = await asyncpg.connect(postgres_dsn)
+    try:
+        await connection.execute("CREATE TABLE paged AS SELECT n, repeat('x', 900) FROM generate_series(0, 2999) AS n")
+    finally:
+        await connection.close()
+
+    class Rows(Breaks):
+        def map(self, item: Any) -> Any:
+            return super().map(item["n"])
+
+    breaks = Rows(2500)
+    fleet = Fleet(breaks=breaks)
+    url = f"{postgres_dsn}?table=paged&key=ctid"
+    state, record = await fleet.run(url, "breaks", partition_size="auto", partition_attempts=1)
+    assert (state, record.detail["partial"]["total_processed"] > 0) == (State.FAILED, True)
+    breaks.broken.clear()
+    breaks.seen.clear()
+    state, record = await mended(fleet, record.detail["partial"]["job_id"])
+    assert (state, record.value["final_result"]["items"]) == (State.SUCCEEDED, list(range(3000)))
+    assert 0 < len(breaks.seen) == len({*breaks.seen}) < 3000
+
+
+async def test_ranges_of_a_file_that_has_changed_are_not_taken_for_what_they_were(tmp_path: Path) -> None:
+    breaks = Breaks(25)
+    fleet = Fleet(breaks=breaks)
+    path = tmp_path / "rows.jsonl"
+    job_id = await fleet.sealed(f"{numbers(path, 40)}?cut=bytes", "breaks", partition_attempts=1)
+    async with fleet.working(queues={"default": 1}, concurrency=1):
+        assert (await fleet.end(job_id))[0] is State.FAILED
+    path.write_text(path.read_text().replace("7", "8"))
+    state, record = await mended(fleet, job_id)
+    assert (state, "not cut as it was" in record.error_text) == (State.FAILED, True)
+
+
+@pytest.mark.parametrize("size", [10, "auto"])
+async def test_several_sources_are_resumed_or_that_is_refused(tmp_path: Path, size: Any) -> None:
+    breaks = Breaks(3500)
+    fleet = Fleet(breaks=breaks)
+    for part in range(2):
+        lines = "".join(f"{n}\n" for n in range(2000 * part, 2000 * (part + 1)))
+        (tmp_path / f"{part}.jsonl").write_text(lines)
+    source = several(*(f"{tmp_path}/{part}.jsonl?cut=bytes" for part in range(2)))
+    state, record = await fleet.run(source, "breaks", partition_size=size, partition_attempts=1)
+    assert state is State.FAILED
+    breaks.broken.clear()
+    state, record = await mended(fleet, record.detail["partial"]["job_id"])
+    if size == "auto" and state is State.FAILED:
+        assert "submit the job again" in record.error_text
+    else:
+        assert (state, record.value["final_result"]["items"]) == (State.SUCCEEDED, list(range(4000)))
+
+
 async def test_items_that_only_the_submitter_has_are_given_once_more() -> None:
     fleet = Fleet(breaks=Breaks(25))
     state, record = await fleet.run(range(40), "breaks", partition_attempts=1)
@@ -138,6 +193,58 @@ async def test_a_job_whose_submitter_died_goes_on_where_it_was() -> None:
     assert (state, record.value["final_result"]["items"]) == (State.SUCCEEDED, list(range(30)))
     assert fleet.collect.mapped <= 30 + 10
     assert before >= 10
+
+
+@pytest.mark.parametrize("attempts", [1, 4])
+async def test_partitions_are_tried_as_often_as_was_asked_for_also_when_they_are_resumed(
+    tmp_path: Path, attempts: int
+) -> None:
+    fleet, path = Fleet(), tmp_path / "rows.jsonl"
+
+    async def tried() -> int:
+        """Return how often the partition is tried whose file has gone."""
+        path.unlink()
+        async with fleet.working():
+            assert (await fleet.end(job_id))[0] is State.FAILED
+        (found,) = await fleet.broker.find([child_id(job_id, 0)])
+        assert found is not None
+        return unpack_record(found.record).attempt
+
+    job_id = await fleet.sealed(numbers(path, 5), partition_attempts=attempts)
+    assert await tried() == attempts
+    numbers(path, 5)
+    feeding = await resume(fleet.broker, job_id, fleet.find, ahead=two)
+    assert feeding is not None
+    await feeding
+    assert await tried() == attempts
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+async def test_auto_over_byte_ranges_and_row_groups_is_resumed(tmp_path: Path, kind: str) -> None:
+    if kind == "parquet":
+        table = pyarrow.table({"n": list(range(5000))})
+        pyarrow.parquet.write_table(table, tmp_path / "rows.parquet", row_group_size=250)
+    else:
+        head = "n\n" if kind == "csv" else ""
+        line = "{}\n" if kind == "csv" else '{{"n": {}}}\n'
+        (tmp_path / f"rows.{kind}").write_text(head + "".join(line.format(n) for n in range(5000)))
+
+    class Numbers(Breaks):
+        def map(self, item: Any) -> Any:
+            return super().map(int(item["n"]))
+
+    breaks = Numbers(4000)
+    fleet = Fleet(breaks=breaks)
+    url = f"{tmp_path}/rows.{kind}{'' if kind == 'parquet' else '?cut=bytes'}"
+    state, record = await fleet.run(url, "breaks", partition_size="auto", partition_attempts=1)
+    assert state is State.FAILED
+    done = record.detail["partial"]["total_processed"]
+    breaks.broken.clear()
+    breaks.seen.clear()
+    state, record = await mended(fleet, record.detail["partial"]["job_id"])
+    assert (state, record.value["final_result"]["items"]) == (State.SUCCEEDED, list(range(5000)))
+    assert record.value["total_processed"] == 5000
+    assert len(breaks.seen) == len({*breaks.seen}) <= 5000 - done
 
 
 async def test_it_may_fail_again_and_be_resumed_again(tmp_path: Path) -> None:

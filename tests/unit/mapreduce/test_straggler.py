@@ -10,7 +10,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from asyncworker.mapreduce import straggler
+from asyncworker import registry
+from asyncworker.mapreduce import mapper, straggler
 from asyncworker.mapreduce.catalogue import from_callables
 from asyncworker.mapreduce.job import CHUNK_BYTES
 from asyncworker.mapreduce.sources.source import Partition
@@ -18,7 +19,7 @@ from asyncworker.mapreduce.straggler import LATE, LEAST_S, overdue, tame
 from asyncworker.queue.brokers.memory import MemoryBroker
 from asyncworker.queue.codec import pack_call
 from asyncworker.queue.context import Context
-from asyncworker.queue.job import Found, State
+from asyncworker.queue.job import Found, State, child_id
 from tests.support.mapreduce import Fleet
 
 PATIENCE = 20.0
@@ -80,6 +81,34 @@ async def test_a_worker_that_never_ends_holds_nobody_up_and_its_part_counts_once
     assert quick.collect.mapped <= 10
     depth = (await broker.depth(["default"])).queues["default"]
     assert (depth.succeeded, depth.queued) == (4, 0)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_workers_look_after_a_job_whose_submitter_has_gone(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, namespace: str, kind: str
+) -> None:
+    monkeypatch.setattr(mapper, "TAMING_S", 0.02)
+    url = "memory://" if kind == "memory" else request.getfixturevalue("redis_url")
+    broker = registry.find("broker", kind).open(url, namespace=namespace)
+    slow, quick = Fleet(broker), Fleet(broker)
+    quick.collect.gate("for ever").set()
+    items = [*range(5), {"await": "for ever"}, *range(6, 10)]
+    try:
+        for speculate in (True, False):
+            mapped = slow.collect.mapped
+            async with slow.working(queues={"default": 2}, concurrency=2):
+                job_id = await slow.sealed(items, partition_size=5, speculate=speculate)
+                await stuck(slow, mapped + 6)
+                async with quick.working(), asyncio.timeout(PATIENCE):
+                    if speculate:
+                        assert (await quick.end(job_id))[1].value["final_result"]["items"] == items
+                    else:
+                        await broker.wait([job_id], 0.3)
+                        assert await broker.running(job_id) == [child_id(job_id, 1)]
+            await broker.cancel(job_id)
+    finally:
+        await broker.close()
 
 
 @pytest.mark.usefixtures("at_once")
