@@ -8,12 +8,16 @@ are used. Only this page and the package's lazy ``__init__`` import by name; nam
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import pkgutil
+from collections.abc import Iterable
 from functools import cache
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from asyncworker.errors import UnknownName
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ROOMS = {
     "broker": "asyncworker.queue.brokers",
@@ -41,26 +45,34 @@ ALIASES = {
 @cache
 def names(room: str) -> tuple[str, ...]:
     """Return the names of a room's implementations, sorted: its files (but the singular's), and outsiders'."""
-    package = importlib.import_module(ROOMS[room])
-    files = {module.name for module in pkgutil.iter_modules(package.__path__)} - {room}
-    outsiders = {point.name for point in importlib.metadata.entry_points(group=f"asyncworker.{room}")}
-    return tuple(sorted(files | outsiders))
+    return tuple(sorted(_files(room) | {point.name for point in _outsiders(room)}))
 
 
 @cache
 def find(room: str, name: str) -> ModuleType:
-    """Return the module that implements *name*.
+    """Return the module that implements *name*: a file of the room, else an outsider's.
 
     Raises:
         UnknownName: no file, alias or entry point of the room has this name.
     """
     aliases = ALIASES.get(room, {})
     name = aliases.get(name, name)
-    if name not in names(room):
-        raise UnknownName(room, name, (*names(room), *aliases))
-    for point in importlib.metadata.entry_points(group=f"asyncworker.{room}"):
+    if name in _files(room):
+        return importlib.import_module(f"{ROOMS[room]}.{name}")
+    for point in _outsiders(room):
         if point.name == name:
             module = point.load()
             assert isinstance(module, ModuleType), f"entry point {name} of {room} is no module"
             return module
-    return importlib.import_module(f"{ROOMS[room]}.{name}")
+    raise UnknownName(room, name, (*names(room), *aliases))
+
+
+def _files(room: str) -> set[str]:
+    package = importlib.import_module(ROOMS[room])
+    return {module.name for module in pkgutil.iter_modules(package.__path__)} - {room}
+
+
+def _outsiders(room: str) -> Iterable[EntryPoint]:
+    from importlib import metadata  # noqa: PLC0415 - it takes 2 MB, and mostly nobody asks
+
+    return metadata.entry_points(group=f"asyncworker.{room}")

@@ -8,13 +8,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import click
 
 from asyncworker.cli.command import Call, command
+from asyncworker.cli.fleet_flags import FLAGS
 from asyncworker.cli.log import log, start_logging
-from asyncworker.cli.supervise import FLAGS, supervise
+from asyncworker.cli.supervise import supervise
 from asyncworker.cli.target import engine_for
 from asyncworker.daemon import pages
 from asyncworker.daemon.actions import Actions
+from asyncworker.daemon.fleet_health import Health
 from asyncworker.daemon.fleet_metrics import FleetMetrics
-from asyncworker.daemon.health import Health
 from asyncworker.daemon.views import Views
 from asyncworker.daemon.web import Address, probes, serving
 from asyncworker.engine import Engine

@@ -1,63 +1,32 @@
-"""Worker processes under a supervisor, for the commands that have some: signals, log lines, and a worker's own end of it."""
+"""Worker processes under a supervisor, for the commands that have some: signals, log lines."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 
 import msgspec
 
 from asyncworker import __version__, auto
 from asyncworker.cli.command import Call
+from asyncworker.cli.fleet_flags import MIB
 from asyncworker.cli.line import duration
 from asyncworker.cli.log import log, tell
-from asyncworker.daemon.fleet_metrics import FleetMetrics, Telling, known_as
-from asyncworker.daemon.health import Check, Health
-from asyncworker.daemon.instruments import Instruments
+from asyncworker.daemon.fleet_health import Health
+from asyncworker.daemon.fleet_metrics import FleetMetrics
+from asyncworker.daemon.health import Check
 from asyncworker.daemon.metrics import MetricsServer, ask, checked
 from asyncworker.daemon.notify import notifying, reloading
-from asyncworker.daemon.process import ALONE, ProcessMetrics
 from asyncworker.daemon.sheet import Sheet
 from asyncworker.engine import Engine
 from asyncworker.errors import SettingsError
 from asyncworker.events import Decided
 from asyncworker.fleet.manager import DynamicWorkerManager
-from asyncworker.fleet.report import Report
 from asyncworker.queue.archive import Archive, Deciding
 from asyncworker.secret import mask_url
 from asyncworker.settings import Settings, environment
-
-MIB = 2**20
-FLAGS = (
-    "broker",
-    "namespace",
-    "queues",
-    "concurrency",
-    "lease",
-    "grace_period",
-    "cancel_grace",
-    "min_workers",
-    "max_workers",
-    "cpu_threshold",
-    "memory_threshold",
-    "queue_threshold",
-    "recycle_jobs",
-    "recycle_memory",
-    "worker_memory_limit",
-    "metrics_port",
-    "no_profile",
-    "database",
-    "outbox",
-    "result_store",
-    "result_offload",
-    "keep",
-    "log_level",
-    "log_format",
-)
-"""What a supervisor listens to."""
-
 
 Beside = Callable[[Call, Engine, DynamicWorkerManager, FleetMetrics, Health], AbstractAsyncContextManager[list[str]]]
 """What is there as long as the workers are; it gives notes for the banner."""
@@ -191,19 +160,3 @@ def signals(engine: Engine, manager: DynamicWorkerManager) -> Iterator[asyncio.E
     finally:
         for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(sign)
-
-
-@asynccontextmanager
-async def reporting(settings: Settings, engine: Engine, instruments: Instruments | None) -> AsyncIterator[None]:
-    """Tell the supervisor of this process how its worker is and what it measures, if it has one."""
-    if settings.supervisor is None:
-        yield
-        return
-    told = Telling(ProcessMetrics(engine, instruments, target=name_of(settings)).read)
-    async with Report(settings.supervisor, engine.bus, lambda: engine.stop(now=True), engine.lease, told=told):
-        yield
-
-
-def name_of(settings: Settings) -> str:
-    """Return the name of this worker process, as metrics tell it."""
-    return known_as(settings.supervisor.rpartition(":")[2]) if settings.supervisor else ALONE

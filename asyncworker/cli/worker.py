@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager, nullcontext
+from types import ModuleType
 
 import click
 
 from asyncworker import __version__
 from asyncworker.cli.command import Call, command
+from asyncworker.cli.fleet_flags import FLAGS, MIB
 from asyncworker.cli.line import duration
 from asyncworker.cli.log import log, start_logging, tell
 from asyncworker.cli.reload import reloading
-from asyncworker.cli.supervise import FLAGS, MIB, name_of, reporting, supervise
 from asyncworker.cli.target import engine_for
 from asyncworker.daemon.ceiling import limit_memory
 from asyncworker.daemon.health import WorkerHealth
 from asyncworker.daemon.instruments import Instruments
-from asyncworker.daemon.metrics import BrokerMetrics, MetricsServer, WorkerMetrics, checked
 from asyncworker.daemon.notify import notifying
-from asyncworker.daemon.process import ProcessMetrics
 from asyncworker.engine import Engine
 from asyncworker.errors import SettingsError
 from asyncworker.secret import mask_url
@@ -53,28 +53,24 @@ async def body(call: Call) -> int:
     if settings.workers:
         if settings.burst:
             raise SettingsError("--burst is for one worker: workers that end would be started again")
-        return await supervise(call, engine, None if settings.workers == "auto" else settings.workers)
+        number = None if settings.workers == "auto" else settings.workers
+        code: int = await _part("supervise").supervise(call, engine, number)
+        return code
     if settings.worker_memory_limit is not None:
         limit_memory(settings.worker_memory_limit * MIB)
     tell(engine.bus)
     async with AsyncExitStack() as opened:
         try:
-            broker = engine.broker
+            _ = engine.broker
             instruments = None if settings.no_profile else Instruments(engine)
-            notes = []
             health = WorkerHealth(engine)
-            if settings.metrics_port is not None:
-                loop = asyncio.get_running_loop()
-                own = ProcessMetrics(engine, instruments, target=name_of(settings))
-                metrics = WorkerMetrics(BrokerMetrics(broker, engine.queues, engine.schedules), own.read, loop)
-                checks = {"/healthz": checked(health.live, loop), "/readyz": checked(health.ready, loop)}
-                server = MetricsServer(metrics, settings.metrics_port, checks)
-                opened.callback(server.close)
-                notes.append(server.url)
+            served = settings.metrics_port is not None
+            notes = [_part("telling").serve(opened, settings, engine, instruments, health)] if served else []
             log.info("%s", banner(engine, notes))
             asked = opened.enter_context(stopping(engine))
-            await opened.enter_async_context(reporting(settings, engine, instruments))
-            if settings.supervisor is None:
+            if settings.supervisor is not None:
+                await _part("telling").report(opened, settings, engine, instruments)
+            else:
                 await opened.enter_async_context(notifying(health.status, busy=lambda: not health.works))
             async with instruments or nullcontext():
                 if not asked():  # a signal that came earlier finds no worker to stop
@@ -84,6 +80,11 @@ async def body(call: Call) -> int:
     if await lingers():
         leave_soon()
     return 0
+
+
+def _part(name: str) -> ModuleType:
+    """Return a module of this folder that a plain worker does without."""
+    return importlib.import_module(f"asyncworker.cli.{name}")
 
 
 def banner(engine: Engine, notes: Iterable[str] = ()) -> str:

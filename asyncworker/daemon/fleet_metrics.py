@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.daemon.health import Health
+from asyncworker.daemon.fleet_health import Health
 from asyncworker.daemon.metrics import BrokerMetrics
 from asyncworker.daemon.process import ProcessMetrics
 from asyncworker.daemon.sheet import Series, Sheet, text

@@ -1,13 +1,12 @@
 """Health: whether this process is alive (``/healthz``), and whether work is done (``/readyz``); and if not, why.
 
 Red ``/healthz`` says: start this process anew. Red ``/readyz`` says: somebody should look, or nothing should be sent here.
+Here is the health of a worker; a supervisor's is in `asyncworker.daemon.fleet_health`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
@@ -15,14 +14,12 @@ from asyncworker.clock import SYSTEM, Clock
 from asyncworker.engine import Engine
 from asyncworker.errors import AsyncWorkerError
 from asyncworker.events import JobsClaimed, WorkerIdled, WorkerStarted, WorkerStopped
-from asyncworker.fleet.manager import RED_CYCLES, DynamicWorkerManager
 from asyncworker.queue.job import Depth
 
 PATIENCE_S = 2.0
-HUNG_S = 30.0
-"""A control loop that does not come round for so long hangs."""
 STILL_S = 30.0
 """How long jobs may wait that workers with room for them do not take."""
+UNREACHABLE = "the broker does not answer"
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -36,70 +33,13 @@ def check(reasons: list[str]) -> Check:
     return Check(not reasons, tuple(reasons))
 
 
-class Health:
-    """The health of a supervisor and its fleet."""
-
-    def __init__(self, engine: Engine, manager: DynamicWorkerManager) -> None:
-        self._engine, self._manager = engine, manager
-
-    def live(self) -> Check:
-        """Return whether the control loop does its work; for so long as it was not begun it is not missed."""
-        return check(ails(self._manager.get_worker_stats()))
-
-    def turns(self) -> bool:
-        """Return whether the control loop comes round, whatever it finds: a new process would find no other broker."""
-        return not hangs(self._manager.get_worker_stats())
-
-    def status(self) -> str:
-        """Return how things are, in a line."""
-        stats = self._manager.get_worker_stats()
-        waiting = sum(stats["queue_lengths"].values())
-        return f"{stats['active_workers']} of {stats['wanted_workers']} workers work, {waiting} jobs wait"
-
-    async def ready(self) -> Check:
-        """Return whether the broker is there and workers take jobs. Cost: a round trip."""
-        return self.readiness(await _depth(self._engine))
-
-    def readiness(self, depth: Depth | None) -> Check:
-        """Return the same of a look at the broker, None: it did not answer."""
-        stats = self._manager.get_worker_stats()
-        reasons = ails(stats) if stats["monitoring"] else ["the supervisor is not at work"]
-        if depth is None:
-            reasons.append(UNREACHABLE)
-        if not stats["active_workers"] and (self._manager.min_workers or stats["wanted_workers"]):
-            reasons.append(f"no worker works, of {max(stats['wanted_workers'], self._manager.min_workers)}")
-        if stats["crash_loops"]:
-            reasons.append(f"{', '.join(stats['crash_loops'])} die young again and again")
-        if stats["still_s"] >= STILL_S:
-            reasons.append(_still(stats["still_s"]))
-        return check(reasons)
-
-
-UNREACHABLE = "the broker does not answer"
-
-
-def hangs(stats: Mapping[str, Any]) -> list[str]:
-    """Return why a control loop does not come round, if so."""
-    if stats["monitoring_ended"]:
-        return ["the control loop has ended"]
-    if stats["monitoring"] and stats["pass_age_s"] >= HUNG_S:
-        return [f"the control loop did not come round for {stats['pass_age_s']:.0f} s"]
-    return []
-
-
-def ails(stats: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with a control loop."""
-    reasons = hangs(stats)
-    if stats["failed_in_a_row"] >= RED_CYCLES:
-        reasons.append(f"the last {stats['failed_in_a_row']} cycles of the control loop failed")
-    return reasons
-
-
-def _still(seconds: float) -> str:
+def still(seconds: float) -> str:
+    """Return what is wrong where jobs have waited for so long."""
     return f"jobs have waited for {seconds:.0f} s, and workers with room for them took none"
 
 
-async def _depth(engine: Engine) -> Depth | None:
+async def depth_of(engine: Engine) -> Depth | None:
+    """Return what waits, None where the broker does not answer soon."""
     try:
         async with asyncio.timeout(PATIENCE_S):
             return await engine.broker.depth(list(engine.queues))
@@ -141,7 +81,7 @@ class WorkerHealth:
 
     async def ready(self) -> Check:
         """Return whether the broker is there, and jobs are taken. Cost: a round trip."""
-        depth = await _depth(self._engine)
+        depth = await depth_of(self._engine)
         reasons = [] if depth else [UNREACHABLE]
         if not self.works:
             reasons.append("the worker takes no jobs")
@@ -153,7 +93,7 @@ class WorkerHealth:
             elif self._still_since is None:
                 self._still_since = now
             if self._still_since is not None and now - self._still_since >= STILL_S:
-                reasons.append(_still(now - self._still_since))
+                reasons.append(still(now - self._still_since))
         return check(reasons)
 
     def _on_started(self, _: WorkerStarted) -> None:

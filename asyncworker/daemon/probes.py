@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 from aiohttp import hdrs, web
 
+from asyncworker.daemon.fleet_health import Health
 from asyncworker.daemon.fleet_metrics import FleetMetrics
-from asyncworker.daemon.health import Check, Health
+from asyncworker.daemon.health import Check
 
 
 def metrics_page(metrics: FleetMetrics) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

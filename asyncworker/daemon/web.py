@@ -23,9 +23,9 @@ from aiohttp.typedefs import Handler, Middleware
 
 from asyncworker.daemon.actions import Actions
 from asyncworker.daemon.api import Api
+from asyncworker.daemon.fleet_health import Health
 from asyncworker.daemon.fleet_metrics import FleetMetrics
 from asyncworker.daemon.guard import BODY_BYTES, HEADERS, TITLES, Guard, Problem, add_headers
-from asyncworker.daemon.health import Health
 from asyncworker.daemon.openapi import ROOT
 from asyncworker.daemon.probes import health_pages, metrics_page
 from asyncworker.daemon.tokens import Scope, Tokens

@@ -60,6 +60,7 @@ BY_NAME = {
     "asyncworker.cli": "loads the command that was asked for",
     "asyncworker.work.callee": "finds a task's function by the name under which it was registered",
     "asyncworker.cli.target": "loads the module:engine that the user typed",
+    "asyncworker.cli.worker": "loads what a plain worker does without",
 }
 """Where modules are imported by name."""
 

@@ -10,7 +10,8 @@ import pytest
 
 from asyncworker import Engine
 from asyncworker.daemon.fleet_metrics import FleetMetrics
-from asyncworker.daemon.health import HUNG_S, STILL_S, Health, WorkerHealth
+from asyncworker.daemon.fleet_health import HUNG_S, Health
+from asyncworker.daemon.health import STILL_S, WorkerHealth
 from asyncworker.errors import BrokerDown
 from asyncworker.events import WorkerIdled, WorkerStarted, WorkerStopped
 from asyncworker.fleet.manager import RED_CYCLES, DynamicWorkerManager
