@@ -1,4 +1,4 @@
-"""PostgreSQL, as the source, the sink and the result table use it: one connection, checked names, errors of ours.
+"""PostgreSQL, as the source, the sink and the result table use it: few connections, checked names, errors of ours.
 
 Whatever is a value travels as ``$n``. A name of a table or column stands in a query only after three doors: it has
 the form of an identifier, the catalogue knows it, and it is quoted. Each transaction pins ``search_path`` and
@@ -116,13 +116,14 @@ def quoted(name: str) -> str:
 
 
 class Database:
-    """One connection, opened when first used and again when it broke; whoever comes second waits for the first."""
+    """Up to so many *connections*, opened when first used and again when they broke; more transactions wait for one."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, connections: int = 1) -> None:
         self.label = address.label
-        self._dsn = address.dsn
-        self._turn = asyncio.Lock()
-        self._connection: Connection | None = None
+        self.dsn = address.dsn
+        self._room = asyncio.Semaphore(connections)
+        self._idle: list[Connection] = []
+        self._open: set[Connection] = set()
         self._schemas: list[str] = []
 
     @asynccontextmanager
@@ -132,15 +133,23 @@ class Database:
         Raises:
             SourceError: for whatever the server or the way to it raises inside.
         """
-        async with self._turn:
+        async with self._room:
             with self.told():
                 connection = await self._connected()
-                async with connection.transaction(isolation=None if write else "repeatable_read", readonly=not write):
-                    await connection.execute(
-                        "SELECT pg_catalog.set_config('search_path', 'pg_catalog', true), "
-                        f"pg_catalog.set_config('statement_timeout', '{STATEMENT_S * 1000:.0f}', true)"
-                    )
-                    yield connection
+                try:
+                    async with connection.transaction(
+                        isolation=None if write else "repeatable_read", readonly=not write
+                    ):
+                        await connection.execute(
+                            "SELECT pg_catalog.set_config('search_path', 'pg_catalog', true), "
+                            f"pg_catalog.set_config('statement_timeout', '{STATEMENT_S * 1000:.0f}', true)"
+                        )
+                        yield connection
+                except BaseException:  # in whatever state it is, nobody else gets it
+                    self._open.discard(connection)
+                    connection.terminate()
+                    raise
+                self._idle.append(connection)
 
     async def find(self, connection: Connection, name: str) -> Table | None:
         """Look a table up in the catalogue, within a transaction; without a schema, along the user's search path."""
@@ -179,35 +188,40 @@ class Database:
             return await self.table(connection, name)
 
     async def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        self._idle.clear()
+        while self._open:
+            connection = self._open.pop()
             try:
                 await connection.close(timeout=CLOSE_S)
             except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 connection.terminate()
 
     async def _connected(self) -> Connection:
-        if self._connection is None or self._connection.is_closed():
-            try:
-                # No named statements: behind a pooler they belong to somebody else's connection.
-                connection = await asyncpg.connect(
-                    self._dsn, timeout=CONNECT_S, command_timeout=STATEMENT_S + CONNECT_S, statement_cache_size=0
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+            self._open.discard(connection)
+        try:
+            # No named statements: behind a pooler they belong to somebody else's connection.
+            connection = await asyncpg.connect(
+                self.dsn, timeout=CONNECT_S, command_timeout=STATEMENT_S + CONNECT_S, statement_cache_size=0
+            )
+        except ValueError as exc:  # the driver could not read the URL, and may quote a password out of it
+            hint = "special characters in its password are to be percent-encoded"
+            raise SourceError(f"{self.label} cannot be understood ({type(exc).__name__}): {hint}") from None
+        try:
+            # JSON passes as it is: no text in between, and whoever decodes can say what is wrong with an item.
+            for kind, encoder, decoder in (("json", bytes, bytes), ("jsonb", b"\x01".__add__, _WITHOUT_VERSION)):
+                await connection.set_type_codec(
+                    kind, schema="pg_catalog", encoder=encoder, decoder=decoder, format="binary"
                 )
-            except ValueError as exc:  # the driver could not read the URL, and may quote a password out of it
-                hint = "special characters in its password are to be percent-encoded"
-                raise SourceError(f"{self.label} cannot be understood ({type(exc).__name__}): {hint}") from None
-            try:
-                # JSON passes as it is: no text in between, and whoever decodes can say what is wrong with an item.
-                for kind, encoder, decoder in (("json", bytes, bytes), ("jsonb", b"\x01".__add__, _WITHOUT_VERSION)):
-                    await connection.set_type_codec(
-                        kind, schema="pg_catalog", encoder=encoder, decoder=decoder, format="binary"
-                    )
-                self._schemas = await connection.fetchval("SELECT pg_catalog.current_schemas(false)::text[]")
-            except BaseException:
-                connection.terminate()
-                raise
-            self._connection = connection
-        return self._connection
+            self._schemas = await connection.fetchval("SELECT pg_catalog.current_schemas(false)::text[]")
+        except BaseException:
+            connection.terminate()
+            raise
+        self._open.add(connection)
+        return connection
 
     @contextmanager
     def told(self) -> Iterator[None]:

@@ -9,13 +9,13 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable
 from types import CoroutineType
 from typing import Any
 
 from asyncworker.errors import JobFailed
-from asyncworker.mapreduce.functions.function import Work
+from asyncworker.mapreduce.functions.function import Bulk, Work
 from asyncworker.mapreduce.job import ERROR_CHARS, FAILURES_KEPT, Failure
 from asyncworker.mapreduce.row import pack_row
 from asyncworker.mapreduce.sources.source import BadItem, Key
@@ -59,6 +59,7 @@ class Folding:
         self.failures: list[Failure] = []
         self._map = work.map
         self._fold = work.fold
+        self._fold_list = work.fold_list if isinstance(work, Bulk) else None
         self._limit = max_failures
         self._slice = 16
         self._most = concurrency * WINDOW
@@ -110,8 +111,12 @@ class Folding:
         The hot loop: what it costs an item, all users pay for each of theirs (bench/bench_mapper.py).
         """
         map_, fold, acc = self._map, self._fold, self.acc
+        places: Sequence[int] = range(start, stop)
+        if self._fold_list is not None:
+            acc, left = self._fold_list(acc, [item for _, item in pairs[start:stop]])
+            places = [start + at for at in left]
         try:
-            for at in range(start, stop):
+            for at in places:
                 key, item = pairs[at]
                 if type(item) is BadItem:
                     self._fail(key, "BadItem", item.error, None)

@@ -3,40 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from asyncworker.mapreduce.dataset import is_postgresql, open_source
-from asyncworker.mapreduce.sources.source import Source
+from asyncworker.mapreduce.dataset import open_source
+from asyncworker.mapreduce.sources.source import Connected, Source
 
 IDLE_S = 5.0
-"""How long a source is kept that nobody reads."""
+"""How long connections are kept when nobody reads."""
 
 
 class Openings:
-    """One worker's open sources, each in one partition's hands or idle. Files are opened anew each time."""
+    """One worker's open sources. All that read from one database share its few connections; files are opened anew."""
 
     def __init__(self) -> None:
-        self._idle: defaultdict[str, list[Source]] = defaultdict(list)
+        self._kept: dict[str, Source] = {}
+        self._readers = 0
         self._timer: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
-    def take(self, url: str) -> Source:
-        """Return a source that is nobody else's until it is given back or closed."""
-        idle = self._idle.get(url)
-        return idle.pop() if idle else open_source(url)
-
-    async def give(self, url: str, source: Source) -> None:
-        """Take a source back that was read to its end without an error."""
-        if not is_postgresql(url):
-            await source.close()
+    @asynccontextmanager
+    async def open(self, url: str) -> AsyncIterator[Source]:
+        """Hold a source, which may be in others' hands, too; it raises as `open_source` does."""
+        source = self._kept.get(url) or open_source(url)
+        if not isinstance(source, Connected):
+            try:
+                yield source
+            finally:
+                await source.close()
             return
-        self._idle[url].append(source)
+        if url not in self._kept:
+            for other in self._kept.values():
+                source.join(other)
+            self._kept[url] = source
+        self._readers += 1
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(IDLE_S, self._expire)
+        try:
+            yield source
+        finally:
+            self._readers -= 1
+            if not self._readers:
+                self._timer = asyncio.get_running_loop().call_later(IDLE_S, self._expire)
 
     async def close(self) -> None:
-        """Close what is idle."""
+        """Close what is open."""
         if self._timer is not None:
             self._timer.cancel()
         self._expire()
@@ -44,9 +55,8 @@ class Openings:
             await asyncio.wait(self._closing)
 
     def _expire(self) -> None:
-        idle, self._idle = self._idle, defaultdict(list)
-        for sources in idle.values():
-            for source in sources:
-                task = asyncio.create_task(source.close(), name=f"closing {source.label}")
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+        kept, self._kept = self._kept, {}
+        for source in kept.values():
+            task = asyncio.create_task(source.close(), name=f"closing {source.label}")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)

@@ -92,6 +92,17 @@ TYPES: dict[str, Callable[[Any], bool]] = {
 }
 """Whether a value that is not missing has the type of this name."""
 
+PLAIN: dict[str, frozenset[type]] = {
+    "int": frozenset({int}),
+    "float": frozenset({int, float}),
+    "number": frozenset({int, float}),
+    "str": frozenset({str}),
+    "bool": frozenset({bool}),
+    "list": frozenset({list}),
+    "dict": frozenset({dict}),
+}
+"""The types of which each value has the type of this name, floats only if they are finite."""
+
 
 def kind(value: Any) -> str:
     """Return what *value* is, in a word for people; it shows nothing of the value."""

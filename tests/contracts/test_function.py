@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from asyncworker.errors import BadParameters, UnknownName
 from asyncworker.mapreduce.catalogue import find_function, from_callables, function_names
-from asyncworker.mapreduce.functions.function import Function, Keyed, Work
+from asyncworker.mapreduce.functions.function import Bulk, Function, Keyed, Work
 from asyncworker.mapreduce.pieces import deal, share_of
 from asyncworker.mapreduce.schema import KEYWORDS
+from asyncworker.mapreduce.sources.source import BadItem
 
 
 async def shown(item: Any, params: Any) -> str:
@@ -145,9 +146,9 @@ def work_of(function: Function) -> Work:
     return function.prepare(PARAMS.get(function.name, {}))
 
 
-async def folded(work: Work, given: list[Any]) -> tuple[Any, int]:
+async def folded(work: Work, given: list[Any], acc: Any = None) -> tuple[Any, int]:
     """Fold what can be mapped; returns the accumulator, and how many items failed."""
-    acc, failed = work.initial(), 0
+    acc, failed = work.initial() if acc is None else acc, 0
     for item in given:
         try:
             value = work.map(item)
@@ -199,6 +200,21 @@ def carried(item: Any) -> bool:
         return travelled(item) == item == msgspec.json.decode(msgspec.json.encode(item))
     except (OverflowError, UnicodeEncodeError):
         return False
+
+
+@each([function for function in FUNCTIONS if isinstance(work_of(function), Bulk)])
+@settings(max_examples=150, deadline=None)
+@given(alike=st.lists(objects, min_size=1, max_size=8), odd=st.lists(items, max_size=3))
+async def test_folding_many_at_once_comes_to_the_same(function: Function, alike: list[Any], odd: list[Any]) -> None:
+    for some in (alike, alike + odd, [*alike, BadItem("no JSON")]):
+        work = work_of(function)
+        assert isinstance(work, Bulk)
+        acc, left = work.fold_list(work.initial(), some)
+        assert list(left) == sorted(set(left))
+        assert {place for place, item in enumerate(some) if type(item) is BadItem} <= set(left)
+        acc, failed = await folded(work, [some[place] for place in left], acc)
+        one_by_one, expected = await folded(work, some)
+        assert (text(work.finish(acc)), failed) == (text(work.finish(one_by_one)), expected)
 
 
 @each([function for function in FUNCTIONS if isinstance(work_of(function), Keyed)])

@@ -14,16 +14,20 @@ The result counts items (``valid_count``, ``invalid_count``, ``error_count`` = f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from operator import itemgetter
+from types import NoneType
 from typing import Any, NamedTuple
 
 from asyncworker.errors import BadParameters
 from asyncworker.mapreduce.functions.function import Function, Work
-from asyncworker.mapreduce.pattern import MAX_PATTERN_BYTES, value_match
+from asyncworker.mapreduce.pattern import MAX_PATTERN_BYTES, full_match, value_match
 from asyncworker.mapreduce.schema import check
-from asyncworker.mapreduce.value import LARGEST, TYPES, brief, kind, missing, number
+from asyncworker.mapreduce.value import LARGEST, PLAIN, TYPES, brief, kind, missing, number
 
 EXAMPLES = 3
+NUMBERS = PLAIN["number"]
 _SCHEMA = {
     "type": "object",
     "examples": [
@@ -95,12 +99,18 @@ Outcome = tuple[list[int], dict[str, Any]] | None
 """What an item is mapped to: None when valid, else the numbers of the rules it breaks, and itself."""
 
 
+Holds = Callable[[Any], bool]
+Broken = Callable[[list[Any], set[type]], list[int]]
+
+
 class _Rule(NamedTuple):
     name: str
     field: str
     expected: Any
-    holds: Callable[[Any], bool] | None
+    holds: Holds | None = None
     """Asked of a value that is not missing; None where only missing matters."""
+    broken: Broken | None = None
+    """Asked of many such values, of which it is given the types, too: the places of those that break the rule."""
 
 
 class _Validation:
@@ -116,6 +126,14 @@ class _Validation:
                 [(index, rule.holds) for index, rule in enumerate(rules) if rule.field == field and rule.holds],
             )
             for field in fields
+        ]
+        self._columns = [
+            (
+                field,
+                bool(required),
+                [rule.broken for rule in rules if rule.field == field and rule.broken],
+            )
+            for field, required, _ in self._plan
         ]
 
     def initial(self) -> list[Any]:
@@ -148,6 +166,29 @@ class _Validation:
                 acc[3][index].append(example)
         return acc
 
+    def fold_list(self, acc: list[Any], items: list[Any]) -> tuple[list[Any], Sequence[int]]:
+        """Count the valid items, looking at a field of all of them at a time; leave the others."""
+        if set(map(type, items)) != {dict}:
+            return acc, range(len(items))
+        invalid: set[int] = set()
+        for field, required, checks in self._columns:
+            try:
+                values = list(map(itemgetter(field), items))
+            except KeyError:
+                values = [item.get(field) for item in items]
+            types, places = set(map(type, values)), None
+            if NoneType in types or (str in types and "" in values):
+                places = [place for place, value in enumerate(values) if not missing(value)]
+                if required:
+                    invalid.update(set(range(len(items))).difference(places))
+                values = [values[place] for place in places]
+                types = set(map(type, values))
+            for broken in checks:
+                found = broken(values, types)
+                invalid.update(found if places is None else [places[at] for at in found])
+        acc[0] += len(items) - len(invalid)
+        return acc, sorted(invalid)
+
     def merge(self, left: list[Any], right: list[Any]) -> list[Any]:
         return [
             left[0] + right[0],
@@ -178,33 +219,69 @@ def _example(field: str, item: dict[str, Any]) -> dict[str, Any]:
 
 def _rules(config: Mapping[str, Any]) -> list[_Rule]:
     strict = config.get("strict_types", False)
-    rules = [_Rule("required", field, "a value", None) for field in dict.fromkeys(config.get("required_fields", ()))]
+    rules = [_Rule("required", field, "a value") for field in dict.fromkeys(config.get("required_fields", ()))]
     for field, type_name in config.get("type_validations", {}).items():
         holds = TYPES[type_name]
-        rules.append(_Rule("type", field, type_name, _strictly(holds) if strict and type_name != "str" else holds))
+        if strict and type_name != "str":
+            holds = _strictly(holds)
+        rules.append(_Rule("type", field, type_name, holds, _of_type(type_name, holds)))
     for field, span in config.get("range_validations", {}).items():
         where = f"validation_rules.range_validations.{field}"
-        rules.append(
-            _Rule("range", field, dict(span), _within(span.get("min", -LARGEST), span.get("max", LARGEST), where))
-        )
+        low, high = span.get("min", -LARGEST), span.get("max", LARGEST)
+        if low > high:
+            raise BadParameters(f"{where}: min is greater than max")
+        rules.append(_Rule("range", field, dict(span), *_within(low, high)))
     for field, pattern in config.get("pattern_validations", {}).items():
         where = f"validation_rules.pattern_validations.{field}"
-        rules.append(_Rule("pattern", field, pattern, value_match(pattern, where)))
+        rules.append(_Rule("pattern", field, pattern, *_matching(pattern, where)))
     return rules
 
 
-def _strictly(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+def _strictly(holds: Holds) -> Holds:
     return lambda value: type(value) is not str and holds(value)
 
 
-def _within(low: float, high: float, where: str) -> Callable[[Any], bool]:
-    if low > high:
-        raise BadParameters(f"{where}: min is greater than max")
+def _each(holds: Holds) -> Broken:
+    return lambda values, _: [place for place, value in enumerate(values) if not holds(value)]
 
+
+def _of_type(name: str, holds: Holds) -> Broken:
+    """Ask no value where the types of all say enough."""
+    plain, each = PLAIN[name], _each(holds)
+
+    def broken(values: list[Any], types: set[type]) -> list[int]:
+        if types <= plain and (float not in types or _are_finite(values)):
+            return []
+        return each(values, types)
+
+    return broken
+
+
+def _are_finite(values: list[Any]) -> bool:
+    try:
+        return all(map(isfinite, values))
+    except OverflowError:  # an integer beyond the range of a double
+        return False
+
+
+def _matching(pattern: str, where: str) -> tuple[Holds, Broken]:
+    holds = value_match(pattern, where)
+    each, each_text = _each(holds), _each(full_match(pattern, where))
+    return holds, lambda values, types: (each_text if types == {str} else each)(values, types)
+
+
+def _within(low: float, high: float) -> tuple[Holds, Broken]:
     def within(value: Any) -> bool:
         if type(value) is not int and type(value) is not float:
             value = number(value)
         # A NaN is in no range, nor is an infinity: both ends are finite.
         return value is not None and bool(low <= value <= high)
 
-    return within
+    each = _each(within)
+
+    def broken(values: list[Any], types: set[type]) -> list[int]:
+        if types <= NUMBERS:
+            return [place for place, value in enumerate(values) if not low <= value <= high]
+        return each(values, types)
+
+    return within, broken

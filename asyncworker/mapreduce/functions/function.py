@@ -46,6 +46,19 @@ class Work(Protocol):
 
 
 @runtime_checkable
+class Bulk(Protocol):
+    """A `Work` that folds most items of a list at once, for less than their calls alone would cost; its `map` never waits."""
+
+    def fold_list(self, acc: Any, items: list[Any]) -> tuple[Any, Sequence[int]]:
+        """Fold in what can be; return the accumulator, and the places of all other items, in order.
+
+        Those are mapped and folded one by one after it, and so is what is no item (`BadItem`): whatever may fail is
+        left to that. Folding all of them one by one must come to the same. Raises nothing.
+        """
+        ...
+
+
+@runtime_checkable
 class Yielding(Protocol):
     """A `Work` that gives rows, which may be too many for one message or one memory."""
 

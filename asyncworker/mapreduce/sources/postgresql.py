@@ -8,9 +8,12 @@
 
 In a table's item, numbers are numbers, dates ISO text, and what JSON lacks (uuid, bytea, ranges, NaN) is text.
 
-One query, so one snapshot, cuts it into ranges from a first to a last key. Keys may be negative, start anywhere and
+One transaction, so one snapshot, cuts it into ranges from a first to a last key: by walking along the index where a
+unique one has just the key's columns, else by sorting. Keys may be negative, start anywhere and
 have gaps; they may be neither NULL nor there twice. Rows added after the cut before the first key or behind the last
-are not read; those added in between may be. No transaction is open while items are mapped. With ``key=ctid`` ranges are
+are not read; those added in between may be. Rows come some hundred kilobytes at a time, as one JSON array, for that costs
+server and reader less than rows one by one; each such fetch is a transaction of its own, under way while the items
+of the one before are mapped. With ``key=ctid`` ranges are
 of pages, whose rows are not counted; a row that is changed meanwhile may be read twice or not at all.
 
 To be written to, ``?dataset=NAME`` holds the rows under that id in place of all it held, and ``?table=T`` (made where
@@ -19,8 +22,10 @@ it is not there: ``job_id, item_index, data``) those of one job beside those of 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -29,22 +34,16 @@ from asyncworker.errors import EmptyDataset, SourceError
 from asyncworker.mapreduce.database import Address, Connection, Database, Table, address, identifier, lock, qualified
 from asyncworker.mapreduce.planner import GRAIN, cut
 from asyncworker.mapreduce.results import ResultTable
-from asyncworker.mapreduce.sources.source import LIST_ITEMS, BadItem, Key, Partition, Size, sizes
+from asyncworker.mapreduce.selection import CTID, IS_TABLE, Selection, selected
+from asyncworker.mapreduce.sources.source import LIST_ITEMS, BadItem, Exactly, Key, Partition, Size, Source, sizes
 
 DATASETS = "dataset_items"
-PLAIN_TYPES = ("int2", "int4", "int8", "text", "varchar")
-KEY_TYPES = (*PLAIN_TYPES, "uuid", "numeric", "float4", "float8", "date", "timestamp", "timestamptz")
-"""Types by which rows are found; values of all but the plain ones travel as text."""
-CTID = "ctid"
-JSON_TYPES = ("jsonb", "json", "text", "varchar")
-
-FETCH_BYTES, MOST_FETCHED = 2**20, 10 * LIST_ITEMS
+CONNECTIONS = 2
+"""How many partitions fetch at once in one process: a second one waits for the server while the first one maps."""
+FETCH_BYTES, MOST_FETCHED = 2**19, 10 * LIST_ITEMS
 """How much is fetched at once: what a round trip costs is little beside it, and so is what it takes of memory."""
-_IS_TABLE = """
-    SELECT c.relkind IN ('r', 'm', 'p') FROM pg_catalog.pg_class AS c
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2
-"""
-_IS_HEAP = _IS_TABLE.replace("IN ('r', 'm', 'p')", "IN ('r', 'm')")
+FIRST_FETCHED, GROWTH = 100, 16
+"""How many rows the first fetch brings, before their size is known, and how much larger the next one may be."""
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -86,49 +85,22 @@ def results(dsn: str) -> ResultTable:
     return ResultTable(dsn)
 
 
-class Selection(msgspec.Struct, frozen=True):
-    """The parts of queries over one dataset or table; names in them are quoted, types are of `KEY_TYPES`."""
+class _Span(msgspec.Struct, frozen=True):
+    """Rows from a key on (``>=``), or *beyond* it (``>``), to another, that one included; keys as text."""
 
-    table: Table
-    key: str
-    key_type: str
-    item: str
-    where: str
+    beyond: str
+    begin: str
+    end: str
 
-    def plan(self) -> str:
-        """Return the query that cuts: ``$1`` is the size, ``$2`` the dataset."""
-        key = 'place::text COLLATE "C"' if self.key_type == "uuid" else "place"  # which has no min and max of its own
-        shown = "" if self.key_type in PLAIN_TYPES else "::text"
-        return (
-            f"SELECT min({key}){shown}, max({key}){shown}, count(*), count(*) - count(place), bool_or(again) FROM ("  # noqa: S608 - names are quoted
-            f"SELECT {self.key} AS place, (row_number() OVER keys - 1) / $1::int8 AS part, "
-            f"row_number() OVER keys <> rank() OVER keys AS again "
-            f"FROM {self.table} AS item WHERE {self.where.format(2)} WINDOW keys AS (ORDER BY {self.key})"
-            ") AS places GROUP BY part ORDER BY part"
-        )
 
-    def pages(self) -> str:
-        """Return the query that counts a table's pages and rows: ``$1`` is the table."""
-        return (
-            "SELECT pg_relation_size($1::text::regclass) / current_setting('block_size')::int8, "  # noqa: S608 - names are quoted
-            f"(SELECT count(*) FROM {self.table})"
-        )
+class _Rows(msgspec.Struct, frozen=True):
+    """What a fetch brought: items as one JSON array, or else JSON texts one by one; perhaps there are *more*."""
 
-    def version(self) -> str:
-        """Return the query that tells whether rows are what they were: ``$1`` is the dataset."""
-        return (
-            "SELECT count(*), sum(xmin::text::numeric), max(xmin::text::int8) "  # noqa: S608 - names are quoted
-            f"FROM {self.table} AS item WHERE {self.where.format(1)}"
-        )
-
-    def read(self, beyond: str) -> str:
-        """Return the query that reads: keys *beyond* (``>`` or ``>=``) ``$1`` up to ``$2``, at most ``$3``, ``$4`` the dataset."""
-        key = self.key if self.key_type in PLAIN_TYPES else f"{self.key}::text"
-        return (
-            f"SELECT {key}, {self.item} FROM {self.table} AS item WHERE {self.where.format(4)} "  # noqa: S608 - names are quoted
-            f"AND {self.key} {beyond} $1::text::{self.key_type} AND {self.key} <= $2::text::{self.key_type} "
-            f"ORDER BY item.{self.key} LIMIT $3::int8"
-        )
+    span: _Span
+    keys: list[Key]
+    array: bytes | None
+    texts: list[str | bytes | None]
+    more: bool
 
 
 class PostgresqlSource:
@@ -145,11 +117,17 @@ class PostgresqlSource:
         self._values = () if self._dataset is None else (self._dataset,)
         self._table = place.options.get("table", DATASETS)
         self._key = place.options.get("key", "item_index")
-        self._database = Database(place)
+        self.database = Database(place, CONNECTIONS)
         self._selection: Selection | None = None
+        self._rows = FIRST_FETCHED
+
+    def join(self, other: Source) -> None:
+        """Read through the same connections as *other*, if it reads from the same server as the same user."""
+        if isinstance(other, PostgresqlSource) and other.database.dsn == self.database.dsn:
+            self.database = other.database
 
     async def partitions(self, size: Size) -> AsyncIterator[Partition]:
-        async with self._database.transaction() as connection:
+        async with self.database.transaction() as connection:
             selection = await self._selected(connection)
             pages = (
                 await connection.fetchrow(selection.pages(), str(selection.table)) if selection.key == CTID else None
@@ -158,18 +136,13 @@ class PostgresqlSource:
             for partition in self._paged(pages[0], pages[1], sizes(size)):
                 yield partition
             return
-        async with self._database.transaction() as connection:
-            parts = await connection.fetch(selection.plan(), GRAIN if callable(size) else size, *self._values)
+        parts = await self._cut(GRAIN if callable(size) else size)
         if not parts and self._dataset is not None:
             raise EmptyDataset(f"{self.label}: the dataset {self._dataset!r} has no rows in {self._table}")
-        if any(nulls for _, _, _, nulls, _ in parts):
-            raise SourceError(f"{self.label}: the key {self._key!r} is NULL in some rows: take a column that never is")
-        if any(again for *_, again in parts):
-            raise SourceError(f"{self.label}: the key {self._key!r} has values twice: take a column that is unique")
-        self.left = sum(items for _, _, items, _, _ in parts)
+        self.left = sum(items for _, _, items in parts)
         index = most = total = 0
         begin: Any = None
-        for at, (first, last, items, _, _) in enumerate(parts, 1):
+        for at, (first, last, items) in enumerate(parts, 1):
             begin, most = (begin, most) if total else (first, size() if callable(size) else size)
             total += items
             if total >= most or at == len(parts):
@@ -177,69 +150,123 @@ class PostgresqlSource:
                 yield Partition(index, total, (begin, last))
                 index, total = index + 1, 0
 
+    async def _cut(self, size: int) -> list[tuple[Any, Any, int]]:
+        """Return the first and last key of each part, and how many rows it has."""
+        async with self.database.transaction() as connection:
+            selection = await self._selected(connection)
+            if selection.indexed:
+                await connection.execute("SET LOCAL enable_sort = off")  # the whole table would be sorted for each part
+                parts = [
+                    (row[0], row[1], size) for row in await connection.fetch(selection.walk(), size, *self._values)
+                ]
+                first, last, _ = parts[-1]
+                if last is None:
+                    parts.pop()
+                if last is None and first is not None:
+                    ((last, items),) = await connection.fetch(selection.rest(), str(first), *self._values)
+                    parts.append((first, last, items))
+                return parts
+            rows = await connection.fetch(selection.plan(), size, *self._values)
+        if any(nulls for _, _, _, nulls, _ in rows):
+            raise SourceError(f"{self.label}: the key {self._key!r} is NULL in some rows: take a column that never is")
+        if any(again for *_, again in rows):
+            raise SourceError(f"{self.label}: the key {self._key!r} has values twice: take a column that is unique")
+        return [(first, last, items) for first, last, items, _, _ in rows]
+
     def _paged(self, pages: int, rows: int, size: Callable[[], int]) -> Iterator[Partition]:
         """Cut a table by its pages."""
         first = index = 0
         self.left = rows
         while first < pages and rows:
-            end = min(pages, first + max(1, size() * pages // rows))
+            asked = size()
+            end = min(pages, first + (asked if isinstance(asked, Exactly) else max(1, asked * pages // rows)))
             self.left = rows * (pages - end) / pages
-            yield Partition(index, 0, (f"({first},0)", f"({end - 1},65535)"))
+            extent = first, end - first, f"{pages} pages"
+            yield Partition(index, 0, (f"({first},0)", f"({end - 1},65535)"), extent=extent)
             first, index = end, index + 1
 
     async def read(self, partition: Partition) -> AsyncIterator[list[tuple[Key, Any]]]:
-        at, last = partition.span
-        beyond, count, most, full = ">=", 0, LIST_ITEMS, True
-        while full:
-            async with self._database.transaction() as connection:
-                selection = await self._selected(connection)
-                rows = await connection.fetch(selection.read(beyond), str(at), str(last), most, *self._values)
-            for some in cut(len(rows), LIST_ITEMS):
-                yield [(row[0], _value(row[1])) for row in rows[some.start : some.stop]]
-            count, full = count + len(rows), len(rows) == most
-            if rows:
-                at, beyond = rows[-1][0], ">"
-                size = sum(len(row[1] or b"") for row in rows) / len(rows)
-                most = max(LIST_ITEMS, min(int(FETCH_BYTES / max(size, 1)), MOST_FETCHED))
+        begin, end = map(str, partition.span)
+        count = 0
+        fetch = asyncio.create_task(self._fetch(_Span(">=", begin, end), self._most(partition.items)))
+        try:
+            while (rows := await fetch).keys:
+                count += len(rows.keys)
+                if rows.more:
+                    span = _Span(">", str(rows.keys[-1]), end)
+                    fetch = asyncio.create_task(self._fetch(span, self._most(partition.items - count)))
+                keys, values = await self._decoded(rows)
+                for some in cut(len(keys), LIST_ITEMS):
+                    yield list(zip(keys[some.start : some.stop], values[some.start : some.stop], strict=True))
+                if not rows.more:
+                    break
+        finally:
+            fetch.cancel()
+            await asyncio.gather(fetch, return_exceptions=True)
         if partition.items and not count:
             raise SourceError(
                 f"{self.label}: nothing is left of the {partition.items} rows that were planned from {partition.span[0]!r} on"
             )
+
+    def _most(self, left: int) -> int:
+        """Return how many rows to fetch of those that are *left* by the plan: as many each time, and none for a few."""
+        most = self._rows
+        if left > 0:  # else there are more than were planned, or they were not counted
+            most = min(most, ceil(left / ceil(left / most)) + 1)  # a last fetch that is not full needs none after it
+        return most
+
+    async def _fetch(self, span: _Span, most: int | None, *, whole: bool = True) -> _Rows:
+        """Fetch a span's first rows; *whole*: as one array, where that can be."""
+        try:
+            async with self.database.transaction() as connection:
+                selection = await self._selected(connection)
+                whole = whole and selection.whole
+                query = selection.read_whole(span.beyond) if whole else selection.read(span.beyond)
+                found = await connection.fetch(query, span.begin, span.end, most, *self._values)
+        except SourceError:
+            self._selection = None  # perhaps the table is another now
+            raise
+        keys, array, texts = [row[0] for row in found], None, [row[1] for row in found]
+        size = sum(len(text or b"") for text in texts)
+        if whole:
+            keys, array = _decode(keys[0] or b"[]"), texts[0] or b"[]"
+        if keys:
+            fit = FETCH_BYTES * len(keys) // max(size, 1)
+            self._rows = max(1, min(fit, GROWTH * len(keys), MOST_FETCHED))
+        return _Rows(span, keys, array, texts, more=len(keys) == most)
+
+    async def _decoded(self, rows: _Rows) -> tuple[list[Key], list[Any]]:
+        """Return keys and values; where one of these cannot be read, they are fetched once more, each by itself."""
+        try:
+            if rows.array is not None:
+                return rows.keys, _decode(rows.array)
+        except (ValueError, RecursionError):
+            span = msgspec.structs.replace(rows.span, end=str(rows.keys[-1]))
+            rows = await self._fetch(span, None, whole=False)
+        return rows.keys, [_value(text) for text in rows.texts]
 
     async def version(self) -> str | None:
         """Return how many rows there are, and the latest transaction that wrote one: each INSERT, UPDATE and DELETE changes it.
 
         None of a view or foreign table, which knows of none. Reads the table through.
         """
-        async with self._database.transaction() as connection:
+        async with self.database.transaction() as connection:
             selection = await self._selected(connection)
-            if not await connection.fetchval(_IS_TABLE, selection.table.schema, selection.table.name):
+            if not await connection.fetchval(IS_TABLE, selection.table.schema, selection.table.name):
                 return None
             row = await connection.fetchrow(selection.version(), *self._values)
         return None if row is None else "-".join(map(str, row))
 
     async def close(self) -> None:
-        await self._database.close()
+        await self.database.close()
 
     async def _selected(self, connection: Connection) -> Selection:
         if self._selection is None:
-            table = await self._database.table(connection, self._table)
-            if self._key == CTID and CTID not in table.types:
-                if not await connection.fetchval(_IS_HEAP, table.schema, table.name):
-                    raise SourceError(f"{self.label}: only a plain table has pages; take a column that is unique")
-                key, kind = CTID, "tid"
-            else:
-                key, kind = table.column(self._key), _simple(table, self._key)
+            self._selection = await selected(
+                self.database, connection, self._table, self._key, dataset=self._dataset is not None
+            )
             if self._dataset is None:
-                self._selection = Selection(table, key, kind, "row_to_json(item)", "true")
-                self.columns = tuple(table.types)
-            else:
-                data = table.column("data")
-                if table.types["data"] not in JSON_TYPES:
-                    raise SourceError(f"{self.label}: {self._table}.data must be jsonb, json or text")
-                owner = table.column("dataset_id")
-                where = f"{owner} = ${{}}::text::{_simple(table, 'dataset_id')}"
-                self._selection = Selection(table, key, kind, data, where)
+                self.columns = tuple(self._selection.table.types)
         return self._selection
 
 
@@ -303,16 +330,6 @@ class PostgresqlSink:
 
 class _Abort(Exception):
     """Ends a transaction without its rows."""
-
-
-def _simple(table: Table, column: str) -> str:
-    """Return the type of a column by which rows can be found."""
-    kind = table.types[column]
-    if kind not in KEY_TYPES:
-        raise SourceError(
-            f"{table.name}.{column} is of type {kind}: a number, text, date or uuid is needed to find rows by; key=ctid needs none"
-        )
-    return kind
 
 
 def _value(text: str | bytes | None) -> Any:

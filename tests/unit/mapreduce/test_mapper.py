@@ -40,6 +40,25 @@ async def test_items_are_folded_in_order_and_counted() -> None:
     assert (folding.items, folding.failed, folding.failures) == (2500, 0, [])
 
 
+async def test_what_is_folded_many_at_once_is_counted_and_fails_as_one_by_one() -> None:
+    class Even(Collect):
+        def fold_list(self, acc: Any, items: list[Any]) -> tuple[Any, list[int]]:
+            plain = [item for item in items if type(item) is int and item % 2 == 0]
+            return acc + plain, [at for at, item in enumerate(items) if type(item) is not int or item % 2]
+
+        def map(self, item: Any) -> Any:
+            if item % 10 == 9:
+                raise KeyError(item)
+            return item
+
+    folding = await folded([(key, BadItem("no JSON") if key == 1500 else key) for key in range(2500)], Even())
+    assert sorted(folding.acc) == [key for key in range(2500) if key % 10 != 9 and key != 1500]
+    assert (folding.items, folding.failed) == (2500, 251)
+    assert [failure.key for failure in folding.failures] == list(range(9, 1000, 10))
+    with pytest.raises(JobFailed, match="more than 3 items failed; the first, 9: KeyError"):
+        await folded([(key, key) for key in range(2500)], Even(), max_failures=3)
+
+
 @settings(max_examples=50)
 @given(st.lists(st.sampled_from(["plain", "awaited", "fails", "fails later", "bad"]), max_size=40), st.integers(1, 5))
 async def test_s15_each_item_is_counted_once_and_the_order_is_kept(kinds: list[str], concurrency: int) -> None:

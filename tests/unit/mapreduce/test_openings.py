@@ -10,6 +10,7 @@ import pytest
 
 from asyncworker.mapreduce import openings
 from asyncworker.mapreduce.openings import Openings
+from asyncworker.mapreduce.sources.postgresql import CONNECTIONS
 from tests.support.datasets import all_pairs, all_partitions
 
 PATIENCE = 20.0
@@ -36,37 +37,52 @@ async def table(dsn: str) -> str:
     return f"{dsn}?table=opened&key=id"
 
 
-async def test_what_was_given_back_is_taken_again_and_closed_in_the_end(postgres_dsn: str) -> None:
+async def test_all_who_read_from_a_database_share_its_connections(postgres_dsn: str) -> None:
     url, kept = await table(postgres_dsn), Openings()
-    one, two = kept.take(url), kept.take(url)
-    assert one is not two
-    assert len(await all_pairs(one, await all_partitions(one, 9))) == 5
-    await kept.give(url, one)
-    assert kept.take(url) is one
-    assert await connections(postgres_dsn) == 1
-    await kept.give(url, one)
-    await kept.give(url, two)
+    other = url.replace("opened", "public.opened")
+    async with kept.open(url) as one, kept.open(url) as two, kept.open(other) as three:
+        assert one is two
+        assert three is not one
+        partitions = await all_partitions(one, 1)
+        reads = [all_pairs(source, partitions) for source in (one, two, three)]
+        assert [len(pairs) for pairs in await asyncio.gather(*reads)] == [5, 5, 5]
+        assert await connections(postgres_dsn) == CONNECTIONS
+    async with kept.open(url) as again:
+        assert again is one
     await kept.close()
     assert await connections(postgres_dsn) == 0
 
 
-async def test_what_nobody_takes_is_closed_after_a_while(postgres_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_partition_that_fails_takes_no_connection_from_others(postgres_dsn: str) -> None:
+    url, kept = await table(postgres_dsn), Openings()
+    async with kept.open(url) as one:
+        partitions = await all_partitions(one, 3)
+        lists = one.read(partitions[0])
+        assert len(await anext(lists)) == 3
+        with pytest.raises(ZeroDivisionError):
+            async with kept.open(url):
+                _ = 1 / 0
+        assert [pairs async for pairs in lists] == []
+        assert len(await all_pairs(one, partitions)) == 5
+    await kept.close()
+
+
+async def test_what_nobody_reads_is_closed_after_a_while(postgres_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openings, "IDLE_S", 0.01)
     url, kept = await table(postgres_dsn), Openings()
-    source = kept.take(url)
-    await all_partitions(source, 9)
-    await kept.give(url, source)
+    async with kept.open(url) as source:
+        await all_partitions(source, 9)
     async with asyncio.timeout(PATIENCE):
         while await connections(postgres_dsn):
             await asyncio.sleep(0.01)
-    assert kept.take(url) is not source
+    async with kept.open(url) as another:
+        assert another is not source
     await kept.close()
 
 
 async def test_files_are_opened_anew(tmp_path: Path) -> None:
     path, kept = tmp_path / "rows.jsonl", Openings()
     path.write_text("1\n")
-    source = kept.take(str(path))
-    await kept.give(str(path), source)
-    assert kept.take(str(path)) is not source
+    async with kept.open(str(path)) as one, kept.open(str(path)) as two:
+        assert one is not two
     await kept.close()

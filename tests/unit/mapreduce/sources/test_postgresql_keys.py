@@ -9,6 +9,7 @@ import pytest
 
 from asyncworker.errors import SourceError
 from asyncworker.mapreduce.dataset import open_source
+from asyncworker.mapreduce.sources.source import BadItem
 from tests.support.datasets import all_pairs, all_partitions, pairs_of, unique
 from tests.support.mapreduce import Fleet
 
@@ -86,3 +87,68 @@ async def test_what_cannot_be_read_so_is_told(postgres_dsn: str, definition: str
     with pytest.raises(SourceError, match=said):
         await all_partitions(source, 10)
     await source.close()
+
+
+KINDS = KEYS | {"int4": "n - 5", "text": "chr(97 + n % 26) || n", "uuid": "md5(n::text)"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_walking_along_an_index_cuts_as_sorting_does(each_postgres_dsn: str, kind: str) -> None:
+    for count in (0, 1, 6, 1000):
+        rows = f"SELECT ({KINDS[kind]})::{kind} AS k, n FROM generate_series(1, {count}) AS n ORDER BY random()"
+        name = await make(each_postgres_dsn, f"CREATE TABLE {{0}} AS {rows}; CREATE TABLE {{0}}_i AS TABLE {{0}}")
+        await make(each_postgres_dsn, f"ALTER TABLE {name}_i ADD PRIMARY KEY (k)")
+        sorted_, walked = (open_source(f"{each_postgres_dsn}?table={each}&key=k") for each in (name, f"{name}_i"))
+        for size in (1, 2, 3, 400, 5000):
+            partitions = await all_partitions(sorted_, min(count, size) or 1)
+            assert await all_partitions(walked, min(count, size) or 1) == partitions
+            assert sum(partition.items for partition in partitions) == count
+        assert await all_pairs(walked, partitions) == await all_pairs(sorted_, partitions)
+        await sorted_.close()
+        await walked.close()
+
+
+FIRM = "ALTER TABLE {0} ALTER k SET NOT NULL; "
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        FIRM + "CREATE UNIQUE INDEX ON {0} (k) WHERE k > 3",
+        FIRM + "CREATE UNIQUE INDEX ON {0} ((k + 1))",
+        "ALTER TABLE {0} ADD PRIMARY KEY (k) DEFERRABLE",
+        "ALTER TABLE {0} ADD PRIMARY KEY (k); CREATE TABLE {0}_child () INHERITS ({0}); INSERT INTO {0}_child VALUES (8), (9)",
+    ],
+)
+async def test_an_index_that_knows_only_some_rows_is_passed_over(postgres_dsn: str, index: str) -> None:
+    name = await make(postgres_dsn, f"CREATE TABLE {{0}} AS SELECT generate_series(1, 7) AS k; {index}")
+    keys = [key for key, _ in await pairs_of(f"{postgres_dsn}?table={name}&key=k", 3)]
+    assert keys == list(range(1, 10 if "child" in index else 8))
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ("CREATE UNIQUE INDEX ON {0} (k); INSERT INTO {0} VALUES (NULL, 8)", "is NULL in some rows"),
+        (FIRM + "CREATE UNIQUE INDEX ON {0} (k, n); INSERT INTO {0} VALUES (7, 8)", "has values twice"),
+        (FIRM + "CREATE INDEX ON {0} (k); INSERT INTO {0} VALUES (7, 8)", "has values twice"),
+    ],
+)
+async def test_an_index_that_does_not_tell_rows_apart_is_no_help(postgres_dsn: str, index: str, said: str) -> None:
+    name = await make(postgres_dsn, f"CREATE TABLE {{0}} AS SELECT n AS k, n FROM generate_series(1, 7) AS n; {index}")
+    with pytest.raises(SourceError, match=said):
+        await pairs_of(f"{postgres_dsn}?table={name}&key=k")
+
+
+async def test_items_that_cannot_be_read_stand_alone_among_those_fetched_with_them(postgres_dsn: str) -> None:
+    schema = await make(postgres_dsn, "CREATE SCHEMA {}")
+    await make(
+        postgres_dsn,
+        f"CREATE TABLE {schema}.dataset_items AS SELECT 'x' AS dataset_id, n AS item_index, "
+        f"CASE WHEN n IN (700, 1900) THEN '1e999'::json ELSE to_json(n) END AS data FROM generate_series(1, 2500) AS n",
+    )
+    pairs = await pairs_of(f"{postgres_dsn}?dataset=x&search_path={schema}", 2000)
+    assert [key for key, _ in pairs] == list(range(1, 2501))
+    broken = [(key, value) for key, value in pairs if value != key]
+    assert [key for key, _ in broken] == [700, 1900]
+    assert all(isinstance(value, BadItem) for _, value in broken)
