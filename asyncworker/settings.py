@@ -123,16 +123,38 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "info"
     )
     log_format: Annotated[str, Setting(choice("text", "json"), "Log lines for people or for machines.")] = "text"
-    function: Annotated[str | None, Setting(text("NAME"), "The processing function, by name.")] = None
+    function: Annotated[
+        str | None, Setting(text("NAME"), "The processing function, by name; of your own mapper+reducer.")
+    ] = None
     params: Annotated[str | None, Setting(text("FILE|JSON"), "The function's parameters: a JSON file, or JSON.")] = None
     to: Annotated[str | None, Setting(text("SINK"), "Where the result goes as well: a file or URL.")] = None
     failed_to: Annotated[
         str | None, Setting(text("SINK"), "Where failed items go, with their errors: a file or URL.")
     ] = None
     item_attempts: Annotated[int, Setting(number(1, 100), "How often an item is mapped until it counts as failed.")] = 1
+    partition_attempts: Annotated[
+        int | None, Setting(number(1, 100), "How often a partition is tried until the job fails; else 3 times.")
+    ] = None
+    partitions_at_once: Annotated[
+        int | Auto, Setting(auto_or(number(1)), "Partitions under way at once; auto is what the workers have room for.")
+    ] = "auto"
+    fan_in: Annotated[
+        int | Auto, Setting(auto_or(number(2)), "How many partial results a step of the reduction merges.")
+    ] = "auto"
+    reducers: Annotated[
+        int | Auto, Setting(auto_or(number(1, 1024)), "Among how many jobs the keys of a reduction are shared out.")
+    ] = "auto"
+    no_speculate: Annotated[
+        bool, Setting(boolean(), "Do no partition a second time because it takes far longer than the others.")
+    ] = False
+    priority: Annotated[int, Setting(number(0, 9), "Which jobs go first: 9 before 0.")] = 5
     cache: Annotated[
         bool, Setting(boolean(), "Take the result of a job that did the same over the same data, if it is still there.")
     ] = False
+    cache_version: Annotated[
+        str | None,
+        Setting(text(), "The same with a version of data or code that you name: another one is another job."),
+    ] = None
     resume: Annotated[str | None, Setting(text("JOB"), "Do what is left of a job that failed at most a day ago.")] = (
         None
     )
