@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 
 from asyncworker.tune.layout import Suggestion
-from asyncworker.tune.sensors.memory import Leak, MemoryOptimizer
+from asyncworker.tune.sensors.memory import EVERY_S, Leak, MemoryOptimizer
 from asyncworker.tune.trend import mann_kendall, trend
 from bench.report import Machine, table
 
@@ -189,33 +189,50 @@ async def request() -> int:
     return len([[number] for number in range(20)])
 
 
-async def serve(seconds: float) -> float:
-    """Return requests done in each CPU second."""
-    began, end, done = time.process_time(), time.perf_counter() + seconds, 0
-    while time.perf_counter() < end:
+async def serve(rounds: int = 20) -> float:
+    """Return the CPU seconds that so many rounds of fifty requests take."""
+    began = time.process_time()
+    for _ in range(rounds):
         await asyncio.gather(*[request() for _ in range(50)])
-        done += 50
-    return done / (time.process_time() - began)
+    return time.process_time() - began
 
 
-async def cost(pairs: int = 7, seconds: float = 1.5, ballast: int = 50_000) -> dict[str, float]:
+async def cost(pairs: int = 101, ballast: int = 50_000) -> dict[str, float]:
     """(c) Return the share of throughput that a sensor takes, and the longest stretch of one sample.
 
-    One sample falls into each run, which is over six times as often as it samples of itself.
+    What it takes between its samples is the median of many short stretches of the same work, each with the sensor beside
+    one without, in turns; what samples take is their CPU time, one each ten seconds. Other processes and a clock
+    that goes up and down harm neither.
     """
     beside = [[number] for number in range(ballast)]
-    lost = []
-    for _ in range(pairs):
-        alone = await serve(seconds)
-        async with MemoryOptimizer():
-            lost.append(1 - await serve(seconds) / alone)
+    ratios, samples, stretches = [], [], []
+    for pair in range(pairs):
+        spent = {}
+        for watched in (True, False) if pair % 2 else (False, True):
+            memory = MemoryOptimizer(every=3600.0)
+            if watched:
+                memory.start()
+                while not memory.read()[1].value:  # noqa: ASYNC110 - it sets nothing when its first sample is over
+                    await asyncio.sleep(0)
+            await serve(5)  # until what a sample has looked at has left the caches
+            spent[watched] = await serve()
+            await memory.stop()
+        ratios.append(spent[True] / spent[False])
     memory = MemoryOptimizer()
-    stretches = []
-    for _ in range(pairs):
+    for _ in range(9):
         sample = Stepped(memory.sample())
+        began = time.thread_time()
         await asyncio.get_running_loop().create_task(sample)
+        samples.append(time.thread_time() - began)
         stretches.append(sample.longest)
-    return {"lost": median(lost), "longest_s": median(stretches), "objects": float(len(beside))}
+    between, sampling = 1 - 1 / median(ratios), median(samples) / EVERY_S
+    return {
+        "lost": between + sampling,
+        "between_samples": between,
+        "sampling": sampling,
+        "longest_s": median(stretches),
+        "objects": float(len(beside)),
+    }
 
 
 class Point:
