@@ -21,7 +21,6 @@ AsyncWorkerError
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -206,4 +205,6 @@ class Discard(Signal):
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that *name* was probably meant to be, or None."""
+    import difflib  # noqa: PLC0415 - mostly nobody errs
+
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), None)

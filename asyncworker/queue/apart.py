@@ -17,7 +17,7 @@ from asyncworker.errors import AsyncWorkerError
 from asyncworker.queue.context import Context
 from asyncworker.queue.depends import HIDDEN, Need, supplied
 from asyncworker.queue.job import Op
-from asyncworker.work.callee import find
+from asyncworker.work.finder import find
 from asyncworker.work.signature import Signature
 
 

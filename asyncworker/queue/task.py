@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -275,12 +276,20 @@ class Tasks(Mapping[str, Definition]):
         place, lifespan = _place(function), [] if self._lifespan is None else _place(self._lifespan)
         if place is None or (lifespan is None and context is not None):
             return None
-        if "apart" not in self._executors:
-            self._executors["apart"] = find("executor", "process").ProcessExecutor(1)
-        bind = self._executors["apart"].bind
-        if context is not None:
-            return apart.bind(bind(apart.call), place, lifespan or [], context)
-        return bind(function)
+
+        @functools.cache
+        def bound() -> Callable[..., Awaitable[Any]]:
+            if "apart" not in self._executors:
+                self._executors["apart"] = find("executor", "process").ProcessExecutor(1)
+            bind = self._executors["apart"].bind
+            if context is not None:
+                return apart.bind(bind(apart.call), place, lifespan or [], context)
+            return bind(function)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return await bound()(*args, **kwargs)
+
+        return call
 
     def _check_limits(self, definition: Definition) -> None:
         """Refuse limits by what is no parameter, and two limits of one name that are not the same."""

@@ -8,19 +8,16 @@ MessagePack through a socket that only the two processes hold, large buffers thr
 from __future__ import annotations
 
 import asyncio
-import importlib
 import inspect
 import os
 import socket
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import msgspec
 
 from asyncworker.share.segment import Freight, load, unload
 from asyncworker.share.wire import receive_now, send_now
-from asyncworker.work.signature import Signature
+from asyncworker.work.finder import find
 
 encode = msgspec.msgpack.encode
 
@@ -94,13 +91,3 @@ def _told(exc: BaseException) -> bytes:
         return encode(Answer(raised=raised))
     except (TypeError, ValueError, OverflowError, RecursionError):
         return encode(Answer(raised=Raised(raised.module, raised.name, [text], {}, text)))
-
-
-@cache
-def find(module: str, name: str) -> tuple[Callable[..., Any], Signature]:
-    """Return a function by its module and qualified name, where there may stand a task made of it."""
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
-    function = found if inspect.isroutine(found) else getattr(found, "__wrapped__", found)
-    return function, Signature(function)

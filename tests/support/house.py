@@ -58,7 +58,7 @@ BY_NAME = {
     "asyncworker": "its names are imported when first used",
     "asyncworker.registry": "opens implementations by their names",
     "asyncworker.cli": "loads the command that was asked for",
-    "asyncworker.work.callee": "finds a task's function by the name under which it was registered",
+    "asyncworker.work.finder": "finds a task's function by the name under which it was registered",
     "asyncworker.cli.target": "loads the module:engine that the user typed",
     "asyncworker.cli.worker": "loads what a plain worker does without",
 }

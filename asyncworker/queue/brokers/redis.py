@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import pkgutil
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
 
 from asyncworker.clock import SYSTEM, Clock
@@ -47,7 +47,7 @@ from asyncworker.queue.producer import Producer
 from asyncworker.queue.script import ANSWER_S, Script, facts
 from asyncworker.queue.search import MOST, Page, Query
 
-TEXT = files(__package__).joinpath("redis.lua").read_text("utf-8")
+TEXT = (pkgutil.get_data(__name__, "redis.lua") or b"").decode()
 READS = frozenset(re.findall(r"^register\('(\w+)', \w+, 'no-writes'\)", TEXT, re.MULTILINE))
 """Functions that a server runs that takes no writes."""
 MOST_LOOKS = 200
