@@ -8,7 +8,7 @@ from typing import Any
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import Discard
-from asyncworker.mapreduce.functions.function import Function, Keyed, Work
+from asyncworker.mapreduce.functions.function import Condensing, Function, Keyed, Work
 from asyncworker.mapreduce.job import Partial, Plan, read, read_call
 from asyncworker.mapreduce.levels import Step, partials
 from asyncworker.mapreduce.pieces import AT_ONCE, Outbound, load
@@ -67,6 +67,9 @@ class Merger:
             some = await partials(self._broker, parent, range(start, min(start + AT_ONCE, step.stop)))
             async for other in load(self._broker, some, bits=step.bits, share=step.share):
                 acc = await _merged(work, acc, other)
+        if isinstance(work, Condensing):
+            await out.put([("", await asyncio.to_thread(work.condense, acc))])
+            return
         keys = await asyncio.to_thread(sorted, acc, key=work.order)
         for start in range(0, len(keys), ROWS):
             await out.put([(key, work.row(key, acc.pop(key))) for key in keys[start : start + ROWS]])

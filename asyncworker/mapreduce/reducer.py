@@ -18,7 +18,7 @@ from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, JobFailed
 from asyncworker.mapreduce.dataset import open_results
 from asyncworker.mapreduce.digest import Digest
-from asyncworker.mapreduce.functions.function import Function, Keyed, Work
+from asyncworker.mapreduce.functions.function import Condensing, Function, Keyed, Work
 from asyncworker.mapreduce.job import (
     CHUNK_BYTES,
     FAILURES_KEPT,
@@ -168,11 +168,13 @@ class Reducer:
         shares = []
         for start in range(level.first, level.stop, A_ROUND_TRIP):
             shares += await partials(self._broker, job_id, range(start, min(start + A_ROUND_TRIP, level.stop)))
+        streams = [read_rows(self._broker, child, partial.chunks) for child, partial in shares]
+        if isinstance(work, Condensing):
+            return work.joined([one for stream in streams async for some in stream for _, one in some])
         size = sum(partial.size for _, partial in shares)
         if not (plan.to or plan.results) and size > RESULT_BYTES:
             tally.surplus = size
             return None
-        streams = [read_rows(self._broker, child, partial.chunks) for child, partial in shares]
         async for some in in_order(streams, work.order):
             if plan.to:
                 await outlet.put(some)

@@ -36,6 +36,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "groups": {"function": "data_aggregation", "params": GROUPS},
     "groups, shared out": {"function": "data_aggregation", "params": GROUPS, "reducers": 4},
     "words": {"function": "word_count", "params": {"field": "c", "top": 7}, "fan_in": 2},
+    "words, shared out": {"function": "word_count", "params": {"field": "c", "top": 7}, "reducers": 3},
     "mapped": {"map": "weigh"},
 }
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from asyncworker.errors import BadParameters, UnknownName
 from asyncworker.mapreduce.catalogue import find_function, from_callables, function_names
-from asyncworker.mapreduce.functions.function import Bulk, Function, Keyed, Work
+from asyncworker.mapreduce.functions.function import Bulk, Condensing, Function, Keyed, Work
 from asyncworker.mapreduce.pieces import deal, share_of
 from asyncworker.mapreduce.schema import KEYWORDS
 from asyncworker.mapreduce.sources.source import BadItem
@@ -226,13 +226,17 @@ async def test_keys_can_be_shared_out(function: Function, given_: list[Any], bit
     half = len(given_) // 2
     accs = [travelled((await folded(work, part))[0]) for part in (given_[:half], given_[half:])]
     rows: list[Any] = []
+    condensed: list[Any] = []
     for share, (left, right) in enumerate(zip(*(deal(acc, bits) for acc in accs), strict=True)):
         assert [left, right] == [share_of(acc, bits, share) for acc in accs]
         merged = work.merge(work.merge(work.initial(), travelled(left)), travelled(right))
         rows += [(work.order(key), work.row(key, value)) for key, value in travelled(merged).items()]
+        condensed += [travelled(work.condense(merged))] if isinstance(work, Condensing) else []
     rows.sort(key=lambda pair: pair[0])
     expected = work.finish(work.merge(work.merge(work.initial(), accs[0]), accs[1]))
     assert text(work.whole([row for _, row in rows])) == text(expected)
+    if isinstance(work, Condensing):
+        assert text(work.joined(condensed)) == text(expected)
 
 
 @each()

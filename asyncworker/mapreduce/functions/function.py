@@ -93,6 +93,22 @@ class Keyed(Protocol):
 
 
 @runtime_checkable
+class Condensing(Protocol):
+    """A `Keyed` whose result is little beside its keys: each share leaves what the result needs of it, and no more.
+
+    `finish` must come to the same as `joined` over any shares of all keys, each of them condensed.
+    """
+
+    def condense(self, acc: Any) -> Any:
+        """Return what is needed of a share of all keys, a plain value of some kilobytes."""
+        ...
+
+    def joined(self, shares: list[Any]) -> Any:
+        """Return the final result."""
+        ...
+
+
+@runtime_checkable
 class Holding(Protocol):
     """A `Work` that holds connections once it has mapped."""
 

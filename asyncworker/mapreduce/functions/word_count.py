@@ -7,8 +7,8 @@ scripts that put no space between words (Han, Thai) give one word a run. Text is
 (NFC), and unless told otherwise upper and lower case count as one. A missing field has no words; what is no text fails.
 
 The result has ``total`` words, of which ``distinct`` are different, and the ``top`` most frequent as ``words``
-(``{"word": "a", "count": 2}``), of equals the one first in the alphabet of code points. Counts are exact; their
-price is that each partition, and at the end the reducer, holds every distinct word, at about 150 bytes each.
+(``{"word": "a", "count": 2}``), of equals the one first in the alphabet of code points. Counts are exact. Very many
+distinct words are shared out among workers, of which each holds a share, at about 150 bytes a word.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _find_words = find_all(r"[\pL\pM\pN]+(?:'[\pL\pM\pN]+)*")
 
 
 class _WordCount:
-    """The accumulator: ``{word: count}``."""
+    """The accumulator: ``{word: count}``. By keys, and each share of them leaves its own result (`Condensing`)."""
 
     def __init__(self, field: str | None, *, casefold: bool, top: int) -> None:
         self.fields = () if field is None else (field,)
@@ -89,8 +89,25 @@ class _WordCount:
 
     def finish(self, acc: dict[str, int], failed: int = 0) -> dict[str, Any]:
         top = heapq.nsmallest(self._top, acc.items(), key=lambda pair: (-pair[1], pair[0]))
+        words = [self.row(word, count) for word, count in top]
+        return {"total": sum(acc.values()), "distinct": len(acc), "words": words}
+
+    def condense(self, acc: dict[str, int]) -> dict[str, Any]:
+        return self.finish(acc)
+
+    def joined(self, shares: list[Any]) -> dict[str, Any]:
+        words = [word for share in shares for word in share["words"]]
         return {
-            "total": sum(acc.values()),
-            "distinct": len(acc),
-            "words": [{"word": word, "count": count} for word, count in top],
+            "total": sum(share["total"] for share in shares),
+            "distinct": sum(share["distinct"] for share in shares),
+            "words": heapq.nsmallest(self._top, words, key=lambda word: (-word["count"], word["word"])),
         }
+
+    def order(self, key: str) -> str:
+        return key
+
+    def row(self, key: str, value: int) -> dict[str, Any]:
+        return {"word": key, "count": value}
+
+    def whole(self, rows: list[Any]) -> dict[str, Any]:
+        return self.finish({row["word"]: row["count"] for row in rows})

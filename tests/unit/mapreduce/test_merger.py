@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from asyncworker.errors import BadParameters, DecodeError, Discard, JobFailed
 from asyncworker.mapreduce import levels, mapper, pieces, reducer, textfile
 from asyncworker.mapreduce.catalogue import find_function
+from asyncworker.mapreduce.functions import word_count
 from asyncworker.mapreduce.job import MERGE_TASK, REDUCE_TASK, Partial
 from asyncworker.mapreduce.levels import LEVEL, Step
 from asyncworker.mapreduce.outlet import in_order
@@ -211,6 +212,25 @@ async def test_rows_that_nobody_can_carry_are_not_even_read(monkeypatch: pytest.
     assert "name a file or table for its rows with to=" in record.error_text
     assert record.detail["partial"]["final_result"] is None
     assert record.detail["partial"]["total_processed"] == 500
+
+
+async def test_very_many_words_are_shared_out_by_themselves_and_the_frequent_ones_are_joined(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(levels, "SHARE_BYTES", 4000)
+    monkeypatch.setattr(pieces, "INLINE_BYTES", 2000)
+    monkeypatch.setattr(reducer, "RESULT_BYTES", 8000)  # of all words together much more would come
+    texts = [" ".join(f"w{n * k % 3001}" for k in range(1, 20)) for n in range(600)]
+    counts = Counter(word for text in texts for word in text.split())
+    frequent = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:50]
+    fleet = Fleet(words=word_count.WordCount())
+    out = tmp_path / "words.jsonl"
+    for to in (None, str(out)):
+        summary = await fleet.summary(texts, "words", params={"top": 50}, partition_size=100, to=to)
+        result = summary["final_result"]
+        assert (result["total"], result["distinct"]) == (counts.total(), len(counts))
+        assert result["words"] == [{"word": word, "count": count} for word, count in frequent]
+    assert [msgspec.json.decode(line) for line in out.read_text().splitlines()] == result["words"]
 
 
 async def test_a_step_that_fails_for_good_fails_the_job() -> None:
