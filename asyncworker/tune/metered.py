@@ -155,7 +155,7 @@ class Metered(islice, Coroutine[Any, Any, Any]):  # type: ignore[type-arg]  # it
 
     __slots__ = (
         "__name__", "__qualname__", "_closing", "_coro", "_generator", "_meter", "_nested", "_parent", "beside", "child",
-        "children", "created_at", "delegated", "ended_at", "inner", "inner_ready", "path", "record", "send",
+        "children", "created_at", "delegated", "ended_at", "inner", "inner_ready", "lent", "path", "record", "send",
     )  # fmt: skip
     send: Callable[[Any], Any]
     _generator: Generator[Any, Any, Any]
@@ -178,7 +178,7 @@ class Metered(islice, Coroutine[Any, Any, Any]):  # type: ignore[type-arg]  # it
         self.child: Metered | None = None
         self.path: dict[Stack, float] = {}
         self.children = 0
-        self.inner = self.inner_ready = self.beside = self.ended_at = 0.0
+        self.inner = self.inner_ready = self.lent = self.beside = self.ended_at = 0.0
         self.delegated = self._closing = False
         self.created_at = perf_counter()
         self.send = send = self._generator.send
@@ -233,16 +233,17 @@ class Metered(islice, Coroutine[Any, Any, Any]):  # type: ignore[type-arg]  # it
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._generator
 
-    def joined(self, left: float, began: float) -> tuple[float, float]:
-        """Share out a wait in which a task of this one ended; returns how long ago it was over, and what lies on that one's path."""
+    def joined(self, left: float, began: float) -> float:
+        """Return how much of a wait, in which a task of this one ended, was for its turn; lay the rest on that one's path."""
         gap, lag = began - left, self._meter.lag
         child, self.child = self.child, None
         if child is None or child.ended_at <= left or began - child.ended_at > max(AT_ONCE_S, 3 * lag):
-            return lag, 0.0
+            return lag
         delay = began - child.ended_at
         shared = min(gap - delay, child.ended_at - child.created_at)
         self.take(child, shared)
-        return delay, shared
+        self.lent += shared
+        return delay
 
     def take(self, other: Metered, seconds: float) -> None:
         """Lay *seconds* of the path of another on one's own, in its proportions."""
@@ -252,14 +253,15 @@ class Metered(islice, Coroutine[Any, Any, Any]):  # type: ignore[type-arg]  # it
             self.path[key] = self.path.get(key, 0.0) + (part * seconds / whole if whole else 0.0)
 
     def end(
-        self, now: float, steps: int, on_loop: float, longest: float, awaited: float, told: float, *, failed: bool
+        self, now: float, steps: int, on_loop: float, longest: float, awaited: float, within: float, *, failed: bool
     ) -> None:
         self.ended_at = now
         meter, record, parent, path = self._meter, self.record, self._parent, self.path
         self._parent = self.child = None
         on_loop -= self.beside
         wall, own_loop = now - self.created_at, on_loop - self.inner
-        ready = wall - on_loop - told
+        ready = wall - on_loop - awaited - within
+        awaited -= self.lent
         of_loop, of_await, of_ready = record.stacks
         if own_loop > 0:
             path[of_loop] = path.get(of_loop, 0.0) + own_loop
@@ -297,8 +299,9 @@ def _stepped(coro: Coroutine[Any, Any, Any], meter: Meter, record: Record, *, ne
     step: Callable[[Any], Any] = send
     error: BaseException | None = None
     result, steps = None, 0
-    on_loop = longest = awaited = told = 0.0  # told: of the time between steps, what was not for its turn
+    on_loop = longest = awaited = within = 0.0  # within: between steps, while what is awaited in place tells of it
     left = self.created_at
+    odd = nested  # there is more to do after a step
     due, turns, every = False, record.first(), record.every
     while error is None:
         turn = -1
@@ -317,29 +320,29 @@ def _stepped(coro: Coroutine[Any, Any, Any], meter: Meter, record: Record, *, ne
             began = clock()
             if result is not None or self.delegated:
                 gap = began - left
-                if self.delegated:  # the one within tells of it
+                if self.delegated:
                     self.delegated = False
-                    told += gap
+                    within += gap
                 else:
-                    delay, shared = (meter.lag, 0.0) if self.child is None else self.joined(left, began)
-                    if delay < gap:
-                        told += gap - delay
-                        awaited += gap - delay - shared
+                    gap -= meter.lag if self.child is None else self.joined(left, began)
+                    if gap > 0:
+                        awaited += gap
             try:
                 result = step(value)
             except BaseException as exc:
-                error = exc
+                error, odd = exc, True
             left = clock()
             meter.active = outer
             took = left - began
             on_loop += took
             if took > longest:  # noqa: PLR1730 - a call of max costs as much as a clock
                 longest = took
-            if nested and outer is not None:
-                outer.inner += took
-                outer.delegated = error is None
-            if error is not None:
-                break
+            if odd:
+                if nested and outer is not None:
+                    outer.inner += took
+                    outer.delegated = error is None
+                if error is not None:
+                    break
             step = send
         steps += turn + 1
         if due:
@@ -348,7 +351,7 @@ def _stepped(coro: Coroutine[Any, Any, Any], meter: Meter, record: Record, *, ne
             step, due, turns = self.clocked, True, 1
         else:  # meanwhile it need not be read so often
             turns, every = record.first(), record.every
-    self.end(left, steps, on_loop, longest, awaited, told, failed=not isinstance(error, StopIteration))
+    self.end(left, steps, on_loop, longest, awaited, within, failed=not isinstance(error, StopIteration))
     try:
         if isinstance(error, StopIteration):
             return error.value
