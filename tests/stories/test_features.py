@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import inspect
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import click
 import pytest
@@ -53,6 +54,28 @@ async def test_who_enqueues_by_name_needs_no_code(redis_url: str, namespace: str
         job = await client.enqueue("shop.double", n=21)
         await server.run(burst=True)
         assert await job.result(timeout=20) == 42
+
+
+async def test_a_job_longer_than_its_lease_is_run_once(redis_url: str, namespace: str) -> None:
+    """Another worker watches meanwhile: by the words of the broker alone, it would have been given the job."""
+    lease_s, runs = 1.2, list[int]()
+    async with AsyncExitStack() as stack:
+        engines = [await stack.enter_async_context(Engine(redis_url, namespace=namespace, lease=lease_s)) for _ in "ab"]
+        for number, engine in enumerate(engines):
+
+            async def long(number: int = number) -> int:
+                runs.append(number)
+                await asyncio.sleep(2.5 * lease_s)
+                return number
+
+            engine.task(name="long")(long)
+        working = [asyncio.create_task(engine.run()) for engine in engines]
+        job = await engines[0].enqueue("long")
+        assert await job.result(timeout=20) == runs[0]
+        for engine in engines:
+            engine.stop()
+        await asyncio.gather(*working)
+    assert len(runs) == 1
 
 
 async def test_results_are_kept_for_an_hour_unless_told_otherwise(
