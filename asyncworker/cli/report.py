@@ -13,7 +13,7 @@ from asyncworker.mapreduce.report import Report
 
 
 async def body(call: Call, job: str) -> None:
-    """Show where the time of a map/reduce job went: reading, mapping, sending, or waiting.
+    """Show where the time of a map/reduce job went, by step: planning, waiting, reading, mapping, sending, shuffling, reducing.
 
     With it the slowest partitions, what was tried again, and how uneven partitions were; of a job that runs also what is
     under way.
@@ -26,6 +26,8 @@ async def body(call: Call, job: str) -> None:
         call.document(msgspec.to_builtins(told))
         return
     show_table(call, ("job", told.job_id), _rows(told))
+    call.show("")
+    show_table(call, ("step", "work", "share", "from start to end"), _steps(told), "where the time went")
     if told.digest.slowest:
         call.show("")
         rows = [
@@ -47,6 +49,21 @@ async def body(call: Call, job: str) -> None:
         show_table(call, ("partition", "items", "so far", "expected"), running, "under way")
 
 
+def _steps(told: Report) -> list[tuple[str, ...]]:
+    """Return a row for each step; what all who did it took together, but for planning, which one does."""
+    work = {"planning": told.stretches["planning"], **told.steps}
+    busy = max(sum(work.values()) - work["waiting"] - work["planning"], 1e-9)
+    return [
+        (
+            name,
+            duration(seconds),
+            "" if name in {"planning", "waiting"} else f"{seconds / busy:.0%}",
+            duration(told.stretches[name]) if name in told.stretches else "",
+        )
+        for name, seconds in work.items()
+    ]
+
+
 def _rows(told: Report) -> list[tuple[str, object]]:
     digest = told.digest
     rows: list[tuple[str, object]] = [
@@ -56,7 +73,6 @@ def _rows(told: Report) -> list[tuple[str, object]]:
         ("items/s", count(told.items_per_s)),
         ("partitions", f"{count(told.partitions_done)} of {count(told.partitions_total)}"),
     ]
-    rows += [(name, f"{share:.0%} of the partitions' time") for name, share in told.shares.items()]
     rows += [
         ("waiting", f"{duration(told.waiting_s)} a partition, for a worker"),
         ("skew", f"{told.skew:.1f} times the mean, the slowest partition"),

@@ -21,7 +21,9 @@ class Digest(msgspec.Struct, frozen=True):
     """What some partitions took; seconds are sums over them.
 
     ``wait_s``: from when they were cut until they began. ``retries`` of partitions after errors, ``deaths`` of workers
-    with one in hand, ``item_retries`` of items, ``resumed``: items that an earlier attempt had done.
+    with one in hand, ``item_retries`` of items, ``resumed``: items that an earlier attempt had done. ``steps`` of the
+    reduction that others did took ``step_s``, and the reducer ``reduce_s``. Dates, 0 where unknown: the last partition was
+    cut at ``cut_until``, the first began at ``began``, the last ended at ``ended``.
     """
 
     partitions: int = 0
@@ -35,14 +37,29 @@ class Digest(msgspec.Struct, frozen=True):
     deaths: int = 0
     item_retries: int = 0
     resumed: int = 0
+    steps: int = 0
+    step_s: float = 0.0
+    reduce_s: float = 0.0
+    cut_until: float = 0.0
+    began: float = 0.0
+    ended: float = 0.0
     slowest: list[Slow] = []
 
     def __add__(self, other: Digest) -> Digest:
-        fields = (name for name in self.__struct_fields__ if name != "slowest")
         slowest = sorted([*self.slowest, *other.slowest], key=lambda slow: (-slow.seconds, slow.partition))[:SLOWEST]
-        return Digest(**{name: getattr(self, name) + getattr(other, name) for name in fields}, slowest=slowest)
+        sums = {name: getattr(self, name) + getattr(other, name) for name in _SUMS}
+        return Digest(
+            **sums,
+            slowest=slowest,
+            cut_until=max(self.cut_until, other.cut_until),
+            began=min(self.began, other.began) or max(self.began, other.began),
+            ended=max(self.ended, other.ended),
+        )
 
     @property
     def skew(self) -> float:
         """How many times as long as the mean the slowest partition took; 1 where all are alike, 0 where there is none."""
         return self.slowest[0].seconds * self.partitions / self.seconds if self.slowest and self.seconds else 0.0
+
+
+_SUMS = [name for name in Digest.__struct_fields__ if name not in {"slowest", "cut_until", "began", "ended"}]

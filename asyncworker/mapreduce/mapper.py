@@ -139,6 +139,9 @@ class Mapper:
             deaths=ctx.deliveries,
             item_retries=course.folding.retried,
             resumed=course.saved.items,
+            cut_until=partition.cut_s,
+            began=began,
+            ended=self._clock.now(),
             slowest=[Slow(partition.index, course.items, seconds, self._worker, ctx.attempt + ctx.deliveries)],
         )
         partial = Partial(

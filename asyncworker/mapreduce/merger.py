@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import Discard
+from asyncworker.mapreduce.digest import Digest
 from asyncworker.mapreduce.functions.function import Condensing, Function, Keyed, Work
 from asyncworker.mapreduce.job import Partial, Plan, read, read_call
 from asyncworker.mapreduce.levels import Step, partials
@@ -37,6 +39,7 @@ class Merger:
         Raises:
             Discard: the job is over. Snooze: this worker lacks the function.
         """
+        since = time.perf_counter()
         step, parent = read(Step, spec), parent_of(ctx.id) or ""
         (found,) = await self._broker.find([parent])
         if found is None or found.state.terminal:
@@ -44,20 +47,23 @@ class Merger:
         plan = read_call(Plan, found.payload)
         work = function_or_snooze(self._find_function, plan.function, ctx, self._clock).prepare(plan.params)
         out = Outbound(ctx, work)
-        data = b""
+        data, digest = b"", Digest()
         if step.bits < 0:
-            data = await self._merge(step, parent, work, out)
+            data, digest = await self._merge(step, parent, work, out)
         else:
             await self._share(step, parent, work, out)
-        return Counted(Partial(0, 0, 0, 0.0, data, out.chunks, runs=out.runs, size=out.size), 0)
+        digest += Digest(steps=1, step_s=time.perf_counter() - since)
+        return Counted(Partial(0, 0, 0, 0.0, data, out.chunks, runs=out.runs, size=out.size, digest=digest), 0)
 
-    async def _merge(self, step: Step, parent: str, work: Work, out: Outbound) -> bytes:
-        acc = work.initial()
+    async def _merge(self, step: Step, parent: str, work: Work, out: Outbound) -> tuple[bytes, Digest]:
+        """Return what the step comes to, and what steps took that it merges."""
+        acc, digest = work.initial(), Digest()
         for start in range(step.first, step.stop, SLICE):
             some = await partials(self._broker, parent, range(start, min(start + SLICE, step.stop)))
+            digest = sum((partial.digest for _, partial in some if partial.digest.steps), digest)
             async for other in load(self._broker, some):
                 acc = await _merged(work, acc, other)
-        return await out.end(acc)
+        return await out.end(acc), digest
 
     async def _share(self, step: Step, parent: str, work: Work, out: Outbound) -> None:
         """Merge one share of all keys, and leave a row of each in their order."""

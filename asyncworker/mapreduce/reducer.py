@@ -9,6 +9,7 @@ what it wrote.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -68,6 +69,7 @@ class Reducer:
             JobFailed: its submitter died, a partition failed for good, too many items did, or its result is too
             large; with the summary over what did succeed. Snooze: this worker lacks the function.
         """
+        since = time.perf_counter()
         plan = read(Plan, spec)
         found = (await self._broker.find([ctx.id]))[0]
         children = found.children if found else None
@@ -82,7 +84,7 @@ class Reducer:
             if climbed is None:
                 return Parted()
             level = climbed
-        tally, outlet = Tally(work), Outlet(plan.to, ctx.id, work)
+        tally, outlet = Tally(work, since), Outlet(plan.to, ctx.id, work)
         try:
             return await self._reduce(plan, ctx, children, level, tally, outlet)
         except BaseException:
@@ -140,7 +142,9 @@ class Reducer:
         else:
             for start in range(level.first, level.stop if level.first else 0, SLICE):
                 parts = range(start, min(start + SLICE, level.stop))
-                await self._merge(await partials(self._broker, ctx.id, parts), tally, outlet)
+                some = await partials(self._broker, ctx.id, parts)
+                tally.count_steps(some)
+                await self._merge(some, tally, outlet)
             result = await asyncio.to_thread(tally.work.finish, tally.acc, tally.failed)
         summary = tally.summary(plan, ctx.id, children.total, result, self._clock.now())
         if tally.surplus:
@@ -168,6 +172,7 @@ class Reducer:
         shares = []
         for start in range(level.first, level.stop, A_ROUND_TRIP):
             shares += await partials(self._broker, job_id, range(start, min(start + A_ROUND_TRIP, level.stop)))
+        tally.count_steps(shares)
         streams = [read_rows(self._broker, child, partial.chunks) for child, partial in shares]
         if isinstance(work, Condensing):
             return work.joined([one for stream in streams async for some in stream for _, one in some])
@@ -199,8 +204,9 @@ class Reducer:
 class Tally:
     """What the partitions came to so far."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, since: float) -> None:
         self.work = work
+        self._since = since
         self.acc = work.initial()
         self.items = self.succeeded = self.failed = 0
         self.partitions = 0
@@ -233,6 +239,10 @@ class Tally:
         self.rejected += partial.rejected
         return partial
 
+    def count_steps(self, some: Sequence[tuple[str, Partial]]) -> None:
+        """Count what steps of the reduction took."""
+        self.digest = sum((partial.digest for _, partial in some), self.digest)
+
     def refuse(self, child: str, record: Record) -> None:
         part, kind = child.rpartition(".")[2], f"{record.error_type}: " if record.error_type else ""
         self.refused.append(f"partition {part}: {kind}{record.error_text}")
@@ -260,7 +270,7 @@ class Tally:
                 "total_processing_time": self.seconds,
                 "wall_time": wall_s,
                 "average_items_per_second": round(self.items / wall_s, 2),
-                "digest": msgspec.to_builtins(self.digest),
+                "digest": msgspec.to_builtins(self.digest + Digest(reduce_s=time.perf_counter() - self._since)),
             },
             "failures": [msgspec.to_builtins(failure) for failure in self.failures],
             "completed_at": now_s,

@@ -34,6 +34,8 @@ class Report(msgspec.Struct, frozen=True):
 
     ``shares`` of the partitions' own time, 0..1: ``reading``, ``mapping`` and ``sending``. ``waiting_s`` is how long a
     partition waited for a worker, in the mean; ``skew`` how many times as long as the mean the slowest one took.
+    ``steps``: what each step took in s, summed over all who did it: ``waiting reading mapping sending shuffling reducing``.
+    ``stretches``: how long the job itself was in each, in s: ``planning mapping reducing``; the first two may overlap.
     ``phase`` is one of ``planning mapping reducing``, and "" of a job that is over.
     """
 
@@ -49,6 +51,8 @@ class Report(msgspec.Struct, frozen=True):
     waiting_s: float
     skew: float
     digest: Digest
+    steps: dict[str, float]
+    stretches: dict[str, float]
     running: list[Running] = []
 
 
@@ -96,8 +100,27 @@ async def report(broker: Broker, job_id: str, *, clock: Clock = SYSTEM) -> Repor
         waiting_s=digest.wait_s / max(digest.partitions, 1),
         skew=digest.skew,
         digest=digest,
+        steps={
+            "waiting": digest.wait_s,
+            "reading": digest.read_s,
+            "mapping": digest.map_s,
+            "sending": digest.send_s,
+            "shuffling": digest.step_s,
+            "reducing": digest.reduce_s,
+        },
+        stretches=_stretches(digest, born_ms(job_id) / 1000, until, mapped=done >= total and phase != "planning"),
         running=running,
     )
+
+
+def _stretches(digest: Digest, born_s: float, until: float, *, mapped: bool) -> dict[str, float]:
+    """Return how long it took to plan, to map, and what came after that; clocks of several machines make it inexact."""
+    ended = (digest.ended or until) if mapped else until
+    return {
+        "planning": max(0.0, digest.cut_until - born_s) if digest.cut_until else 0.0,
+        "mapping": max(0.0, ended - digest.began) if digest.began else 0.0,
+        "reducing": max(0.0, until - ended),
+    }
 
 
 async def _so_far(broker: Broker, job_id: str, total: int) -> Digest:

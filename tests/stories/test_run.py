@@ -254,8 +254,14 @@ def test_a_job_that_failed_is_resumed_and_reported(place: Path, other: tuple[str
         assert code == 0, err
         assert re.search("items +.* 40", out)
         assert "slowest partitions" in out
+        assert "where the time went" in out
+        for word in ("planning", "waiting", "reading", "mapping", "sending", "shuffling", "reducing", "skew"):
+            assert re.search(rf"^{word} ", out, re.MULTILINE)
         code, out, err = call("report", found[2], *other, "--json", cwd=place)
-        assert json.loads(out)["digest"]["partitions"] == 8
+        told = json.loads(out)
+        assert told["digest"]["partitions"] == 8
+        assert [*told["steps"]] == ["waiting", "reading", "mapping", "sending", "shuffling", "reducing"]
+        assert [*told["stretches"]] == ["planning", "mapping", "reducing"]
         code, out, err = call("run", *other, "-f", "word_count", cwd=place)
         assert (code, out) == (2, "")
         assert "which data?" in err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import reduce
 from operator import add
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from asyncworker.errors import JobNotFound
 from asyncworker.mapreduce.digest import SLOWEST, Digest, Slow
+from asyncworker.mapreduce.functions import word_count
 from asyncworker.mapreduce.report import report
 from asyncworker.queue.codec import Ids
 from asyncworker.queue.job import State
@@ -19,7 +21,15 @@ from tests.support.mapreduce import PATIENCE, Fleet
 
 
 def one(part: int, seconds: float, items: int = 10) -> Digest:
-    return Digest(partitions=1, items=items, seconds=seconds, map_s=seconds, slowest=[Slow(part, items, seconds)])
+    return Digest(
+        partitions=1,
+        items=items,
+        seconds=seconds,
+        map_s=seconds,
+        began=seconds,
+        ended=seconds,
+        slowest=[Slow(part, items, seconds)],
+    )
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=40))
@@ -29,6 +39,8 @@ def test_digests_come_to_the_same_in_any_order(times: list[float]) -> None:
     assert forward.slowest == backward.slowest
     assert len(forward.slowest) == min(SLOWEST, len(times))
     assert forward.slowest[0].seconds == max(times)
+    assert forward.began == min((time for time in times if time), default=0)
+    assert forward.ended == max(times)
     assert (forward.partitions, forward.items) == (len(times), 10 * len(times))
     assert forward.seconds == pytest.approx(backward.seconds)
 
@@ -54,6 +66,26 @@ async def test_a_job_that_is_over_is_reported_from_its_result() -> None:
     assert told.items_per_s > 0
 
 
+@pytest.mark.parametrize(
+    ("how", "steps"), [({}, 0), ({"fan_in": 2}, 8 + 4 + 2), ({"fan_in": 5}, 4), ({"reducers": 4}, 4)]
+)
+async def test_it_tells_what_each_step_took_and_when(how: dict[str, Any], steps: int) -> None:
+    fleet = Fleet(words=word_count.WordCount())
+    async with fleet.working():
+        job_id = await fleet.sealed([f"w{n}" for n in range(160)], "words", **how)
+        await fleet.end(job_id)
+        told = await report(fleet.broker, job_id)
+    assert (told.digest.partitions, told.digest.steps) == (16, steps)
+    assert told.steps["reducing"] == told.digest.reduce_s > 0
+    assert (told.steps["shuffling"] > 0) is (steps > 0)
+    assert told.steps["reading"] + told.steps["mapping"] + told.steps["sending"] == pytest.approx(told.digest.seconds)
+    planning, mapping, reducing = told.stretches.values()
+    assert min(planning, mapping, reducing) >= 0
+    assert mapping + reducing <= told.seconds + 0.01
+    assert told.digest.cut_until <= told.digest.ended
+    assert 0 < told.digest.began <= told.digest.ended
+
+
 async def test_a_job_under_way_tells_what_runs() -> None:
     fleet = Fleet()
     async with fleet.working():
@@ -63,6 +95,8 @@ async def test_a_job_under_way_tells_what_runs() -> None:
                 await asyncio.sleep(0)
         assert (told.phase, told.partitions_total, told.digest.partitions) == ("mapping", 3, 2)
         assert [(running.partition, running.items) for running in told.running] == [(2, 6)]
+        assert told.stretches["reducing"] == told.steps["reducing"] == 0
+        assert told.stretches["mapping"] > 0
         fleet.collect.gate("gate").set()
         await fleet.end(job_id)
 
