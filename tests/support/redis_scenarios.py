@@ -204,10 +204,10 @@ def steps_know_when_to_look_for_what_is_due(s: Script) -> None:
 @scenario
 def what_comes_back_in_a_step_may_be_claimed_in_it(s: Script) -> None:
     s.join()
-    first, second = s.put(count=2)
-    s.claim("e1", 2)
-    answer = s.step("e1", 2, (second, "r", 0, b"why"), runs=[("q", 60, [(first, b"1")])])
-    assert answer[3] == [second]
+    first, second, third = s.put(count=3)
+    s.claim("e1", 3)
+    answer = s.step("e1", 2, (third, "r", 0, b"why"), runs=[("q", 60, [(first, b"1"), (second, b"2")])])
+    assert answer[3] == [third]
     assert read_note(answer[5][0]) == Note(attempts=1, error="why")
 
 
@@ -559,6 +559,71 @@ def the_idle_are_woken_one_by_one(s: Script) -> None:
         assert s.claim(second, 9, asleep=2, idle=True, queues=["p", "q"]) == ids[1:]
         assert s.redis("SMEMBERS", "i:q") == s.redis("SMEMBERS", "i:p") == [second.encode()], "it could take more"
         assert ear.heard() == []
+
+
+@scenario
+def a_job_is_handed_to_who_sleeps_and_holds_nothing(s: Script) -> None:
+    s.join("h1")
+    with Ear(s, "h1") as ear:
+        assert s.step("h1", 1, idle=2) == [1, s.now, -1, [], [], []]
+        first = s.job(options={"x": 1})
+        s.put(first)
+        assert ear.heard() == [("h1", b"j%d %s %s" % (s.now, first.id.encode(), pack_body(first)))]
+        assert s.hash("a:h1")[first.id] == b"%d" % s.now
+        assert (s.counts(), s.list(), s.state(first.id)) == ({"n": 1}, [], "running")
+        assert s.redis("SMEMBERS", "i:q") == [b"h1"], "it sleeps on, for it could take more"
+        (second,) = s.put(s.job())
+        assert ear.heard() == [("h1", b"wq")], "it holds one"
+        assert s.list() == [second]
+        assert s.claim("h1", 1, runs=[("q", 60, [(first.id, b"x")])]) == [second]
+        assert s.counts() == {"n": 2, "s": 1}
+
+
+@scenario
+def what_was_handed_comes_again_to_who_knows_of_nothing(s: Script) -> None:
+    s.join("h1")
+    with Ear(s, "h1"):
+        s.step("h1", 2, idle=2)
+        job = s.job()
+        s.put(job)
+        s.redis("RPUSH", "r:q:5", "another")
+        assert s.step("h1", 2, idle=2) == [-3, s.now, -1, [job.id], [pack_body(job)], []]
+        assert s.claim("h1", 2, idle=1) == []
+
+
+@scenario
+def nothing_is_handed_where_it_would_not_have_been_claimed(s: Script) -> None:
+    for epoch in ("h1", "e1"):
+        s.join(epoch)
+    with Ear(s, "h1", "e1") as ear:
+
+        def is_handed(job: Job, epoch: str = "h1") -> bool:
+            """Whether the epoch, which sleeps, is handed this job when it comes."""
+            s.redis("DEL", f"i:{job.queue}")
+            s.redis("SADD", f"i:{job.queue}", epoch)
+            s.put(job)
+            ((_, word),) = ear.heard()
+            held = s.held(epoch)
+            s.step(epoch, 0, *((id, "s", 0) for id in held), queues=[])
+            assert word[:1] == (b"j" if held else b"w")
+            return held == {job.id}
+
+        assert is_handed(s.job())
+        assert not is_handed(s.job(), "e1"), "it does not know what that is"
+        assert is_handed(s.job(queue="large", payload=b"x" * 4000))
+        assert not is_handed(s.job(queue="large", payload=b"x" * 4097))
+        assert not is_handed(s.job(queue="limited", options={"limit": ["one", 1, 0]}))
+        s.put(s.job(queue="due", delay_s=1))
+        assert is_handed(s.job(queue="due"))
+        s.now += 1000
+        assert not is_handed(s.job(queue="due")), "another is due before it"
+        s.step("e1", 1, queues=["due"])
+        assert not is_handed(s.job(queue="due")), "another waits before it"
+        s.fcall("switch", "paused", "p", 1)
+        assert not is_handed(s.job(queue="paused"))
+    s.redis("SADD", "i:deaf", "h1")
+    (unheard,) = s.put(s.job(queue="deaf"))
+    assert (s.list(queue="deaf"), s.redis("EXISTS", "i:deaf")) == ([unheard], 0)
 
 
 @scenario

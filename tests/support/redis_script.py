@@ -148,7 +148,7 @@ class Script:
         queues: Sequence[str | tuple[str, int]] = ("q",),
         seq: int = 0,
         lowest: bool = False,
-        idle: bool = False,
+        idle: int = 0,
         asleep: int = 0,
         now: int | None = None,
     ) -> list[Any]:

@@ -76,7 +76,8 @@ class Broker(Protocol):
 
         Queues are asked in the order given, each for no more than the number given with it; within a queue
         priority 9 first and oldest first, but one step in sixteen asks the lowest first, so that no level starves. With *idle*, and less to claim than
-        wanted, the epoch is noticed when work comes to a queue of which it may have more. A job with a ``limit`` or ``rate`` among its options (`limit.gates_of`) is claimed
+        wanted, the epoch is noticed when work comes to a queue of which it may have more; while it holds nothing, a broker may claim
+        a job for it as it comes, which the next step then brings. A job with a ``limit`` or ``rate`` among its options (`limit.gates_of`) is claimed
         when it passes all of its gates; else it is `State.BLOCKED` and costs nothing until it is its turn. It leaves them
         when it is settled in any way, or its epoch is reaped. Each ``settled`` is applied once, and only if this epoch still holds the
         job. Waits out an outage: repeats the same request until it is answered, and never loses nor doubles it.

@@ -49,8 +49,9 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
                          one stretch of 17 minutes (the first five characters of ids); as old as the youngest record
   y:b             zset   ids of jobs that may be blocked: that wait at a gate or for others, or have children; score 0
   k:1 k:2         string the epochs that sweep for a lease; TTL
-  in:<name>       channel of an epoch or a client: 'w<queue>' look for work; 'c<id>' stop this job, or this parent's
-                         children; 'v<state><id> <record>' this job is over; 'o<id>' it is over, fetch its record
+  in:<name>       channel of an epoch or a client: 'w<queue>' look for work; 'j<ms> <id> <body>' this job is claimed
+                         for you, who hold nothing; 'c<id>' stop this job, or this parent's children;
+                         'v<state><id> <record>' this job is over; 'o<id>' it is over, fetch its record
 
   body = '1', flags (1 has options, 2 is a parent, 4 counts from its enqueue, 8 is unique, 16 waits for others, 128 has gates),
          priority, length of the queue's name, that name, [length of the options in two bytes, options as MessagePack map,] payload
@@ -71,7 +72,7 @@ local TOLD = 200 -- jobs that one call tells how one ended that they wait for
 local LINKED = 1000 -- jobs that one call lets others wait for
 local POPS = 1000 -- looks into lists in one step: who cancelled a hundred thousand jobs must not stall the others
 local SHOWN = 10 -- of the jobs that one waits for, so many are told
-local INLINE = 4096 -- bytes of a record that is published; larger ones are fetched
+local INLINE = 4096 -- bytes of a record or a body that is published; larger ones are fetched
 local LANE_TTL = 3600
 local CANCELLED_TTL = 3600
 local FAILED_TTL = 604800
@@ -98,12 +99,12 @@ local LATE = -4
 -- What `begin` gives each call: Redis' own door (closed while a library loads), its keys; and `read_clock`: its time.
 local call
 local tag, beats, bodies, notes, counts, parked, locks, switches, dead, limits, over, blocked
-local now
+local time, now -- as it came, 0 for the server's; what it is, ms, once that was asked
 local noted -- whether any job may have a note, once that was asked
 local called, moved -- while jobs are claimed: who has been called up meanwhile; whether a list or a date changed
 local ended, told, linked -- in this call: jobs that others wait for, how many of these have heard of it, or wait newly
 
-local function begin(keys)
+local function begin(keys, args)
   if beats ~= keys[1] then
     call = redis.call
     beats = keys[1]
@@ -119,6 +120,7 @@ local function begin(keys)
     over = tag .. 'y'
     blocked = tag .. 'y:b'
   end
+  time = tonumber(args[1])
   now = nil
   called = nil
   noted = nil
@@ -127,8 +129,8 @@ local function begin(keys)
   linked = 0
 end
 
-local function read_clock(time)
-  now = tonumber(time)
+local function read_clock()
+  now = now or time
   if now == 0 then
     local clock = call('TIME')
     now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -178,6 +180,12 @@ end
 
 local function has(body, flag)
   return bit.band(body:byte(2), flag) ~= 0
+end
+
+-- Whether a job has gates; of one that another version wrote nobody here knows.
+local function is_limited(body)
+  local version, flags = body:byte(1, 2)
+  return version == 49 and (flags or 0) >= LIMITED
 end
 
 -- Where the payload begins, and the text of the options before it.
@@ -230,6 +238,26 @@ local function wake(queue)
       return
     end
   until call('PUBLISH', tag .. 'in:' .. epoch, 'w' .. queue) > 0
+end
+
+-- Claim a job that comes for an idle epoch that holds nothing, where nothing is to go before it: that saves the epoch
+-- from asking. It stays idle, for it may have more. Returns whether it was claimed.
+local function hand(epoch, queue, id, body)
+  local mine = tag .. 'a:' .. epoch
+  if epoch:sub(1, 1) ~= 'h' or #body > INLINE or is_limited(body) or call('HLEN', mine) ~= 1 then
+    return false
+  end
+  read_clock()
+  local levels, due, paused = unpack(call('HMGET', switches, queue .. ':l', queue .. ':d', queue .. ':p'))
+  if levels or paused or tonumber(due or math.huge) <= now then
+    return false
+  end
+  local since = string.format('%.0f', now)
+  if call('PUBLISH', tag .. 'in:' .. epoch, 'j' .. since .. ' ' .. id .. ' ' .. body) == 0 then
+    return false
+  end
+  call('HSET', mine, id, since)
+  return true
 end
 
 -- Say that a list may hold something.
@@ -292,12 +320,6 @@ local function room_in(queue)
 end
 
 ------------------------------------------------------------------------------------------------ limits and rates
-
--- Whether a job has gates; of one that another version wrote nobody here knows.
-local function is_limited(body)
-  local version, flags = body:byte(1, 2)
-  return version == 49 and (flags or 0) >= LIMITED
-end
 
 -- The gates of a job, the narrowest first: a limit's lets most jobs in (0: any number), a rate's has room.
 local function gates_of(options)
@@ -518,10 +540,7 @@ end
 
 -- Let a key live at least so long; returns whether it is a new one.
 local function prolong(key, ttl)
-  if call('EXPIRE', key, ttl, 'NX') == 1 then
-    return true
-  end
-  call('EXPIRE', key, ttl, 'GT')
+  return call('EXPIRE', key, ttl, 'GT') == 0 and call('EXPIRE', key, ttl, 'NX') == 1
 end
 
 -- Note who ended so, and will be known for that long. The first of a stretch tidies up.
@@ -969,11 +988,17 @@ local function take_plain(queue, level, id, body)
   if call('HSETNX', bodies, id, body) == 0 then
     return 'k'
   end
+  call('HINCRBY', counts, queue .. ':n', 1)
+  local idle = call('SRANDMEMBER', tag .. 'i:' .. queue)
+  if idle and hand(idle, queue, id, body) then
+    return nil
+  end
   if call('RPUSH', tag .. 'r:' .. queue .. ':' .. level, id) == 1 then
     open_level(queue, level)
   end
-  call('HINCRBY', counts, queue .. ':n', 1)
-  wake(queue)
+  if idle then
+    wake(queue)
+  end
 end
 
 -- A debounced call takes the place of the one of its key that still waits for its time, under that one's id.
@@ -1118,9 +1143,7 @@ local function enqueue(args)
         why = take_plain(queue, level, args[i], args[i + 1])
         i = i + 2
       else
-        if not now then
-          read_clock(args[1])
-        end
+        read_clock()
         local id, body, delay, at, holder = unpack(args, i, i + 4)
         i = i + 5
         local formers
@@ -1150,7 +1173,7 @@ end
 
 -- Notes of jobs: none at all where no job has one.
 local function notes_of(ids)
-  if noted == nil then
+  if noted == nil and #ids > 0 then
     noted = call('HLEN', notes) > 0
   end
   if not noted then
@@ -1169,7 +1192,7 @@ local function settle_run(mine, queue, ttl, args, first, count)
   for k = 1, count do
     named[k] = args[first + 2 * k - 2]
   end
-  local held = pick(mine, named)
+  local held = count == 1 and { call('HDEL', mine, named[1]) == 1 } or pick(mine, named)
   local ids = {}
   local records = {}
   for k = 1, count do
@@ -1178,12 +1201,14 @@ local function settle_run(mine, queue, ttl, args, first, count)
       records[#records + 1] = args[first + 2 * k - 1]
     end
   end
-  bulk('HDEL', mine, ids)
+  if count > 1 then
+    bulk('HDEL', mine, ids)
+  end
   call('HINCRBY', counts, queue .. ':s', bulk('HDEL', bodies, ids))
   if ttl > 0 then
     keep(ids, records, ttl)
   end
-  for k, note in pairs(notes_of(ids)) do
+  for k, note in pairs(#ids == 1 and { call('HGET', notes, ids[1]) } or notes_of(ids)) do
     if note then
       guarded(tell_success, ids[k], queue, note, records[k])
     end
@@ -1421,8 +1446,8 @@ end
 -- STEP  ARGV now epoch seq want lowest_first idle  n (queue most asleep)*n
 --         runs (queue ttl n (id record)*n)*runs  (id op number value)*
 --   -> {1, now, next due or -1, ids, bodies, notes}   {-1} fenced   {-4} late copy
---      {-2 | -3, now, -1, ids, bodies, notes}: repeated | steps before this one are lost; all that the epoch holds
--- idle: notice me when more work comes than there is, where I may have more. asleep: 1, I had asked for that and heard
+--      {-2 | -3, now, -1, ids, bodies, notes}: repeated | steps or a message before this one are lost; all that the epoch holds
+-- idle: notice me when more work comes than there is, where I may have more; 2, and I hold nothing that I know of. asleep: 1, I had asked for that and heard
 -- nothing since; 2, I may have; 0, I had not.
 local function step(args)
   local epoch = args[2]
@@ -1453,7 +1478,7 @@ local function step(args)
   end
   settle(mine, args, at)
   relay()
-  if ahead > 1 then
+  if ahead > 1 or args[6] == '2' and call('HLEN', mine) > 1 then
     return held(mine, TAIL_LOST)
   end
   local claimed = { ids = {}, bodies = {}, looks = 0, mine = mine, others = {} }
@@ -1491,7 +1516,7 @@ local function step(args)
     fields[#fields + 1] = since
   end
   bulk('HSET', mine, fields)
-  local sleeps = args[6] == '1' and #claimed.ids < want
+  local sleeps = args[6] ~= '0' and #claimed.ids < want
   for k, queue in ipairs(queues) do
     local idle = tag .. 'i:' .. queue
     if sleeps and most[k] > 0 then
@@ -1552,7 +1577,7 @@ local function beat(args)
   local offices = { tag .. 'k:1', tag .. 'k:2' }
   for k, elected in ipairs(call('MGET', unpack(offices))) do
     if not elected or elected == epoch then
-      read_clock(args[1])
+      read_clock()
       call('SET', offices[k], epoch, 'PX', lease)
       rouse()
       return { 1, call('HGETALL', beats) }
@@ -1948,11 +1973,13 @@ local function fire(args)
   return why or ''
 end
 
+local TIMELESS = { beat = 1, enqueue = 1, look = 1, schedules = 1, strikes = 1, wait = 1 } -- verbs that mostly do without a clock
+
 local function register(name, verb, ...)
   local function callback(keys, args)
-    begin(keys)
-    if name ~= 'beat' and name ~= 'enqueue' then -- which mostly do without
-      read_clock(args[1])
+    begin(keys, args)
+    if not TIMELESS[name] then
+      read_clock()
     end
     local answer = verb(args)
     relay()

@@ -13,7 +13,6 @@ import pkgutil
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from asyncworker.clock import SYSTEM, Clock
@@ -43,6 +42,7 @@ from asyncworker.queue.job import (
 )
 from asyncworker.queue.lane import Waiter
 from asyncworker.queue.listing import page
+from asyncworker.queue.member import Member
 from asyncworker.queue.producer import Producer
 from asyncworker.queue.script import ANSWER_S, Script, facts
 from asyncworker.queue.search import MOST, Page, Query
@@ -54,22 +54,6 @@ MOST_LOOKS = 200
 """Ids that one call looks up."""
 LOOKS = {"no": 0, "yes": 1, "others": 2}
 WAITAOF_SINCE = (7, 2)
-LOWEST_FIRST = 16
-"""One step in so many asks the lowest priority first, so that no level starves."""
-
-
-@dataclass(slots=True, eq=False)
-class _Member:
-    """An epoch of ours.
-
-    ``seq`` is the number of its last step, ``asleep`` the queues among whose idle ones that has left it, and ``stirred``
-    those among whose it may still be or not, for it was noticed since, or an answer was lost.
-    """
-
-    notice: Notice
-    seq: int = 0
-    asleep: set[str] = field(default_factory=set)
-    stirred: set[str] = field(default_factory=set)
 
 
 class RedisBroker:
@@ -99,7 +83,7 @@ class RedisBroker:
         self._stepping, self._looking = self._script.wire(), self._script.wire()
         self._senders = {"memory": Producer(self._script)}
         self._inbox = Inbox(self._address, self._heard, self._resumed, min(ANSWER_S, patience))
-        self._members: dict[str, _Member] = {}
+        self._members: dict[str, Member] = {}
         self._waiters: dict[str, set[asyncio.Future[Ended | None]]] = {}
         self._closed = False
 
@@ -107,8 +91,8 @@ class RedisBroker:
         return f"<RedisBroker {self._address}>"
 
     async def join(self, card: WorkerCard, notice: Notice) -> str:
-        epoch = secrets.token_hex(12)
-        self._members[epoch] = _Member(notice)
+        epoch = f"h{secrets.token_hex(12)}"  # h: it may be handed jobs
+        self._members[epoch] = Member(notice)
         try:
             await self._listen(epoch)
             await self._ask("join", epoch, pack(card), round(card.lease_s * 1000))
@@ -155,21 +139,13 @@ class RedisBroker:
         member = self._members.get(epoch)
         if member is None:
             raise LeaseLost
-        member.seq += 1
-        lowest_first = int(member.seq % LOWEST_FIRST == 0)
-        asleep, stirred, member.stirred = member.asleep, member.stirred, set()
-        asked = queues
-        if not (asleep <= queues.keys() and stirred <= queues.keys()):
-            asked = {**queues, **dict.fromkeys((asleep | stirred) - queues.keys(), 0)}
-        args: list[Any] = [epoch, member.seq, want, lowest_first, int(idle), len(asked)]
-        for name, most in asked.items():
-            args += (name, most, 2 if name in stirred else int(name in asleep))
-        args += parcel.settlements(settled)
+        if (handed := member.take(settled, queues, want)) is not None:
+            return handed
+        call = member.call(settled, queues, want, idle=idle)
         try:
-            answer = await self._script.call(self._stepping, "step", args, forever=True)
+            answer = await self._script.call(self._stepping, "step", (epoch, *call.args), forever=True)
         except BaseException:
-            member.seq += 1  # nobody knows whether this step was applied: a gap makes the next answer say what is held
-            member.stirred |= asked.keys()
+            member.lost(call)
             raise
         if answer[0] == -1:
             await self._forget(epoch)
@@ -177,17 +153,7 @@ class RedisBroker:
         if len(answer) == 1:
             raise BrokerError("somebody else steps with this epoch")
         claimed = parcel.claimed(answer)
-        if claimed.held is not None:
-            member.stirred |= asked.keys()
-        elif idle and len(claimed.deliveries) < want:
-            room = dict(queues)
-            for delivery in claimed.deliveries:
-                room[delivery.queue] = room.get(delivery.queue, 0) - 1
-            member.asleep = {name for name, most in room.items() if most > 0}
-            if "" in room:  # of what cannot be read nobody knows whose quota it counts against
-                member.stirred |= asked.keys()
-        else:
-            member.asleep = set()
+        member.answered(call, claimed)
         return claimed
 
     def beat(self, epoch: str, *, look: Look = "yes") -> Mapping[str, str] | None:
@@ -334,6 +300,8 @@ class RedisBroker:
             if kind == b"w":
                 member.stirred.add(rest.decode())
                 member.notice("")
+            elif kind == b"j":
+                member.hand(rest)
             else:
                 member.notice(rest.decode())
         elif kind == b"v":
