@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 ROOMS = {
+    "address": "asyncworker.queue.addresses",
     "broker": "asyncworker.queue.brokers",
     "keep": "asyncworker.queue.keeps",
     "outbox": "asyncworker.queue.outboxes",
@@ -32,6 +33,7 @@ ROOMS = {
     "driver": "asyncworker.tune.drivers",
 }
 ALIASES = {
+    "address": {"unix": "redis", "redis+sentinel": "sentinel", "redis+cluster": "cluster"},
     "broker": {"rediss": "redis", "unix": "redis", "redis+sentinel": "redis", "redis+cluster": "redis"},
     "keep": {"rediss": "redis", "unix": "redis", "redis+sentinel": "redis", "redis+cluster": "redis"},
     "outbox": {"postgres": "postgresql"},

@@ -64,7 +64,7 @@ BROKEN: list[tuple[str, str, str]] = [
     ("names_are_imported_in_named_places", "queue.x", "from importlib import import_module as i\nimport_module(name)"),
     ("libraries_have_their_adapters", "queue.x", "import requests"),
     ("libraries_have_their_adapters", "queue.x", "from redis.asyncio import Redis"),
-    ("libraries_have_their_adapters", "queue.inbox", "def f():\n    import redis"),
+    ("libraries_have_their_adapters", "queue.addresses.cluster", "def f():\n    import redis"),
     ("nothing_that_runs_data", "queue.x", "import pickle"),
     ("nothing_that_runs_data", "queue.x", "def f():\n    from marshal import loads"),
     ("nothing_that_runs_data", "queue.x", "eval('1')"),
@@ -112,7 +112,7 @@ def test_each_rule_has_been_seen_to_fail() -> None:
 GOOD = [
     ("queue.x", "from asyncworker.work import batch\nfrom asyncworker.errors import Retry\nfrom . import job"),
     ("queue.brokers.x", "from asyncworker.queue.brokers.broker import Broker\nimport msgspec"),
-    ("queue.inbox", "import redis.asyncio\nfrom .job import Job"),
+    ("queue.addresses.cluster", "import redis.asyncio\nfrom ..job import Job"),
     ("queue.x", "try:\n    f()\nexcept BaseException:\n    g()\n    raise"),
     ("queue.x", "with suppress(OSError):\n    f()\n__all__ = ['a', 'b']"),
     ("queue.x", "x = 1  # noqa: S108, E501 - a directory of our own\ny = f()  # type: ignore[arg-type]"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from asyncworker.errors import BrokerDown
 from asyncworker.finding import Finding, bad, fine, note
-from asyncworker.queue.address import address_of
+from asyncworker.queue.addresses.address import address_of
 from asyncworker.queue.rights import key_pattern, rules
 from asyncworker.queue.script import OLDEST, facts
 from asyncworker.queue.wire import ERRORS, Wire, mapped

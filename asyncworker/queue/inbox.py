@@ -10,10 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import hiredis
-from redis import exceptions
 
 from asyncworker.errors import AsyncWorkerError, BrokerDown, SettingsError
-from asyncworker.queue.address import Address
+from asyncworker.queue.addresses.address import Address, Refused
 from asyncworker.queue.link import Link, connect
 from asyncworker.queue.wire import ERRORS, FIRST_PAUSE_S, LONGEST_PAUSE_S, mapped
 
@@ -49,10 +48,10 @@ class _Ear(Link):
             while (said := self._reader.gets()) is not False:
                 if isinstance(said, list):
                     self._hear(said)
-                elif isinstance(said, exceptions.RedisError):
+                elif isinstance(said, Refused | ConnectionError):
                     self._fail(said)
         except hiredis.ProtocolError as exc:
-            self._fail(exceptions.InvalidResponse(str(exc)))
+            self._fail(ConnectionError(f"no answer of a Redis server: {exc}"))
 
     def _fail(self, error: Exception) -> None:
         super()._fail(error)
@@ -122,7 +121,7 @@ class Inbox:
             try:
                 async with asyncio.timeout(self._patience):
                     place = await self._address.here(self._patience)
-                    ear = await connect(place.connection(), asyncio.get_running_loop().time() + self._patience, _Ear)
+                    ear = await connect(place, asyncio.get_running_loop().time() + self._patience, _Ear)
                 pause = FIRST_PAUSE_S
                 await self._attend(ear, again)
             except (*ERRORS, AsyncWorkerError) as exc:
@@ -155,7 +154,7 @@ class Inbox:
                     await ear.turn.wait()
             except TimeoutError:
                 if asked and not ear.heard:
-                    raise exceptions.TimeoutError("the subscription is silent") from None
+                    raise TimeoutError("the subscription is silent") from None
                 asked = not ear.heard
                 if asked:
                     ear.say("PING")

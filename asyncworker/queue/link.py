@@ -1,7 +1,7 @@
 """One connection to Redis on which a command goes out and its answer comes in, with nothing between it and hiredis.
 
 redis-py's own connection reads through a stream, a parser and a timeout for each answer, which costs 60 us a command;
-this one costs 12. Where the server is, and how one is let in, is still redis-py's to know.
+this one costs 12.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
 import hiredis
-from redis import exceptions
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+
+from asyncworker.queue.addresses.address import Refused, Target
 
 FULL = "ERR max number of clients reached"
 """What a server says to whom it lets in no more, before it hangs up: an answer to nobody's question."""
 
 
-def _error(text: str) -> exceptions.RedisError:
-    return exceptions.ConnectionError(text) if text == FULL else exceptions.ResponseError(text)
+def _error(text: str) -> Refused | ConnectionError:
+    return ConnectionError(text) if text == FULL else Refused(text)
 
 
 class Taker(Protocol):
@@ -53,7 +53,7 @@ class Link(asyncio.Protocol):
     def ask(self, packed: bytes, deadline: float) -> asyncio.Future[Any]:
         """Send a packed command and return what its answer will be; *deadline* is by the loop's clock.
 
-        Its errors: ResponseError, an answer of the server. ConnectionError, TimeoutError: there is none.
+        Its errors: Refused, an answer of the server. ConnectionError, TimeoutError: there is none.
         """
         answer = self._loop.create_future()
         self.send(packed, deadline, answer)
@@ -62,7 +62,7 @@ class Link(asyncio.Protocol):
     def send(self, packed: bytes, deadline: float, taker: Taker) -> None:
         """Send a packed command; *taker* is called once with its answer, as soon as that is here."""
         if self._transport is None:
-            raise exceptions.ConnectionError("the connection was closed")
+            raise ConnectionError("the connection was closed")
         self._taker = taker
         self._deadline = deadline
         if self._timer is None or deadline < self._timer.when():
@@ -82,18 +82,18 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._fail(exceptions.ConnectionError(f"the connection was closed{f': {exc}' if exc else ''}"))
+        self._fail(ConnectionError(f"the connection was closed{f': {exc}' if exc else ''}"))
 
     def data_received(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
             said = self._reader.gets()
         except hiredis.ProtocolError as exc:
-            self._fail(exceptions.InvalidResponse(str(exc)))
+            self._fail(ConnectionError(f"no answer of a Redis server: {exc}"))
             return
         if said is False:  # not whole yet; protocol 2 has no truth values
             return
-        if isinstance(said, exceptions.RedisError):
+        if isinstance(said, Refused | ConnectionError):
             self._fail(said)
             return
         taker, self._taker = self._taker, None
@@ -124,30 +124,22 @@ class Link(asyncio.Protocol):
 L = TypeVar("L", bound=Link)
 
 
-async def connect(to: AbstractConnection, deadline: float, kind: Callable[[], L]) -> L:
-    """Return an open link to where *to*, which stays closed, would go, as the user that it names.
+async def connect(to: Target, deadline: float, kind: Callable[[], L]) -> L:
+    """Return an open link to where *to* is, as the user that it names.
 
     Raises:
-        OSError: nobody is there. redis.exceptions.RedisError: somebody is, and refuses.
+        OSError: nobody is there. Refused: somebody is, and refuses.
     """
     loop = asyncio.get_running_loop()
-    if isinstance(to, Connection):
-        secure = to.ssl_context.get() if isinstance(to, SSLConnection) else None
-        transport, link = await loop.create_connection(kind, to.host, to.port, ssl=secure)
-        if to.socket_keepalive:
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    else:
-        assert isinstance(to, UnixDomainSocketConnection)
+    if to.path:
         _, link = await loop.create_unix_connection(kind, to.path)
-    commands: list[tuple[Any, ...]] = []
-    if to.username or to.password:
-        commands.append(("AUTH", to.username or "default", to.password or ""))
-    if to.client_name:
-        commands.append(("CLIENT", "SETNAME", to.client_name))
-    if to.db:
-        commands.append(("SELECT", to.db))
+    else:
+        secure = None if to.secure is None else to.secure()
+        transport, link = await loop.create_connection(kind, to.host, to.port, ssl=secure)
+        if to.keepalive:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     try:
-        for command in commands:
+        for command in to.greeting():
             await link.ask(hiredis.pack_command(command), deadline)
     except BaseException:
         link.close()

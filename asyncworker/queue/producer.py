@@ -6,10 +6,9 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from redis.exceptions import ResponseError
-
 from asyncworker.errors import BrokerError
 from asyncworker.queue import parcel
+from asyncworker.queue.addresses.address import Refused
 from asyncworker.queue.brokers.broker import Answer
 from asyncworker.queue.durability import Assurance
 from asyncworker.queue.lane import Lane
@@ -54,6 +53,6 @@ class Producer:
         self._arrived(parcel.receipts(answer[1], self._order) if answer[0] == 1 else None)
 
     def set_exception(self, error: Exception) -> None:
-        if not isinstance(error, ResponseError):
+        if not isinstance(error, Refused):
             self._wire.renew()
         self._arrived(None)

@@ -12,12 +12,11 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
-import redis
-
 from asyncworker.clock import Clock
 from asyncworker.errors import BrokerDown, SettingsError
 from asyncworker.events import BrokerDisrupted, BrokerRestored, Bus
-from asyncworker.queue.address import Address
+from asyncworker.queue.addresses.address import Address, Refused
+from asyncworker.queue.blocking import Blocking
 from asyncworker.queue.durability import Assurance
 from asyncworker.queue.link import Taker
 from asyncworker.queue.wire import ERRORS, FIRST_PAUSE_S, LONGEST_PAUSE_S, Wire, is_unloaded, mapped
@@ -70,7 +69,7 @@ class Script:
         self._clock = clock
         self._answer_s = min(ANSWER_S, patience)
         self._wires: list[Wire] = []
-        self._blocking: redis.Redis | None = None
+        self._blocking: Blocking | None = None
         self._checked = False
         self._closed = False
         self._down_since: float | None = None
@@ -119,7 +118,7 @@ class Script:
                 if not isinstance(error, BrokerDown):
                     raise error from exc
                 wire.renew()  # also after an answer: it may be a replica that refuses, and the name another server's by now
-                self._disrupted(error, refused=isinstance(exc, redis.ResponseError))
+                self._disrupted(error, refused=isinstance(exc, Refused))
                 if why is None or not isinstance(exc, TimeoutError):
                     why = error  # that the last try was cut short tells less than what failed before
                 if end is not None:
@@ -143,14 +142,14 @@ class Script:
         command = self._command(verb, args)
         try:
             if self._blocking is None:
-                self._blocking = self._address.found(self._answer_s).blocking(self._answer_s)
+                self._blocking = Blocking(self._address.found(self._answer_s), self._answer_s)
             try:
-                return self._blocking.execute_command(*command)
+                return self._blocking.ask(*command)
             except ERRORS as exc:
                 if not is_unloaded(exc):
                     raise
-            self._blocking.execute_command("FUNCTION", "LOAD", "REPLACE", library(self._name, self._text))
-            return self._blocking.execute_command(*command)
+            self._blocking.ask("FUNCTION", "LOAD", "REPLACE", library(self._name, self._text))
+            return self._blocking.ask(*command)
         except ERRORS as exc:
             if blocking := self._blocking:
                 self._blocking = None

@@ -6,7 +6,7 @@ import secrets
 from types import TracebackType
 from typing import Self
 
-from asyncworker.queue.address import address_of
+from asyncworker.queue.addresses.address import address_of
 from asyncworker.queue.script import facts
 from asyncworker.queue.wire import Wire
 

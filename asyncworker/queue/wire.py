@@ -1,7 +1,6 @@
 """Connections to Redis, and what its errors mean to us. One command at a time, no retries, no pool.
 
-redis-py repeats commands silently unless told otherwise; here the sequence numbers of ``brokers/redis.lua`` make
-repeats harmless, so repeating is the broker's business. A link on which a call was interrupted is dropped: its answer
+The sequence numbers of ``brokers/redis.lua`` make repeats harmless, so repeating is the broker's business. A link on which a call was interrupted is dropped: its answer
 would be taken for the next call's.
 """
 
@@ -12,10 +11,9 @@ import contextlib
 from typing import Any
 
 import hiredis
-from redis import exceptions
 
 from asyncworker.errors import AsyncWorkerError, BrokerDown, BrokerError, QueueFull, SettingsError
-from asyncworker.queue.address import Address
+from asyncworker.queue.addresses.address import Address, Refused
 from asyncworker.queue.durability import Assurance
 from asyncworker.queue.link import Link, Taker, connect
 
@@ -38,27 +36,25 @@ _PASSING = (
 
 def mapped(exc: Exception, address: Address) -> AsyncWorkerError:
     """Return our error for one of the connection's: `BrokerDown` means that repeating may help."""
-    if isinstance(exc.__cause__, exceptions.RedisError):
-        exc = exc.__cause__  # on unix sockets redis-py takes a refused password for a failed connection
     text = str(exc.strerror if isinstance(exc, OSError) and exc.strerror else exc)
-    code = getattr(exc, "status_code", None) or text.partition(" ")[0]
-    if isinstance(exc, exceptions.AuthenticationError) or code in _REFUSED:
+    code = text.partition(" ")[0]
+    if not isinstance(exc, Refused) or code in _PASSING:
+        return BrokerDown(f"{address} does not answer: {text or type(exc).__name__}")
+    if code in _REFUSED or text.startswith(("ERR AUTH", "ERR invalid password")):
         return SettingsError(f"{address} refuses this user, password or command: {text}")
     if "DB index" in text:
         return SettingsError(f"{address} has no such database")
     if code == "OOM":
         return QueueFull(f"{address} has no memory left")
-    if isinstance(exc, exceptions.ResponseError) and code not in _PASSING:
-        return BrokerError(f"{address} refused: {text}")
-    return BrokerDown(f"{address} does not answer: {text or type(exc).__name__}")
+    return BrokerError(f"{address} refused: {text}")
 
 
 def is_unloaded(exc: Exception) -> bool:
     """Return whether a server says that it does not know a function."""
-    return isinstance(exc, exceptions.ResponseError) and "Function not found" in str(exc)
+    return isinstance(exc, Refused) and "Function not found" in str(exc)
 
 
-ERRORS = (exceptions.RedisError, OSError)
+ERRORS = (Refused, OSError)
 """What a connection raises; `mapped` says what it means."""
 
 
@@ -79,7 +75,7 @@ class Wire:
             assured: what must be true of the write; that it is not yet is an error as if there were no answer.
 
         Raises:
-            redis.exceptions.ResponseError: the answer is an error. Any other of `ERRORS`: there is none.
+            Refused: the answer is an error. Any other of `ERRORS`: there is none.
         """
         packed = hiredis.pack_command(command)
         deadline = asyncio.get_running_loop().time() + timeout
@@ -94,7 +90,7 @@ class Wire:
                 if assured is not None:
                     await self._assure(assured, link, deadline)
                 return answer
-            except exceptions.ResponseError:
+            except Refused:
                 raise  # an answer, and the whole of it
             except BaseException:
                 self._drop()
@@ -110,7 +106,7 @@ class Wire:
             return False
         try:
             link.send(hiredis.pack_command(command), asyncio.get_running_loop().time() + timeout, taker)
-        except exceptions.ConnectionError:
+        except ConnectionError:
             return False
         return True
 
@@ -128,7 +124,7 @@ class Wire:
         left_s = deadline - asyncio.get_running_loop().time()
         wait_ms = max(1, round(500 * left_s))  # 0 would be for ever; servers are late by up to 100 ms
         if not assured.is_enough(await link.ask(hiredis.pack_command((*assured.words, wait_ms)), deadline)):
-            raise exceptions.ConnectionError(assured.lack)
+            raise ConnectionError(assured.lack)
 
     async def _ready(self, deadline: float) -> Link:
         if self._stale:
@@ -136,10 +132,10 @@ class Wire:
         if self._link is None:
             self._stale = False
             place = await self._address.here(deadline - asyncio.get_running_loop().time())
-            link = await connect(place.connection(), deadline, Link)
+            link = await connect(place, deadline, Link)
             if self._closed:
                 link.close()
-                raise exceptions.ConnectionError("closed")
+                raise ConnectionError("closed")
             self._link = link
         return self._link
 

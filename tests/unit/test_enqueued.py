@@ -35,9 +35,11 @@ async def depth(engine: Engine) -> int:
 
 async def test_a_plain_call_is_under_way_at_once(engine: Engine, double: Task[[int], int]):
     async with engine:
-        assert isinstance(call := double.enqueue(1), Enqueued)
+        call = double.enqueue(1)
+        assert isinstance(call, Enqueued)
         handle = await call
-        assert isinstance(handle, JobHandle) and await depth(engine) == 1
+        assert isinstance(handle, JobHandle)
+        assert await depth(engine) == 1
         assert await call is handle
 
 
@@ -53,7 +55,7 @@ async def test_it_goes_wherever_a_coroutine_goes(engine: Engine, double: Task[[i
         eight = await engine.enqueue("double", 8)
         nine = await engine.enqueue("elsewhere", 9)
         handles = one, two, three, four, five.result(), six, seven, eight, nine
-        assert len({handle.id for handle in handles}) == 9 and await depth(engine) == 9
+        assert len({handle.id for handle in handles}) == await depth(engine) == 9
 
 
 async def test_a_task_of_it_can_be_cancelled(engine: Engine, double: Task[[int], int]):
@@ -89,7 +91,7 @@ async def test_what_does_not_fit_is_told_to_who_awaits(engine: Engine, double: T
             double.enqueue(3),
             return_exceptions=True,
         )
-        assert isinstance(one, BadParameters) and isinstance(two, JobTooBig) and isinstance(three, JobHandle)
+        assert [type(told) for told in (one, two, three)] == [BadParameters, JobTooBig, JobHandle]
 
 
 async def test_without_a_loop_it_is_a_coroutine(redis_url: str, namespace: str):
@@ -126,7 +128,8 @@ async def test_a_full_queue_refuses_or_lets_wait(engine: Engine, double: Task[[i
 async def test_a_broken_connection_is_mended_on_the_way(engine: Engine, double: Task[[int], int]):
     async with engine:
         await double.enqueue(1)
-        assert isinstance(broker := engine.broker, RedisBroker)
+        broker = engine.broker
+        assert isinstance(broker, RedisBroker)
         link = broker._senders["memory"]._wire._link
         assert link is not None
         calls = [double.enqueue(2), double.enqueue(3)]

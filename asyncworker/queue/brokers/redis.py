@@ -19,7 +19,7 @@ from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BrokerDown, BrokerError, JobNotFound, LeaseLost, SettingsError
 from asyncworker.events import Bus
 from asyncworker.queue import parcel
-from asyncworker.queue.address import address_of
+from asyncworker.queue.addresses.address import address_of
 from asyncworker.queue.body import pack_body
 from asyncworker.queue.brokers.broker import Answer, Look, Notice
 from asyncworker.queue.codec import pack

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asyncworker.errors import BrokerDown, KeepError
-from asyncworker.queue.address import Address, address_of
+from asyncworker.queue.addresses.address import Address, address_of
 from asyncworker.queue.keeps.keep import LOG_S, MOST_VALUES
 from asyncworker.queue.wire import ERRORS, Wire, mapped
 
