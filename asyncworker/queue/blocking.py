@@ -53,14 +53,14 @@ class Blocking:
         """
         with self._turn:
             self._socket.sendall(hiredis.pack_command(command))
-            while (said := self._reader.gets()) is False:
-                data = self._socket.recv(PIECE)
-                if not data:
-                    raise ConnectionError("the connection was closed")
-                try:
+            try:
+                while (said := self._reader.gets()) is False:
+                    data = self._socket.recv(PIECE)
+                    if not data:
+                        raise ConnectionError("the connection was closed")
                     self._reader.feed(data)
-                except hiredis.ProtocolError as exc:
-                    raise ConnectionError(f"no answer of a Redis server: {exc}") from exc
+            except hiredis.ProtocolError as exc:
+                raise ConnectionError(f"no answer of a Redis server: {exc}") from exc
         if isinstance(said, Refused):
             raise said
         return said

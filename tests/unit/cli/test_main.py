@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -189,3 +191,25 @@ def test_python_m_is_the_command(tmp_path: Path) -> None:
     code, out, err = run("--version", cwd=tmp_path)
     assert (code, err) == (0, "")
     assert out.startswith("asyncworker ")
+
+
+def test_ctrl_c_while_it_is_loaded_ends_it_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "asyncworker", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_a_plain_worker_does_without_heavy_libraries():
+    code = (
+        "import sys, asyncworker.cli.worker; from asyncworker import Engine; Engine('redis://127.0.0.1:1').broker;"
+        "print({'redis', 'prometheus_client', 'aiohttp', 'asyncpg', 'rich', 'pyarrow'} & set(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert said.stdout == "set()\n"
