@@ -1,8 +1,9 @@
 """Other people's rules, to compare with: ports of what they publish, with their defaults, and the seed's own.
 
 A port that loses here says that the rule is made for another goal, to guard latency, and not that it is bad. `AimdPolicy`
-and `GradientPolicy`, which the package has, stand for two more of them. `tests/unit/bench/test_control.py` has the vectors
-of the originals' own tests where there are any (Vegas, AIMD, failsafe-go), and their arithmetic by hand where not.
+and `GradientPolicy`, which the package has, stand for two more of them. `tests/unit/bench/test_originals.py` has the vectors
+of the originals' own tests (Vegas, AIMD, the averages of Gradient2 and of windows, failsafe-go, Envoy, Vector), and their
+arithmetic by hand where there are none (.NET, BentoML); BBR is the idea alone.
 """
 
 from __future__ import annotations
@@ -290,37 +291,47 @@ class Bbr:
 
 
 class Envoy:
-    """Envoy's gradient controller: now and then three calls at once for the shortest time, else a gradient to it."""
+    """Envoy's gradient controller: now and then a few calls at once for the shortest time, else a gradient to it."""
 
-    def __init__(self) -> None:
-        self.limit = 3
-        self._saved = 0
-        self._calibrating, self._shortest = True, 0.0
+    AT_LEAST = 5
+    """So many updates in a row at the least limit, and the shortest time is measured anew."""
+
+    def __init__(self, low: int = 3, high: int = HIGH, calls: int = 50, buffer: float = 0.25) -> None:
+        self.limit = self._low = low
+        self._high, self._calls, self._buffer = high, calls, buffer
+        self._saved = low
+        self._calibrating, self.shortest = True, 0.0
         self._times: list[float] = []
-        self._next = 0.0
+        self._next, self._at_least = 0.0, 0
         self._calibrate_at = 30.0
         self._begun_at = 0.0
 
     def on_complete(self, t: float, rtt: float, inflight: int, ok: bool) -> int:
         if self._calibrating:
-            if t - rtt >= self._begun_at and inflight <= 3:
+            if t - rtt >= self._begun_at and inflight <= self._low:
                 self._times.append(rtt)
-            if len(self._times) >= 50:
-                self._shortest = sorted(self._times)[25]
+            if len(self._times) >= self._calls:
+                self.shortest = sorted(self._times)[self._calls // 2]
                 self._calibrating, self._times = False, []
-                self.limit = self._saved or 3
+                self.limit = self._saved
                 self._next, self._calibrate_at = t + 0.1, t + 30.0
             return self.limit
         self._times.append(rtt)
         if t >= self._calibrate_at:
-            self._calibrating, self._times, self._begun_at = True, [], t
-            self._saved, self.limit = self.limit, 3
+            self._calibrate(t)
         elif t >= self._next:
             median = sorted(self._times)[len(self._times) // 2]
-            limit = self.limit * clamped(self._shortest * 1.25 / median, 0.5, 2.0)
-            self.limit = int(clamped(limit + math.sqrt(limit), 3, HIGH))
+            limit = self.limit * clamped(self.shortest * (1 + self._buffer) / median, 0.5, 2.0)
+            self.limit = int(clamped(limit + math.sqrt(limit), self._low, self._high))
             self._next, self._times = t + 0.1, []
+            self._at_least = self._at_least + 1 if self.limit == self._low else 0
+            if self._at_least >= self.AT_LEAST:
+                self._calibrate(t)
         return self.limit
+
+    def _calibrate(self, t: float) -> None:
+        self._calibrating, self._times, self._begun_at, self._at_least = True, [], t, 0
+        self._saved, self.limit = self.limit, self._low
 
 
 OURS = "usl"
