@@ -27,8 +27,9 @@ from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, JobFailed, SettingsError
 from asyncworker.events import Bus, WorkerStarted
 from asyncworker.job import JobHandle, JobStatus, walk
-from asyncworker.mapreduce.cache import key_of, known_job, remember
+from asyncworker.mapreduce.cache import TTL_S, brought_back, key_of, known_job, remember
 from asyncworker.mapreduce.catalogue import Catalogue
+from asyncworker.mapreduce.dataset import is_postgresql
 from asyncworker.mapreduce.feeder import submit
 from asyncworker.mapreduce.job import MAP_TASK, MERGE_TASK, REDUCE_TASK, Summary
 from asyncworker.mapreduce.mapper import Mapper
@@ -103,6 +104,8 @@ class Engine:
         outbox: a PostgreSQL DSN; this engine's workers enqueue what is written into the outbox there.
         result_store: where results above *result_offload* bytes go: ``file:///some/folder`` or ``postgresql://…``, which
             clients must reach, too. None: all lie with their jobs, and one of more than 16 MiB fails its job.
+        result_cache: a PostgreSQL DSN; results of ``map_reduce(cache=…)`` lie there as well, in the table
+            ``asyncworker_cache``, for *cache_ttl* seconds: longer than with their jobs, and beyond this broker.
         keep: where what workers decide and learn is kept for the next start: a URL, or a file's path; None: with the
             jobs (on ``memory://``: nowhere).
         lifespan: makes an async context manager that each worker enters before it claims and leaves when it stops;
@@ -129,6 +132,8 @@ class Engine:
         signing_keys: Sequence[str] = (),
         result_store: str | None = None,
         result_offload: int = ABOVE,
+        result_cache: str | None = None,
+        cache_ttl: float = TTL_S,
         keep: str | None = None,
         lifespan: Lifespan | None = None,
         clock: Clock = SYSTEM,
@@ -149,6 +154,8 @@ class Engine:
         self.signing_keys = tuple(signing_keys)
         self.result_store = result_store
         self.result_offload = result_offload
+        self.result_cache = result_cache
+        self.cache_ttl = cache_ttl
         self.keep_at = keep
         self.hooks = Hooks()
         self.on_start, self.on_stop = self.hooks.on_start, self.hooks.on_stop
@@ -266,6 +273,8 @@ class Engine:
             find("outbox", urlsplit(self.outbox).scheme)
         if self.result_store is not None:
             find("store", urlsplit(self.result_store).scheme)
+        if self.result_cache is not None and not is_postgresql(self.result_cache):
+            raise SettingsError(f"result_cache must be a postgresql:// URL, not {mask_url(self.result_cache)!r}")
         slots(self.queues, self.concurrency)
         return find("broker", scheme)
 
@@ -506,7 +515,7 @@ class Engine:
             key = await key_of(
                 source, name, params or {}, {"max_failures": max_failures}, version=version, database=own
             )
-        if key is not None and (known := await known_job(self._results, self.broker, key)):
+        if key is not None and (known := await self._cached(key)):
             return JobHandle(self.broker, known, PARTITION_QUEUE, parent=True)
         job_id, feeding = await submit(
             self.broker,
@@ -523,6 +532,7 @@ class Engine:
             fan_in=None if fan_in == "auto" else fan_in,
             reducers=None if reducers == "auto" else reducers,
             speculate=speculate,
+            cache=(self.result_cache, key, self.cache_ttl) if key is not None and self.result_cache else None,
             queue=PARTITION_QUEUE,
             priority=priority,
             ahead=self._partitions_at_once,
@@ -533,10 +543,19 @@ class Engine:
         self._adopt(feeding)
         await note(self.keep, job_id)
         if key is not None:
-            await remember(self._results, key, job_id)
+            await remember(self._results, key, job_id, self.cache_ttl)
         if speculate:
             self._adopt(asyncio.create_task(tame(self.broker, job_id, clock=self.clock), name=f"tamer of {job_id}"))
         return JobHandle(self.broker, job_id, PARTITION_QUEUE, parent=True)
+
+    async def _cached(self, key: str) -> str | None:
+        """Return the job that does this, or has done it: as the broker knows it, else as the table of results does."""
+        known = await known_job(self._results, self.broker, key)
+        if known is None and self.result_cache is not None:
+            known = await brought_back(self.result_cache, self.broker, key, PARTITION_QUEUE, clock=self.clock)
+            if known is not None:
+                await remember(self._results, key, known, self.cache_ttl)
+        return known
 
     async def resume(self, job_id: str, source: Any = None) -> JobHandle[Summary]:
         """Do what is left of a map/reduce job that failed at most a day ago; of one that runs or is done, return its handle.

@@ -179,6 +179,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Setting(text("URL"), "Where large results lie: file:///some/folder or postgresql://…; else with their jobs."),
     ] = None
     result_offload: Annotated[int, Setting(number(1), "Bytes above which a result is large.")] = 262_144
+    result_cache: Annotated[
+        str | None,
+        Setting(
+            url("postgresql", "postgres", example="postgresql://user@host/name"),
+            "PostgreSQL where results of --cache lie as well.",
+        ),
+    ] = None
+    cache_ttl: Annotated[float, Setting(seconds(1, 10**8), "How long results of --cache may be taken.")] = 86_400.0
     signing_key: Annotated[
         tuple[str, ...],
         Setting(

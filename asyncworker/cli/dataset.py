@@ -25,6 +25,8 @@ FLAGS = (
     "partition_attempts",
     "cache",
     "cache_version",
+    "result_cache",
+    "cache_ttl",
     "broker",
     "namespace",
     "app",

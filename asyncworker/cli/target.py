@@ -40,6 +40,7 @@ def engine_for(call: Call, *, broker: str | None = None) -> Engine:
         "grace_period": settings.grace_period,
         "cancel_grace": settings.cancel_grace,
         "result_offload": settings.result_offload,
+        "cache_ttl": settings.cache_ttl,
     }.items():
         if call.origins[name] != "default":
             setattr(engine, name, value)
@@ -47,6 +48,7 @@ def engine_for(call: Call, *, broker: str | None = None) -> Engine:
     engine.database = settings.dsn() or engine.database
     engine.outbox = settings.outbox or engine.outbox
     engine.result_store = settings.result_store or engine.result_store
+    engine.result_cache = settings.result_cache or engine.result_cache
     engine.signing_keys = settings.signing_key or engine.signing_keys
     engine.keep_at = settings.keep or engine.keep_at
     if settings.queues:

@@ -92,6 +92,22 @@ class Results(Protocol):
     async def close(self) -> None: ...
 
 
+class CachedResults(Protocol):
+    """Where the results of jobs lie that may be asked for again; see `asyncworker.mapreduce.cachetable`."""
+
+    label: str
+
+    async def save(self, key: str, summary: Summary, ttl_s: float) -> None:
+        """Keep a result. Raises SourceError."""
+        ...
+
+    async def find(self, key: str) -> tuple[str, Summary] | None:
+        """Return a job's id and what it came to, as long as that is kept. Raises SourceError."""
+        ...
+
+    async def close(self) -> None: ...
+
+
 def is_postgresql(url: str) -> bool:
     """Return whether *url* names a PostgreSQL database."""
     return url.lower().startswith(("postgresql://", "postgres://"))
@@ -104,6 +120,15 @@ def open_results(database: str) -> Results:
         SourceError: this is no DSN.
     """
     return cast("Results", registry.find("source", "postgresql").results(database))
+
+
+def open_cache(database: str) -> CachedResults:
+    """Open the table of cached results of a PostgreSQL database; nothing is touched yet.
+
+    Raises:
+        SourceError: this is no DSN.
+    """
+    return cast("CachedResults", registry.find("source", "postgresql").cache(database))
 
 
 def _are_many(text: str) -> bool:

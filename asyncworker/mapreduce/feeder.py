@@ -72,6 +72,7 @@ async def submit(
     fan_in: int | None = None,
     reducers: int | None = None,
     speculate: bool = False,
+    cache: tuple[str, str, float] | None = None,
     database: str | None = None,
     queue: str = "default",
     priority: int = DEFAULT_PRIORITY,
@@ -91,7 +92,7 @@ async def submit(
         to: where rows go. failed_to: where failed items go, with their errors. database: a PostgreSQL DSN for datasets by id, and for the result row.
         fan_in: how many partials a step of the reduction merges; reducers: among how many jobs keys are shared out
             (`asyncworker.mapreduce.levels`); None: as many as what partitions leave calls for.
-        speculate: workers copy partitions that take far longer than others (`asyncworker.mapreduce.straggler`).
+        cache: see `Plan.cache`. speculate: workers copy partitions that take far longer than others (`asyncworker.mapreduce.straggler`).
         partition_size: items a partition; "auto": as many as take `planner.TARGET_S`, found as they are shipped.
         ahead: how many windows of partitions may be shipped and not yet over, where they carry their data, or who
             is asked for that now and then. A window is one large partition, or some small ones.
@@ -127,6 +128,7 @@ async def submit(
             reducers=reducers or 0,
             partition_attempts=partition_attempts or 0,
             speculate=speculate,
+            cache=cache,
             **places(opened.url, to, database),
         )
         partitions = opened.partitions(sizing or partition_size)  # type: ignore[arg-type]  # it is a number then
@@ -235,6 +237,15 @@ class Feeder:
             self._notice(self._parent.id)
             await self._leave()
             await source.close()
+
+    async def done(self, summary: Any, ttl_s: int) -> None:
+        """End the job, which has no partitions: it comes to *summary*, which was known before."""
+        queue = self._parent.queue
+        record = Record(task=REDUCE_TASK, attempt=1, ended_s=self._clock.now(), value=summary, queue=queue)
+        try:
+            await self._settle(Op.SUCCEEDED, ttl_s, pack(record))
+        finally:
+            await self._leave()
 
     async def _ship(self, first: Partition | None, rest: AsyncIterator[Partition]) -> bool:
         """Enqueue partitions as they are cut; returns False when the job is over before all were.

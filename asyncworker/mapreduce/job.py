@@ -35,6 +35,7 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     and may hold secrets; ``dataset_id`` is for people. ``max_failures`` is None, a count of items (int) or a share of them (float, 0..1).
     ``fan_in``: partials a step of the reduction merges; ``reducers``: among how many keys are shared out; 0: as many as it takes.
     ``partition_attempts``: 0, as the workers have it. ``speculate``: workers copy partitions that are late.
+    ``cache``: where the result is kept for whoever asks again (a URL), by which key, and for how long in s.
     """
 
     source: str
@@ -51,6 +52,7 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     reducers: int = 0
     partition_attempts: int = 0
     speculate: bool = False
+    cache: tuple[str, str, float] | None = None
 
 
 class Failure(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ what it wrote.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,8 +17,8 @@ from typing import Any
 import msgspec
 
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.errors import BadParameters, JobFailed
-from asyncworker.mapreduce.dataset import open_results
+from asyncworker.errors import BadParameters, JobFailed, SourceError
+from asyncworker.mapreduce.dataset import open_cache, open_results
 from asyncworker.mapreduce.digest import Digest
 from asyncworker.mapreduce.functions.function import Condensing, Function, Keyed, Work
 from asyncworker.mapreduce.job import (
@@ -39,7 +40,9 @@ from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, born_ms, pack, pack_call, unpack_record
 from asyncworker.queue.context import Context
 from asyncworker.queue.job import Found, Job, Parted, Progress, Record, State, child_id
+from asyncworker.secret import mask_text
 
+log = logging.getLogger(__name__)
 SLICE = 16
 """How many partials are held at once, besides what they are merged into."""
 A_ROUND_TRIP = 1000
@@ -157,6 +160,8 @@ class Reducer:
             if not saved:
                 raise _too_large(size, {**summary, "final_result": None})
             summary["final_result"] = saved
+        if plan.cache is not None:
+            await _keep(*plan.cache, summary)
         return summary
 
     async def _merge(self, some: Sequence[tuple[str, Partial]], tally: Tally, outlet: Outlet) -> None:
@@ -318,6 +323,17 @@ async def _save(plan: Plan, summary: Summary, outlet: Outlet) -> dict[str, Any]:
             await table.close()
         saved.setdefault("saved_to", table.label)
     return saved
+
+
+async def _keep(url: str, key: str, ttl_s: float, summary: Summary) -> None:
+    """Keep a result for whoever asks again; where that cannot be, the job is done all the same."""
+    table = open_cache(url)
+    try:
+        await table.save(key, summary, ttl_s)
+    except SourceError as exc:
+        log.warning("the result of job %s is not cached: %s", summary["job_id"], mask_text(str(exc)))
+    finally:
+        await table.close()
 
 
 def _size(summary: Summary) -> int:

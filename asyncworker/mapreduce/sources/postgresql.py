@@ -31,6 +31,7 @@ from typing import Any
 import msgspec
 
 from asyncworker.errors import EmptyDataset, SourceError
+from asyncworker.mapreduce.cachetable import CacheTable
 from asyncworker.mapreduce.database import Address, Connection, Database, Table, address, identifier, lock, qualified
 from asyncworker.mapreduce.planner import GRAIN, cut
 from asyncworker.mapreduce.results import ResultTable
@@ -78,6 +79,11 @@ def writer(url: str, *, job_id: str = "") -> PostgresqlSink:
         qualified(table)
         return PostgresqlSink(place, table, "job_id", job_id)
     raise SourceError(f"{place.label} must end in ?dataset=NAME or ?table=NAME")
+
+
+def cache(dsn: str) -> CacheTable:
+    """Open the table of cached results in a database."""
+    return CacheTable(dsn)
 
 
 def results(dsn: str) -> ResultTable:

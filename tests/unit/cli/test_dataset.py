@@ -84,7 +84,7 @@ async def test_every_option_of_map_reduce_has_a_flag() -> None:
     assert options == (asked.keys() | ELSEWHERE)
     for one in (run, submit):
         known = {name for parameter in one.COMMAND.params for name in parameter.opts}
-        assert {flag(name) for name in (*given, "cache", "database", "function")} <= known
+        assert {flag(name) for name in (*given, "cache", "result_cache", "cache_ttl", "database", "function")} <= known
 
 
 async def test_what_is_not_given_is_as_in_python() -> None:

@@ -9,10 +9,12 @@ import asyncpg
 import pytest
 
 from asyncworker import Engine
-from asyncworker.errors import BadParameters
+from asyncworker.errors import BadParameters, SettingsError, SourceError
+from asyncworker.mapreduce import cachetable
 from asyncworker.mapreduce.cache import key_of
 from asyncworker.mapreduce.dataset import open_source
 from asyncworker.mapreduce.sources.source import Versioned
+from asyncworker.queue.job import State
 
 PARAMS = {"field": "text"}
 
@@ -118,3 +120,73 @@ async def version(url: str) -> str | None:
         return await source.version()
     finally:
         await source.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_results_in_a_table_outlive_their_broker(
+    tmp_path: Path, postgres_dsn: str, request: pytest.FixtureRequest, namespace: str, kind: str
+) -> None:
+    source = rows(tmp_path / "rows.jsonl", "a b", "c")
+    broker = "memory://" if kind == "memory" else request.getfixturevalue("redis_url")
+
+    async def asked(number: int) -> tuple[str, Any, int]:
+        """Ask in a world of its own: nobody else's jobs are known there."""
+        engine = Engine(broker, namespace=f"{namespace}-{number}", result_cache=postgres_dsn)
+        async with engine:
+            job = await engine.map_reduce(source, "word_count", params=PARAMS, cache=True)
+            if kind == "redis":
+                await engine.run(burst=True)
+            summary = await job.result(20)
+            assert (await job.status()).state is State.SUCCEEDED
+            assert [now.ratio async for now in job.progress()] == [1.0]
+            assert (await engine.map_reduce(source, "word_count", params=PARAMS, cache=True)).id == job.id
+            return job.id, summary, (await engine.broker.depth(["cpu_intensive"])).queues["cpu_intensive"].enqueued
+
+    first, again = await asked(1), await asked(2)
+    assert again[:2] == first[:2]
+    assert (first[2], again[2]) == (2, 1), "a partition and its job; and the job alone, that was done before"
+    rows(tmp_path / "rows.jsonl", "a b", "d")
+    assert (await asked(3))[0] != first[0]
+
+
+async def test_a_table_forgets_what_is_old_and_what_is_too_much(
+    postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cachetable, "MOST_ROWS", 3)
+    table = cachetable.CacheTable(postgres_dsn)
+    connection = await asyncpg.connect(postgres_dsn)
+    summary: Any = {"job_id": "one", "processing_function": "f", "final_result": {"big": 2**60}}
+    try:
+        await connection.execute("DROP TABLE IF EXISTS asyncworker_cache")
+        assert await table.find("none yet") is None
+        for n in range(5):
+            await table.save(f"key {n}", summary | {"job_id": f"job {n}"}, 100 + n)
+        await table.save("key 3", summary, 103)
+        assert await table.find("key 4") == ("job 4", summary | {"job_id": "job 4"})
+        assert await table.find("key 3") == ("one", summary)
+        assert await table.find("key 1") is None
+        await connection.execute("UPDATE asyncworker_cache SET until = now() WHERE key = 'key 4'")
+        assert await table.find("key 4") is None
+        await table.save("key 9", summary, 60)
+        kept = await connection.fetch("SELECT key FROM asyncworker_cache ORDER BY key")
+        assert [row["key"] for row in kept] == ["key 2", "key 3", "key 9"]
+        await connection.execute("UPDATE asyncworker_cache SET result = '\\xc1'")
+        with pytest.raises(SourceError, match="no result"):
+            await table.find("key 9")
+    finally:
+        await connection.close()
+        await table.close()
+
+
+async def test_a_table_that_cannot_be_reached_keeps_no_job_from_running(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = rows(tmp_path / "rows.jsonl", "a b")
+    async with Engine(result_cache=f"postgresql://u:secret@%2F{tmp_path}/db") as engine:
+        job = await engine.map_reduce(source, "word_count", params=PARAMS, cache=True)
+        assert (await job.result(20))["final_result"]["total"] == 2
+    assert "cached results cannot be asked for" in caplog.text
+    assert f"the result of job {job.id} is not cached" in caplog.text
+    assert "secret" not in caplog.text
+    with pytest.raises(SettingsError, match="result_cache"):
+        Engine(result_cache="redis://localhost")
