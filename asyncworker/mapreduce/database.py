@@ -42,6 +42,7 @@ _NAMES = """
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname::text = ANY ($1::text[]) LIMIT 10000
 """
 
+_READ, _WRITE = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN"
 _WITHOUT_VERSION = itemgetter(slice(1, None))
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -137,19 +138,26 @@ class Database:
             with self.told():
                 connection = await self._connected()
                 try:
-                    async with connection.transaction(
-                        isolation=None if write else "repeatable_read", readonly=not write
-                    ):
-                        await connection.execute(
-                            "SELECT pg_catalog.set_config('search_path', 'pg_catalog', true), "
-                            f"pg_catalog.set_config('statement_timeout', '{STATEMENT_S * 1000:.0f}', true)"
-                        )
-                        yield connection
-                except BaseException:  # in whatever state it is, nobody else gets it
-                    self._open.discard(connection)
-                    connection.terminate()
+                    await connection.execute(
+                        f"{_WRITE if write else _READ}; SET LOCAL search_path = pg_catalog; "
+                        f"SET LOCAL statement_timeout = {STATEMENT_S * 1000:.0f}"
+                    )
+                    yield connection
+                    await connection.execute("COMMIT")
+                except BaseException:
+                    await self._forget(connection)
                     raise
                 self._idle.append(connection)
+
+    async def _forget(self, connection: Connection) -> None:
+        """End a transaction that failed, and its connection: in whatever state that is, nobody else gets it."""
+        self._open.discard(connection)
+        try:
+            await connection.execute("ROLLBACK")  # after a query that was cancelled, which ends first
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            return
+        finally:
+            connection.terminate()
 
     async def find(self, connection: Connection, name: str) -> Table | None:
         """Look a table up in the catalogue, within a transaction; without a schema, along the user's search path."""

@@ -29,14 +29,7 @@ def full_match(pattern: str, where: str = "the pattern") -> Callable[[str], bool
     Raises:
         BadParameters: there is no pattern of RE2's at *where*, or too large a one.
     """
-    try:
-        size = len(pattern.encode())
-    except UnicodeEncodeError as exc:
-        raise BadParameters(f"{where} is no Unicode text: {exc.reason}") from exc
-    if size > MAX_PATTERN_BYTES:
-        raise BadParameters(f"{where} takes {size} bytes; a pattern may have {MAX_PATTERN_BYTES}")
-    _compile(pattern, where, _PROGRAM_BYTES)  # on its own, too: it must not need the brackets around it
-    contains: Callable[[str], bool] = _compile(rf"\A(?:{pattern})\z", where, _MATCH_BYTES).contains
+    contains = _contains(pattern, where)
 
     def matches(text: str) -> bool:
         try:
@@ -45,6 +38,19 @@ def full_match(pattern: str, where: str = "the pattern") -> Callable[[str], bool
             return False
 
     return matches
+
+
+def mismatches(pattern: str, where: str = "the pattern") -> Callable[[list[str]], list[int]]:
+    """As `full_match`, asked of many texts for less than their calls alone would cost: the places of those that do not match."""
+    contains, matches = _contains(pattern, where), full_match(pattern, where)
+
+    def places(texts: list[str]) -> list[int]:
+        try:
+            return [place for place, text in enumerate(texts) if not contains(text)]
+        except UnicodeEncodeError:
+            return [place for place, text in enumerate(texts) if not matches(text)]
+
+    return places
 
 
 def value_match(pattern: str, where: str = "the pattern") -> Callable[[Any], bool]:
@@ -61,6 +67,18 @@ def find_all(pattern: str) -> Callable[[str], list[str]]:
     """Compile a pattern of our own, without groups, into a search for all its matches in a text."""
     found: Callable[[str], list[str]] = _compile(pattern, "the pattern", _MATCH_BYTES).findall
     return found
+
+
+def _contains(pattern: str, where: str) -> Callable[[str], bool]:
+    try:
+        size = len(pattern.encode())
+    except UnicodeEncodeError as exc:
+        raise BadParameters(f"{where} is no Unicode text: {exc.reason}") from exc
+    if size > MAX_PATTERN_BYTES:
+        raise BadParameters(f"{where} takes {size} bytes; a pattern may have {MAX_PATTERN_BYTES}")
+    _compile(pattern, where, _PROGRAM_BYTES)  # on its own, too: it must not need the brackets around it
+    contains: Callable[[str], bool] = _compile(rf"\A(?:{pattern})\z", where, _MATCH_BYTES).contains
+    return contains
 
 
 def _compile(pattern: str, where: str, max_mem: int) -> Any:

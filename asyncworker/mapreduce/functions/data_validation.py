@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from asyncworker.errors import BadParameters
 from asyncworker.mapreduce.functions.function import Function, Work
-from asyncworker.mapreduce.pattern import MAX_PATTERN_BYTES, full_match, value_match
+from asyncworker.mapreduce.pattern import MAX_PATTERN_BYTES, mismatches, value_match
 from asyncworker.mapreduce.schema import check
 from asyncworker.mapreduce.value import LARGEST, PLAIN, TYPES, brief, kind, missing, number
 
@@ -266,8 +266,8 @@ def _are_finite(values: list[Any]) -> bool:
 
 def _matching(pattern: str, where: str) -> tuple[Holds, Broken]:
     holds = value_match(pattern, where)
-    each, each_text = _each(holds), _each(full_match(pattern, where))
-    return holds, lambda values, types: (each_text if types == {str} else each)(values, types)
+    each, of_texts = _each(holds), mismatches(pattern, where)
+    return holds, lambda values, types: of_texts(values) if types == {str} else each(values, types)
 
 
 def _within(low: float, high: float) -> tuple[Holds, Broken]:

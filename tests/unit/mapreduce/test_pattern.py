@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncworker.errors import BadParameters
-from asyncworker.mapreduce.pattern import MAX_PATTERN_BYTES, find_all, full_match
+from asyncworker.mapreduce.pattern import MAX_PATTERN_BYTES, find_all, full_match, mismatches
 
 EMAIL = r"^[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}$"
 
@@ -116,6 +116,13 @@ def test_s20_too_large_a_pattern_is_refused_though_others_have_compiled_it():
     re2.compile(r"\pL{1,90}", re2.ASCII)
     with pytest.raises(BadParameters, match="too large"):
         full_match(r"\pL{1,90}")
+
+
+def test_many_texts_are_asked_at_once():
+    places = mismatches("[a-z]+")
+    assert places(["a", "", "B", "bc", "c1"]) == [1, 2, 4]
+    assert places([]) == []
+    assert places(["a", "\ud800", "1"]) == [1, 2]
 
 
 def test_half_a_surrogate_pair_matches_nothing():
