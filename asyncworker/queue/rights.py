@@ -51,6 +51,7 @@ INSIDE = (
     "scard",
     "set",
     "spop",
+    "srandmember",
     "srem",
     "time",
     "unlink",

@@ -50,6 +50,12 @@ def test_where_nobody_set_a_broker(words: tuple[str, ...], server: str, tmp_path
     assert (said["figures"]["commands"] is None) == (server == "this process")
 
 
+def test_a_server_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
+    code, out, err = call("bench", "--broker", "redis://127.0.0.1:1", cwd=tmp_path)
+    assert (code, out) == (1, "")
+    assert err == "asyncworker: redis://127.0.0.1:1 does not answer: Connection refused\n"
+
+
 def test_for_people_it_is_a_table_beside_the_bound(tmp_path: Path) -> None:
     code, out, err = call("bench", "--jobs", "60", "--broker", "memory://", cwd=tmp_path)
     assert code == 0
