@@ -23,7 +23,8 @@ peak of the worker's processes (VmHWM) added up, so what they share counts in ea
 `bench/peers/roster.py`: what a user gets by default, timeouts and retries on; the second row of ours measures each job
 for ``/metrics``, too. Peers drain fewer jobs than we do because they take so much longer, and the slowest of them fewer
 still; a rate is a rate.
-Nothing is pinned to a processor: worker, server and client share what there is. A peer that hangs is ended at the
+Ours runs with what it depends on and no
+extra, as the peers do. Nothing is pinned to a processor: worker, server and client share what there is. A peer that hangs is ended at the
 cap and reported; nothing outlives the bench.
 """
 
@@ -42,7 +43,7 @@ from typing import Any
 import psutil
 
 from bench.child import ChildError
-from bench.environment import python
+from bench.environment import OURS, dependencies, python
 from bench.peers.roster import Peer, at_once, contenders
 from bench.report import Machine, table, told
 from bench.server import Server
@@ -244,8 +245,9 @@ async def run(args: argparse.Namespace) -> int:
         loop.add_signal_handler(signal.SIGTERM, whole.cancel)
     machine, runs = Machine(), Runs()
     for name in args.only:
+        wanted = (PEERS[name].module, PEERS[name].pins) if PEERS[name].pins or args.small else (OURS, dependencies())
         try:
-            await asyncio.to_thread(python, PEERS[name].module, PEERS[name].pins)
+            await asyncio.to_thread(python, *wanted)
         except RuntimeError as exc:
             runs.errors[name] = [str(exc)] * GIVE_UP
     with Server() as server:

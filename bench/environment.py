@@ -10,12 +10,23 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENVS = ROOT / "bench" / ".venvs"
+
+
+OURS = "asyncworker"
+"""The environment with what asyncworker itself depends on: extras and tools that lie beside it make a worker larger."""
+
+
+def dependencies() -> tuple[str, ...]:
+    """Return what ``pip install asyncworker`` installs besides."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return tuple(project["dependencies"])
 
 
 def made(name: str, pins: Sequence[str]) -> bool:
@@ -25,13 +36,16 @@ def made(name: str, pins: Sequence[str]) -> bool:
 
 
 def python(name: str, pins: Sequence[str]) -> str:
-    """Return the interpreter of an environment, made now if need be (10 to 30 seconds); without pins the caller's.
+    """Return the interpreter of an environment, made now if need be (10 to 30 seconds); without pins the caller's,
+    or that of `OURS` where somebody has made it.
 
     Raises:
         RuntimeError: pip could not install it; the message has the end of pip's output.
     """
     if not pins:
-        return sys.executable
+        if not made(OURS, pins := dependencies()):
+            return sys.executable
+        name = OURS
     home = VENVS / name
     interpreter = str(home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
     if not made(name, pins):
