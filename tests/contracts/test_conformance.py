@@ -23,7 +23,7 @@ import pytest
 
 from asyncworker import Engine
 from asyncworker.errors import JobFailed, JobNotFound, ResultExpired
-from asyncworker.queue.job import Job, Receipt, child_id
+from asyncworker.queue.job import Job, Receipt, State, child_id
 from tests.support import servers
 from tests.support.conformance import HOLD, MARKS, SLOW, compared, make, plain
 from tests.support.crew import PATIENCE, WORKERS, Crew, client, crew, until
@@ -139,6 +139,25 @@ async def test_partitions_that_fail_for_good_fail_the_job_everywhere(far: Engine
             told.append((str(caught.value).replace(job.id, ""), compared(caught.value.partial)))
     assert told[0] == told[1]
     assert told[0][1] == await expected(source, PLANS["own"])
+
+
+async def test_s13_a_cancelled_job_frees_its_workers_at_once_and_leaves_others_alone(
+    fleet: Crew, far: Engine, source: str
+) -> None:
+    plan = PLANS["groups"]
+    with fleet.told(SLOW, "120"):  # far longer than anybody here waits
+        job = await far.map_reduce(source, partition_size=50, speculate=False, **plan)
+        async with asyncio.timeout(PATIENCE):
+            while len(await far.broker.running(job.id)) < 2 * WORKERS:
+                await asyncio.sleep(0.01)
+            assert await job.cancel()
+            since = time.monotonic()
+            while await far.broker.running(job.id):
+                await asyncio.sleep(0.005)
+        print(f"free again after {time.monotonic() - since:.3f} s")
+    assert await done(far, source, plan) == await expected(source, plan)
+    assert (await job.status()).state is State.CANCELLED
+    assert (await far.broker.depth(["cpu_intensive"])).queues["cpu_intensive"].queued == 0
 
 
 # --- what is done to a job on its way --------------------------------------------------------------------------
@@ -268,7 +287,7 @@ DRAWN = int(os.environ.get("CONFORMANCE_SEED") or random.randrange(1_000_000))
 
 
 @pytest.mark.parametrize("name", PLANS)
-async def test_f1_f8_f15_f20_a_fault_leaves_no_trace(stage: Stage, far: Engine, source: str, name: str) -> None:
+async def test_s12_f1_f8_f15_f20_a_fault_leaves_no_trace(stage: Stage, far: Engine, source: str, name: str) -> None:
     fault = list(FAULTS)[([*PLANS].index(name) + DRAWN) % len(FAULTS)]
     print(f"CONFORMANCE_SEED={DRAWN}: {fault}")
     await FAULTS[fault](stage, far, source, PLANS[name])
