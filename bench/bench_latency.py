@@ -10,7 +10,7 @@ One worker, one client, one job at a time: enqueue, wait for the result in the q
 pause for 5 to 15 ms (by chance, so that no poll keeps step with ours and the worker sleeps again), 500 times after a
 few that do not count. Peers whose result must be polled are polled each millisecond (arq, SAQ, taskiq), which is the
 best case for them; arq's worker looks for jobs each 5 ms instead of each 500, which its idle commands show. Then
-nobody asks for anything, and the commands that Redis runs meanwhile are counted: those of worker and client, in
+nobody asks for anything; when all that the work has left to be written down is written, the commands that Redis runs meanwhile are counted: those of worker and client, in
 scripts too, and beside them its reads from their connections, which are about the round trips: a script that runs
 forty commands is cheaper than forty calls.
 
@@ -29,6 +29,7 @@ from bench.peers.roster import Peer, at_once
 from bench.turn import staged
 
 WARM_UP = 20
+SETTLED_S = 12.0
 QUIET_S = 20.0
 """A few periods of the slowest heartbeat that matters."""
 SMALL = 20
@@ -43,6 +44,7 @@ async def turn(of: Setting) -> dict[str, float]:
     ):
         await stage.ask(worker, do="once", jobs=2 if small else WARM_UP)
         took = (await stage.ask(worker, do="once", jobs=of.jobs))["seconds"]
+        await asyncio.sleep(0 if small else SETTLED_S)
         began, calls, reads = time.monotonic(), of.server.commands, of.server.reads
         await asyncio.sleep(QUIET_S / 6 if small else QUIET_S)
         quiet_s = time.monotonic() - began

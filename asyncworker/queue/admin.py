@@ -6,10 +6,18 @@ Like a `Broker`'s, every verb may be repeated after an error.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from asyncworker.queue.job import Job, Missing, Receipt, Twin
 from asyncworker.queue.search import MOST, Page, Query
+
+
+class Plans(NamedTuple):
+    """What people have set for all workers: texts of schedules and of strikes by name, and the last ticks that fired, in ms."""
+
+    schedules: dict[str, bytes]
+    ticks: dict[str, int]
+    strikes: dict[str, bytes]
 
 
 @runtime_checkable
@@ -62,6 +70,10 @@ class Admin(Protocol):
 
     async def schedules(self) -> tuple[dict[str, bytes], dict[str, int]]:
         """Return the schedules that were set, and of all, these and engines' own, the last tick that fired, in ms."""
+        ...
+
+    async def plans(self) -> Plans:
+        """Return what `schedules` and `strikes` do, in one round trip that costs next to nothing where there are none."""
         ...
 
     async def fire(self, name: str, tick_ms: int, job: Job) -> Receipt | Twin | Missing | None:

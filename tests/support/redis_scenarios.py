@@ -18,7 +18,7 @@ from tests.support.redis_script import START_MS, Ear, Script, ScriptError
 Scenario = Callable[[Script], None]
 SCENARIOS: dict[str, Scenario] = {}
 CANCELLED_TTL = 3600
-NO_WRITES = ("asked", "look", "find", "running", "places", "list", "depth", "queues", "dead", "schedules", "strikes")
+NO_WRITES = ("asked", "look", "find", "running", "places", "list", "depth", "queues", "dead", "plans")
 FAILED_TTL = 7 * 86400
 
 
@@ -884,12 +884,39 @@ def beats_and_sweepers(s: Script) -> None:
     s.redis("DEL", "k:2")
     assert s.fcall("beat", "e1", 0) == [1]
     assert not s.names() & {"k:1", "k:2"}, "who does not look takes no office"
-    assert len(s.fcall("beat", "e1", 2)) == 2
+
+
+@scenario
+def who_is_alone_looks_when_others_join(s: Script) -> None:
+    s.join("h1", lease_ms=2000)
+    assert s.fcall("beat", "h1", 2) == [1]
+    assert not s.names() & {"k:1"}
     for epoch in ("e2", "e3"):
+        s.join(epoch, lease_ms=2000)
+    s.join("e2", lease_ms=2000)
+    assert s.hash("b") == {"h1": b"0:1!:2000", "e2": b"0:0:2000", "e3": b"0:0:2000"}
+    s.claim("h1", 1)
+    for epoch in ("e2", "e3"):
+        s.fcall("beat", epoch, 1)
+    for look in (0, 1, 2):
+        assert s.fcall("beat", "h1", look) == [1]
+    assert s.hash("b")["h1"] == b"1:4!:2000", "it is not told until it has an office"
+    s.redis("DEL", "k:2")
+    _, beats = s.fcall("beat", "h1", 2)
+    assert dict(zip(beats[::2], beats[1::2], strict=True))[b"h1"] == b"1:5:2000"
+    assert s.fcall("beat", "h1", 2) == [1]
+    s.join("e4")
+    assert s.hash("b")["h1"] == b"1:6:2000", "it was not alone"
+    for epoch in ("e2", "e3", "e4"):
         s.reap(epoch)
-    s.redis("DEL", "k:1")
-    assert s.fcall("beat", "e1", 2) == [1]
-    assert not s.names() & {"k:1"}, "who is alone looks now and then only"
+    for _ in range(2):
+        s.join("e2")
+        assert s.hash("b")["h1"] == b"1:6!:2000", "once is enough"
+        s.reap("e2")
+    s.reap("h1")
+    s.join("e1")
+    s.join("e2")
+    assert s.hash("b")["e1"] == b"0:0:10000", "it would not understand that"
 
 
 @scenario
@@ -2067,21 +2094,21 @@ def dead_letters_are_forgotten_in_time_and_bounded(s: Script) -> None:
 
 @scenario
 def strikes_are_made_and_lifted(s: Script) -> None:
-    assert s.fcall("strikes") == []
+    assert s.fcall("plans") == []
     assert [s.fcall("strike", "a", text) for text in ("one", "two")] == [1, 0]
-    assert s.fcall("strikes") == [b"a", b"two"]
+    assert s.fcall("plans") == [[], [], [b"a", b"two"]]
     assert [s.fcall("strike", "a", "") for _ in range(2)] == [1, 0]
-    assert s.fcall("strikes") == []
+    assert s.fcall("plans") == []
 
 
 @scenario
 def schedules_are_set_and_lifted(s: Script) -> None:
-    assert s.fcall("schedules") == [[], []]
+    assert s.fcall("plans") == []
     assert s.fcall("schedule", "a", "text") == 1
     now = str(s.now).encode()
     s.now += 5
     assert s.fcall("schedule", "a", "other") == 0
-    assert s.fcall("schedules") == [[b"a", b"other"], [b"a", now]]
+    assert s.fcall("plans") == [[b"a", b"other"], [b"a", now], []]
     assert s.fcall("schedule", "a", "") == 1
     assert s.fcall("schedule", "a", "") == 0
     assert s.names() == set()

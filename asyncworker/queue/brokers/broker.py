@@ -96,8 +96,8 @@ class Broker(Protocol):
 
         Returns:
             None; or, for the fleet's few elected sweepers, every epoch with its last beat (an opaque text that
-            ends in ``:<lease in ms>``) to hand to `reap`. Nobody is elected who does not *look*; who is alone, and looks
-            for others only, is not either.
+            ends in ``:<lease in ms>``) to hand to `reap`. Nobody is elected who does not *look*; who looks for others only
+            may be when it was alone, and somebody has joined since it was last elected.
 
         Raises:
             LeaseLost: reaped. BrokerDown: no answer.

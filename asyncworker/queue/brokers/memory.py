@@ -25,7 +25,7 @@ import msgspec
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BrokerDown, DecodeError, JobNotFound, JobTooBig, LeaseLost
 from asyncworker.events import Bus
-from asyncworker.queue.admin import Admin
+from asyncworker.queue.admin import Admin, Plans
 from asyncworker.queue.brokers.broker import Broker, Look, Notice
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, pack, unpack, unpack_call, unpack_record
 from asyncworker.queue.gate import Gates, is_late, is_limited
@@ -253,6 +253,9 @@ class MemoryBroker(Broker, Admin):
 
     async def schedules(self) -> tuple[dict[str, bytes], dict[str, int]]:
         return dict(self._schedules), dict(self._ticks)
+
+    async def plans(self) -> Plans:
+        return Plans(dict(self._schedules), dict(self._ticks), dict(self._strikes))
 
     async def fire(self, name: str, tick_ms: int, job: Job) -> Receipt | Twin | Missing | None:
         if tick_ms <= self._ticks.get(name, 0):

@@ -2,7 +2,8 @@
 
 All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one slot); KEYS[1] is always <tag>b.
 
-  b               hash   epoch -> "seq:beat:lease_ms": who is alive. A step raises seq, a beat raises beat
+  b               hash   epoch -> "seq:beat:lease_ms": who is alive. A step raises seq, a beat raises beat; with "!" after
+                         the beat: it was alone, and somebody has joined
   a:<epoch>       hash   what an epoch holds: id -> when it was claimed, ms; '' -> its WorkerCard (MessagePack)
   e               hash   id -> body, of every job that is not over. Whoever removes the body ends the job
   x               hash   id -> note, only of jobs that need one
@@ -1541,6 +1542,10 @@ end
 
 -- JOIN  ARGV now epoch card lease_ms. The card makes the hash too large for Redis' compact form, which is searched.
 local function join(args)
+  local lone = call('HLEN', beats) == 1 and call('HGETALL', beats) or { '' }
+  if lone[1]:sub(1, 1) == 'h' then
+    call('HSET', beats, lone[1], (lone[2]:gsub('!?(:%d+)$', '!%1')))
+  end
   call('HSET', tag .. 'a:' .. args[2], '', args[3])
   call('HSET', beats, args[2], '0:0:' .. args[4])
   return 1
@@ -1561,29 +1566,35 @@ local function rouse()
   end
 end
 
+-- An office that an epoch may take, or has.
+local function free_office(epoch)
+  local offices = { tag .. 'k:1', tag .. 'k:2' }
+  for k, elected in ipairs(call('MGET', unpack(offices))) do
+    if not elected or elected == epoch then
+      return offices[k]
+    end
+  end
+end
+
 -- BEAT  ARGV now epoch look -> {-1} fenced   {1}   {1, all epochs and their beats}: the caller sweeps, for a lease
--- look: 1, take that office where it is free; 2, only if there are others; 0, do not.
+-- look: 1, take that office where it is free; 2, only if I was alone and somebody has joined; 0, do not.
 local function beat(args)
   local epoch = args[2]
   local was = call('HGET', beats, epoch)
   if not was then
     return { FENCED }
   end
-  local seq, count, lease = was:match('^(%d+):(%d+):(%d+)$')
-  call('HSET', beats, epoch, seq .. ':' .. (count + 1) .. ':' .. lease)
-  if args[3] == '0' or args[3] == '2' and call('HLEN', beats) == 1 then
+  local seq, count, joined, lease = was:match('^(%d+):(%d+)(!?):(%d+)$')
+  local looks = args[3] == '1' or args[3] == '2' and joined == '!'
+  local office = looks and free_office(epoch)
+  call('HSET', beats, epoch, seq .. ':' .. (count + 1) .. (office and '' or joined) .. ':' .. lease)
+  if not office then
     return { 1 }
   end
-  local offices = { tag .. 'k:1', tag .. 'k:2' }
-  for k, elected in ipairs(call('MGET', unpack(offices))) do
-    if not elected or elected == epoch then
-      read_clock()
-      call('SET', offices[k], epoch, 'PX', lease)
-      rouse()
-      return { 1, call('HGETALL', beats) }
-    end
-  end
-  return { 1 }
+  read_clock()
+  call('SET', office, epoch, 'PX', lease)
+  rouse()
+  return { 1, call('HGETALL', beats) }
 end
 
 -- Deliveries after which a job is given up: its own option, if it can be read, goes before the worker's.
@@ -1943,11 +1954,6 @@ local function schedule(args)
   return call('HSET', tag .. 's', args[2], args[3])
 end
 
--- SCHEDULES  ARGV now -> {(name, text)*, (name, ms of its last tick)*}
-local function schedules()
-  return { call('HGETALL', tag .. 's'), call('HGETALL', tag .. 't') }
-end
-
 -- STRIKE  ARGV now name text ('': it is lifted) -> 1 it is new, or was there
 local function strike(args)
   if args[3] == '' then
@@ -1956,9 +1962,12 @@ local function strike(args)
   return call('HSET', tag .. 'g', args[2], args[3])
 end
 
--- STRIKES  ARGV now -> (name, text)*
-local function strikes()
-  return call('HGETALL', tag .. 'g')
+-- PLANS  ARGV now -> {(name, schedule)*, (name, ms of its last tick)*, (name, strike)*}; {}: there is nothing at all
+local function plans()
+  if call('EXISTS', tag .. 's', tag .. 't', tag .. 'g') == 0 then
+    return {}
+  end
+  return { call('HGETALL', tag .. 's'), call('HGETALL', tag .. 't'), call('HGETALL', tag .. 'g') }
 end
 
 -- FIRE  ARGV now name tick queue id body -> '' the job is taken in; b that tick or a later one was; else as ENQUEUE
@@ -1973,7 +1982,7 @@ local function fire(args)
   return why or ''
 end
 
-local TIMELESS = { beat = 1, enqueue = 1, look = 1, schedules = 1, strikes = 1, wait = 1 } -- verbs that mostly do without a clock
+local TIMELESS = { beat = 1, enqueue = 1, look = 1, plans = 1, wait = 1 } -- verbs that mostly do without a clock
 
 local function register(name, verb, ...)
   local function callback(keys, args)
@@ -2006,9 +2015,8 @@ register('switch', switch, 'allow-oom')
 register('regulate', regulate, 'allow-oom')
 register('queues', queues_known, 'no-writes')
 register('schedule', schedule, 'allow-oom')
-register('schedules', schedules, 'no-writes')
+register('plans', plans, 'no-writes')
 register('strike', strike, 'allow-oom')
-register('strikes', strikes, 'no-writes')
 register('fire', fire)
 register('dead', all_dead, 'no-writes')
 register('replay', replay)

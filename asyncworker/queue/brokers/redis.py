@@ -20,6 +20,7 @@ from asyncworker.errors import BrokerDown, BrokerError, JobNotFound, LeaseLost, 
 from asyncworker.events import Bus
 from asyncworker.queue import parcel
 from asyncworker.queue.addresses.address import address_of
+from asyncworker.queue.admin import Plans
 from asyncworker.queue.body import pack_body
 from asyncworker.queue.brokers.broker import Answer, Look, Notice
 from asyncworker.queue.codec import pack
@@ -235,14 +236,18 @@ class RedisBroker:
         return bool(await self._ask("strike", name, text or b""))
 
     async def strikes(self) -> dict[str, bytes]:
-        return _pairs(await self._ask("strikes"))
+        return (await self.plans()).strikes
 
     async def schedule(self, name: str, text: bytes | None) -> bool:
         return bool(await self._ask("schedule", name, text or b""))
 
     async def schedules(self) -> tuple[dict[str, bytes], dict[str, int]]:
-        texts, ticks = map(_pairs, await self._ask("schedules"))
-        return texts, {name: int(tick) for name, tick in ticks.items()}
+        plans = await self.plans()
+        return plans.schedules, plans.ticks
+
+    async def plans(self) -> Plans:
+        schedules, ticks, strikes = map(_pairs, await self._ask("plans") or ((), (), ()))
+        return Plans(schedules, {name: int(tick) for name, tick in ticks.items()}, strikes)
 
     async def fire(self, name: str, tick_ms: int, job: Job) -> Receipt | Twin | Missing | None:
         return parcel.fired(await self._ask("fire", name, tick_ms, job.queue, job.id, pack_body(job)))

@@ -17,7 +17,7 @@ from asyncworker.errors import BrokerDown, BrokerError, LeaseLost
 from asyncworker.queue.brokers.broker import Broker, Look
 
 BEATS_A_LEASE = 4
-ALONE = 8
+ALONE = 24
 """Who was alone when it last looked after the others asks for them again only at each so many beats, or is told that some came."""
 MARGIN = 0.9
 
@@ -90,6 +90,7 @@ class Keeper:
                     self._tell(self._on_lost, str(exc))
                     return
                 except BrokerError as exc:
+                    unseen = ALONE
                     if self._on_beats is not None:
                         self._tell(self._on_beats, None)
                     cause = str(exc) if isinstance(exc, BrokerDown) else f"{type(exc).__name__}: {exc}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BrokerDown, BrokerError, DecodeError
@@ -45,7 +45,7 @@ class _Dial:
 class Scheduler:
     """Fire schedules; one a worker. *fixed* ones are the engine's own; the others lie in the broker.
 
-    Whenever it looks for these, *look* looks for what else people have set meanwhile.
+    Whenever it looks for these, *strike* is told what else people have set meanwhile.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class Scheduler:
         broker: Admin,
         fixed: Iterable[Schedule],
         *,
-        look: Callable[[], Awaitable[None]] | None = None,
+        strike: Callable[[Mapping[str, bytes]], None] | None = None,
         clock: Clock = SYSTEM,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._broker = broker
         self._fixed = {schedule.name: schedule for schedule in fixed}
-        self._look_also = look
+        self._strike = strike
         self._clock = clock
         self._sleep = sleep
         self._dials: dict[str, _Dial] = {}
@@ -84,9 +84,9 @@ class Scheduler:
 
     async def _look(self) -> None:
         """Learn what is to be fired, and which ticks are done with."""
-        if self._look_also is not None:
-            await self._look_also()
-        texts, ticks = await self._broker.schedules()
+        texts, ticks, strikes = await self._broker.plans()
+        if self._strike is not None:
+            self._strike(strikes)
         known = dict(self._fixed)
         for name, text in texts.items():
             try:

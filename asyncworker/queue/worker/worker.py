@@ -173,7 +173,8 @@ class Worker:
     async def _work(self) -> None:
         if (numbers := limits_of(self._tasks)) and isinstance(self._broker, Admin):
             await self._broker.regulate(numbers)
-        await self._look_for_strikes()  # before anything is claimed
+        if isinstance(self._broker, Admin):
+            self._strike(await self._broker.strikes())  # before anything is claimed
         epoch = await self._join()
         while epoch:
             try:
@@ -183,10 +184,9 @@ class Worker:
                 self._bus.emit(LeaseEnded(epoch=epoch, because=str(group.exceptions[0])))
             epoch = await self._rejoin()
 
-    async def _look_for_strikes(self) -> None:
-        """Learn what is not to be started."""
-        if isinstance(self._broker, Admin):
-            self._runner.strikes = read_strikes((await self._broker.strikes()).values())
+    def _strike(self, texts: Mapping[str, bytes]) -> None:
+        """Hear what is not to be started."""
+        self._runner.strikes = read_strikes(texts.values())
 
     async def _join(self) -> str:
         card = WorkerCard(
@@ -249,7 +249,7 @@ class Worker:
                     loops.create_task(_raise(lost), name="keeper"),
                 ]
                 if isinstance(self._broker, Admin):
-                    scheduler = Scheduler(self._broker, self._schedules, look=self._look_for_strikes, clock=self._clock)
+                    scheduler = Scheduler(self._broker, self._schedules, strike=self._strike, clock=self._clock)
                     helpers.append(loops.create_task(scheduler.run(), name="scheduler"))
                 work = loops.create_task(fetcher.run(), name="fetcher")
                 await self._until_stopped(work, fetcher)

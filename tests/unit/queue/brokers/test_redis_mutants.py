@@ -139,6 +139,12 @@ RULES = {
         "call('SRANDMEMBER', tag .. 'i:' .. queue)",
         "call('SPOP', tag .. 'i:' .. queue)",
     ),
+    "who is alone is never told of others": ("lone[1]:sub(1, 1) == 'h'", "false"),
+    "who is alone is told of others who cannot read that": ("lone[1]:sub(1, 1) == 'h'", "lone[1] ~= ''"),
+    "who is not alone is told of others": ("call('HLEN', beats) == 1 and", "call('HLEN', beats) >= 1 and"),
+    "who is alone always looks": ("args[3] == '2' and joined == '!'", "args[3] == '2'"),
+    "who was told of others and found no office forgets them": ("(office and '' or joined)", "''"),
+    "who was told of others is told for ever": ("(office and '' or joined)", "joined"),
     "a wake-up for a dead inbox is lost": ("'w' .. queue) > 0", "'w' .. queue) >= 0"),
     "who wakes others wakes itself": (
         "      call('SREM', idle, epoch)",
