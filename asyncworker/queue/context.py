@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -24,7 +25,7 @@ class Context:
         ``headers``, what went with it from where it was enqueued, by name (a trace's, say).
     """
 
-    __slots__ = ("_saved", "_send", "attempt", "deliveries", "headers", "id", "queue", "resources", "task")
+    __slots__ = ("_loop", "_saved", "_send", "attempt", "deliveries", "headers", "id", "queue", "resources", "task")
 
     def __init__(
         self,
@@ -47,20 +48,30 @@ class Context:
         self.headers = headers or {}
         self._send = send
         self._saved: str | dict[str, Any] = checkpoint
+        self._loop = _running_loop()
 
-    async def checkpoint(self, value: Any, key: str = "") -> None:
+    def checkpoint(self, value: Any, key: str = "") -> Awaitable[None]:
         """Keep *value* for the next attempt of this job, which finds it by `saved`: whether this one raises or its worker dies.
 
         It takes the place of what was kept under *key* before; None takes that away. Several kinds of work in one job
-        have a key each, such as an item's own in a mapper. Returns when the broker has it; it goes when the job is over.
+        have a key each, such as an item's own in a mapper. The broker has it when this was awaited; in a plain function,
+        which runs in a thread, when the call returns. It goes when the job is over.
         A second worker that does the same partition has its own, and a job that is run alone after deaths of workers
         keeps none, but finds those from before.
 
         Raises:
             BadParameters: no plain value, or all of them take more than `CHECKPOINT_BYTES`; the one before stays.
+            LeaseLost: this attempt is over, another one may be under way.
 
         Cost: a round trip, which other jobs of this worker share.
         """
+        loop = _running_loop()
+        if loop is not None or self._loop is None:
+            return self._checkpoint(value, key)
+        asyncio.run_coroutine_threadsafe(self._checkpoint(value, key), self._loop).result()
+        return _Done()
+
+    async def _checkpoint(self, value: Any, key: str) -> None:
         saved = {**self._unpacked(), key: value}
         if value is None:
             del saved[key]
@@ -112,3 +123,17 @@ class Context:
             LeaseLost: a later attempt of this job has begun its effects; this one is a zombie.
         """
         return effect(connection, self.id.partition("~")[0], self.attempt + self.deliveries, key)
+
+
+class _Done:
+    """Awaited, it is over: a thread that waited has nothing left to await."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

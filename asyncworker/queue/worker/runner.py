@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.errors import AsyncWorkerError, DecodeError, Discard, Snooze
+from asyncworker.errors import AsyncWorkerError, DecodeError, Discard, LeaseLost, Snooze
 from asyncworker.events import JobAbandoned, JobEnd
 from asyncworker.queue.codec import MAX_PAYLOAD_BYTES, unpack_call
 from asyncworker.queue.context import Context
@@ -382,6 +382,8 @@ class Runner:
 
     def _context(self, delivery: Delivery, name: str) -> Context:
         async def send(op: Op, number: int, data: bytes) -> None:
+            if (live := self.live.get(delivery.id)) is None or live.delivery is not delivery:
+                raise LeaseLost("this attempt is over: what it says no longer counts")
             self._outbox.append(Settled(delivery.id, op, delivery.queue, number, data))
             applied = asyncio.get_running_loop().create_future()
             self._chunks.append((self._taken + len(self._outbox), applied))

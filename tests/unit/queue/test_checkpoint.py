@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from asyncworker import Context, Engine
-from asyncworker.errors import BadParameters
+from asyncworker.errors import BadParameters, LeaseLost, TaskTimeout
 from asyncworker.queue.context import CHECKPOINT_BYTES
 from asyncworker.queue.job import Op
 from asyncworker.queue.task import TaskOptions, Tasks
@@ -123,6 +125,48 @@ async def test_a_mapper_keeps_one_for_an_item(engine: Engine, tmp_path: Path) ->
     async with taken_over(engine, kept):
         summary = await job.result(timeout=PATIENCE)
     assert summary["final_result"] == [[n, "begun" if n == 3 else None] for n in range(5)]
+
+
+async def test_a_plain_function_waits_in_its_thread(engine: Engine) -> None:
+    @engine.task(max_attempts=2, retry_backoff=0.0)
+    def walk(ctx: Context) -> Any:
+        if ctx.attempt == 1:
+            ctx.checkpoint("from a thread")
+            with pytest.raises(BadParameters):
+                ctx.checkpoint("x" * CHECKPOINT_BYTES)
+            raise OSError("again")
+        return ctx.saved()
+
+    job = await walk.enqueue()
+    await worked(engine)
+    assert await job.result(timeout=PATIENCE) == "from a thread"
+
+
+async def test_an_attempt_that_is_over_leaves_nothing_to_the_next(engine: Engine) -> None:
+    told: list[type[BaseException]] = []
+    second, late = threading.Event(), threading.Event()
+
+    @engine.task(max_attempts=2, retry_backoff=0.0, timeout=0.2)
+    def walk(ctx: Context) -> Any:
+        if ctx.attempt == 1:  # a thread cannot be stopped: it comes too late
+            second.wait(PATIENCE)
+            try:
+                ctx.checkpoint("a zombie's")
+            except LeaseLost as exc:
+                told.append(type(exc))
+            late.set()
+            return None
+        second.set()
+        late.wait(PATIENCE)
+        ctx.checkpoint("mine")
+        return ctx.saved()
+
+    job = await walk.enqueue()
+    await worked(engine)
+    with contextlib.suppress(TaskTimeout):
+        assert await job.result(timeout=PATIENCE) == "mine"
+    assert await asyncio.to_thread(late.wait, PATIENCE)
+    assert told == [LeaseLost]
 
 
 async def test_a_job_apart_finds_what_was_kept_before() -> None:
