@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 DEV = Path(__file__).parents[2] / "dev.sh"
 NEEDS = ("sh", "dirname", "sed", "find", "cat", "rm", "grep", "tail")
 

@@ -26,6 +26,8 @@ from asyncworker.daemon.openapi import Route, document
 from asyncworker.daemon.tokens import Scope
 from tests.support.daemon import V1, Client, served
 
+pytestmark = pytest.mark.once
+
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 EXAMPLES = 4
 PATIENCE = 30.0
