@@ -24,6 +24,8 @@ Weight = Callable[[T], float]
 
 SMOOTHING = 0.1
 """Weight of the newest service time of a worker."""
+FORGOTTEN = 200
+"""So many picks that go elsewhere, and an idle worker is thought to be twice as quick as before."""
 ALL = 64
 """Up to so many workers are all looked at; of more, two are drawn, lest all senders run to the same one."""
 
@@ -148,7 +150,8 @@ class ShortestDelay(Generic[K]):
         workers: ids, at least one.
         rng: breaks ties.
 
-    Who ignores speed (least loaded, two choices) fills slow workers; `bench/control/bench_distribution.py`.
+    Who ignores speed (least loaded, two choices) fills slow workers; `bench/control/bench_distribution.py`. What is
+    known of a worker that is left out is worth less and less, so one long task does not leave it out for good.
     """
 
     def __init__(self, workers: Iterable[K], *, rng: random.Random | None = None) -> None:
@@ -156,6 +159,9 @@ class ShortestDelay(Generic[K]):
         if not self._waiting:
             raise BadParameters("there are no workers")
         self._service_s: dict[K, float] = {}
+        self._ended = dict.fromkeys(self._waiting, 0)
+        self._picks = 0
+        self._seen = dict.fromkeys(self._waiting, 0)  # how many picks there were when it was last at work
         self._rng = rng or random.Random()
 
     def pick(self) -> K:
@@ -166,17 +172,29 @@ class ShortestDelay(Generic[K]):
         usual = 1.0
         if 0 < len(self._service_s) < len(self._waiting):
             usual = statistics.median(self._service_s.values())
-        delays = [(self._waiting[worker] + 1) * self._service_s.get(worker, usual) for worker in workers]
+        delays = [(self._waiting[worker] + 1) * self._expected(worker, usual) for worker in workers]
         least = min(delays)
         worker = self._rng.choice([worker for worker, delay in zip(workers, delays, strict=True) if delay == least])
+        if worker in self._service_s:
+            self._service_s[worker] = self._expected(worker, usual)
+        self._picks += 1
+        self._seen[worker] = self._picks
         self._waiting[worker] += 1
         return worker
 
     def ended(self, worker: K, seconds: float) -> None:
         """Note that *worker* ended a task, after so many seconds of work on it (its wait not counted)."""
         self._waiting[worker] -= 1
+        self._ended[worker] += 1
+        self._seen[worker] = self._picks
         before = self._service_s.get(worker, seconds)
-        self._service_s[worker] = before + SMOOTHING * (seconds - before)
+        # A plain mean at first: one task that was much too quick would send this worker everything for a while.
+        self._service_s[worker] = before + max(SMOOTHING, 1 / self._ended[worker]) * (seconds - before)
+
+    def _expected(self, worker: K, usual: float) -> float:
+        """Return the seconds that a task should take *worker*."""
+        seconds = self._service_s.get(worker, usual)
+        return seconds if self._waiting[worker] else seconds * 0.5 ** ((self._picks - self._seen[worker]) / FORGOTTEN)
 
 
 def _workers(workers: Iterable[Any]) -> list[_Worker[Any]]:

@@ -25,6 +25,10 @@ OVERHEADS = 8.0
 """And at least so many times as much work as handing it over costs."""
 LATE = 0.5
 """A chunk that is overdue is expected to take so much longer again as it has taken."""
+LONG = 2.0
+"""While tasks are left, a chunk is late that takes so many times as long as all there is yet to do."""
+COPIES = 3
+"""Workers that have the same chunk at most: a quicker one may become free when one copy is already under way."""
 
 
 class Ended(msgspec.Struct, Generic[K, T], frozen=True):
@@ -85,7 +89,9 @@ class Factoring(Generic[K, T]):
         """
         if worker in self._held:
             raise BadParameters(f"worker {worker!r} still has a chunk")
-        chunk = self._cut(worker) if self._tasks else self._copy(worker, now) if self._speculate else None
+        chunk = self._copy(worker, now) if self._speculate else None
+        if chunk is None and self._tasks:
+            chunk = self._cut(worker)
         if chunk is None:
             return []
         self._held[worker] = chunk, now
@@ -112,10 +118,7 @@ class Factoring(Generic[K, T]):
 
     def _cut(self, worker: K) -> _Chunk[T]:
         """Fill a worker's share from the largest tasks, then from the smallest; the first chunk of all is one task."""
-        rate = self._rates.get(worker)
-        share = 0.0
-        if rate is not None:
-            share = max(self._left * rate / (PARTS * self._speed(worker)), OVERHEADS * self._overhead * rate)
+        share = self._share(worker)
         work, task = self._tasks.popleft()
         tasks = [task]
         for pop, end, slack in ((self._tasks.popleft, 0, 1.05), (self._tasks.pop, -1, 1.02)):
@@ -126,21 +129,41 @@ class Factoring(Generic[K, T]):
         self._left = self._left - work if self._tasks else 0.0
         return _Chunk(tasks, work)
 
+    def _share(self, worker: K) -> float:
+        """Return how much work *worker* should take; 0.0 while nothing is known of it."""
+        rate = self._rates.get(worker, 0.0)
+        return (
+            max(self._left * rate / (PARTS * self._speed(worker)), OVERHEADS * self._overhead * rate) if rate else 0.0
+        )
+
     def _speed(self, worker: K) -> float:
         """Return the work a second of all that are at it; who has not ended anything yet counts as the mean."""
         at_it = {*self._held, *self._rates, worker}
         return len(at_it) * sum(self._rates.values()) / len(self._rates)
 
     def _copy(self, worker: K, now: float) -> _Chunk[T] | None:
-        if worker not in self._rates:
+        """Return the chunk that should end last of all, where it should end sooner here; None if there is none.
+
+        While there are tasks left that is one which should end long after all others, and only at the last moment at
+        which this worker can still have done it by then: the later, the more is known of it.
+        """
+        if not (rate := self._rates.get(worker)):
             return None
-        chunks = [chunk for chunk, _ in self._held.values()]
-        latest, found = now, None
+        ends: dict[_Chunk[T], list[float]] = {}
+        held = 0.0
         for other, (chunk, began) in self._held.items():
             end = self._end(other, chunk, began, now)
-            here = now + self._overhead + chunk.work / self._rates[worker]
-            if end > max(latest, here) and not chunk.done and chunks.count(chunk) == 1:
-                latest, found = end, chunk
+            ends.setdefault(chunk, []).append(end)
+            held += (end - now) * self._rates.get(other, 0.0)
+        rest = (self._left + held) / self._speed(worker)
+        found, latest = None, now
+        for chunk, of in ends.items():
+            end, here = min(of), now + self._overhead + chunk.work / rate
+            if chunk.done or len(of) >= COPIES or end <= max(latest, here):
+                continue
+            if self._tasks and (end - now < LONG * rest or here + self._share(worker) / rate < now + rest):
+                continue
+            latest, found = end, chunk
         return found
 
     def _end(self, worker: K, chunk: _Chunk[T], began: float, now: float) -> float:

@@ -3,7 +3,7 @@
 Null hypothesis: planned beforehand (LPT) or pulled one by one, tasks end as soon. 400 lognormal tasks (cv 1) of which
 estimates are known to 30 %, 8 workers of speed .5 to 4, 2 ms to hand over a chunk; then the same with the fastest five
 times slower after 30 % of the time. 1.0 is a bound below which nobody can end. Online: tasks come by themselves
-at a load of .8 and are sent at once. Run: ``python -m bench.control.bench_distribution``.
+at a load of .8 and are sent at once; ratios are averaged over draws of speeds. Run: ``python -m bench.control.bench_distribution``.
 """
 
 from __future__ import annotations
@@ -229,8 +229,8 @@ def judge(seed: int, draws: int) -> Figures:
         out[f"online {name}"] = {
             "mean s": mean(pair[0] for pair in pairs),
             "p99 s": mean(pair[1] for pair in pairs),
-            "ours / its mean": mean(us[0] for us in best) / mean(pair[0] for pair in pairs),
-            "ours / its p99": mean(us[1] for us in best) / mean(pair[1] for pair in pairs),
+            "ours / its mean": mean(us[0] / pair[0] for us, pair in zip(best, pairs, strict=True)),
+            "ours / its p99": mean(us[1] / pair[1] for us, pair in zip(best, pairs, strict=True)),
         }
     return out
 

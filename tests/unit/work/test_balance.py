@@ -128,3 +128,17 @@ def test_tasks_go_where_they_end_first() -> None:
 def test_of_many_workers_two_are_looked_at() -> None:
     policy = ShortestDelay(range(1000), rng=random.Random(1))
     assert len({policy.pick() for _ in range(500)}) > 300
+
+
+def test_who_once_took_long_is_asked_again_after_a_while() -> None:
+    sent = ShortestDelay(range(3), rng=random.Random(1))
+    for worker in range(3):
+        sent._waiting[worker] += 1
+        sent.ended(worker, 60.0 if worker == 2 else 1.0)
+    picked = []
+    for _ in range(4000):
+        worker = sent.pick()
+        picked.append(worker)
+        sent.ended(worker, 1.0)
+    assert 2 not in picked[:1000], "it is not forgotten at once"
+    assert picked[-100:].count(2) > 10, "one long task does not leave it out for good"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncworker.errors import BadParameters
 from asyncworker.work.factoring import Factoring
+from bench.control import bench_distribution
 
 
 def test_the_first_chunk_is_one_task_and_later_ones_shrink() -> None:
@@ -106,3 +109,10 @@ def test_what_makes_no_sense_is_refused() -> None:
     factoring.take("a", 0.0)
     with pytest.raises(BadParameters, match="'a'"):
         factoring.take("a", 1.0)
+
+
+@pytest.mark.parametrize("draw", [358, 515, 923])
+def test_a_large_task_with_a_slow_worker_is_begun_again_in_time(draw: int) -> None:
+    """The largest task of all went to a slow worker first, and its copy came when only the slow were free."""
+    case = bench_distribution.Case.drawn(random.Random(f"286488145 {draw}"))
+    assert bench_distribution.ours(case) / case.bound < 1.2
