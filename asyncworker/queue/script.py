@@ -143,6 +143,9 @@ class Script:
         try:
             if self._blocking is None:
                 self._blocking = Blocking(self._address.found(self._answer_s), self._answer_s)
+                if self._closed:  # meanwhile, by another thread, which did not see this connection
+                    self._blocking.close()
+                    raise BrokerDown("the broker was closed")
             try:
                 return self._blocking.ask(*command)
             except ERRORS as exc:
