@@ -63,8 +63,8 @@ def words(now: Progress) -> str:
         told.append(f"{count(now.done)}/{count(now.total)}{'' if now.sealed else '+'} partitions{share}")
     if now.items:
         told += [f"{count(now.items)} items", f"{count(now.items_per_s)} items/s"]
-    if now.phase == "reducing":
-        told.append("reducing")
+    if now.phase in {"planning", "reducing"}:  # else it maps
+        told.append(now.phase)
     if now.eta_s and not now.state.terminal:
         told.append(f"{duration(now.eta_s)} left")
     if now.failed:

@@ -142,7 +142,10 @@ class PartitionSeen(msgspec.Struct, frozen=True):
 
 
 class RunSeen(msgspec.Struct, frozen=True):
-    """A map/reduce job. ``ratio`` is 0..1; ``total`` grows until ``sealed``; ``eta_s``: None until it is known."""
+    """A map/reduce job. ``ratio`` is 0..1; ``total`` grows until ``sealed``; ``eta_s``: None until it is known.
+
+    ``phase``: ``planning mapping reducing``, "" before it begins and when it is over.
+    """
 
     id: str
     state: State
@@ -159,6 +162,7 @@ class RunSeen(msgspec.Struct, frozen=True):
     sealed: bool
     eta_s: float | None
     error: str | None
+    phase: str = ""
 
 
 class RunPage(msgspec.Struct, frozen=True):

@@ -44,6 +44,7 @@ def run_seen(found: Found, first: Found | None, clock: Clock) -> RunSeen:
         sealed=progress.sealed,
         eta_s=progress.eta_s,
         error=bounded(told.error) if told.error else None,
+        phase=progress.phase,
     )
 
 

@@ -33,7 +33,8 @@ def running(done: int, total: int = 100) -> Progress:
 def test_the_words_tell_partitions_items_rate_time_left_and_failures() -> None:
     assert words(HALF) == "5/10 partitions (50%), 50,000 items, 12,346 items/s, 4 s left, 1 failed"
     assert words(Progress(State.QUEUED)) == "queued"
-    assert words(Progress(State.RUNNING, done=1, total=3)) == "1/3+ partitions"
+    assert words(Progress(State.RUNNING, done=1, total=3)) == "1/3+ partitions, planning"
+    assert words(Progress(State.RUNNING, done=3, total=3, sealed=True)) == "3/3 partitions (100%), reducing"
     done = Progress(State.SUCCEEDED, 10, 10, 27_004, 9_000.0, 0.0, 0, sealed=True)
     assert words(done) == "succeeded, 10/10 partitions (100%), 27,004 items, 9,000 items/s"
 

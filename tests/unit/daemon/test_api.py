@@ -249,6 +249,26 @@ async def test_a_run_is_seen_partition_by_partition(client: Client) -> None:
     assert (await client.get(f"/runs/{job}"))["run"]["state"] == "cancelled"
 
 
+async def test_a_run_tells_its_phase(client: Client, engine: Engine) -> None:
+    gate = asyncio.Event()
+
+    async def stall(item: Any, params: Any) -> Any:
+        await gate.wait()
+        return item
+
+    engine.mapper(stall)
+    body = {"items": [1, 2], "map": "stall", "partition_size": 1}
+    job = (await client.post("/runs", body, status=201))["id"]
+
+    async def maps() -> Any:
+        return (await client.get(f"/runs/{job}"))["run"]["phase"] == "mapping"
+
+    await until(maps, 20.0)
+    gate.set()
+    await over(client, job)
+    assert (await client.get(f"/runs/{job}"))["run"]["phase"] == ""
+
+
 async def test_a_submitter_cannot_make_workers_read_elsewhere(engine: Engine, tmp_path: Path) -> None:
     path, tokens = tokens_of(tmp_path)
     (tmp_path / "rows.csv").write_text("text\na\n")
