@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import asyncworker
 from asyncworker import AsyncWorkerOptimizer
 from asyncworker.errors import BadParameters
 from bench.control import bench_unknown_knee, virtual_loop
@@ -29,6 +30,34 @@ async def test_results_come_in_the_items_order() -> None:
     assert await optimizer.optimize_batch_processing(range(300), slow_first) == list(range(300))
     assert await optimizer.optimize_batch_processing(range(30), slow_first, max_concurrent=5) == list(range(30))
     assert await optimizer.optimize_batch_processing([], slow_first) == []
+
+
+async def test_s41_the_first_designs_example_runs_as_it_is_written() -> None:
+    data_list, process_item = list(range(40)), double
+    optimizer = AsyncWorkerOptimizer()
+    results = await optimizer.optimize_batch_processing(
+        items=data_list,
+        task_func=process_item,
+        batch_size=10,
+        max_concurrent=5
+    )  # fmt: skip
+    assert results == [2 * number for number in data_list]
+
+
+@pytest.mark.parametrize(
+    ("kind", "verbs"),
+    [
+        ("AsyncWorkerOptimizer", "optimize_batch_processing setup_pipeline manage_resource_pool distribute_tasks calculate_balance_score"),
+        ("Pipeline", "process get_metrics"),
+        ("ResourcePool", "get_active_workers simulate_load get_utilization"),
+        ("PerformanceProfiler", "start_profiling profile_async get_profile_report analyze_bottlenecks"),
+        ("AsyncBatchProcessor", "set_handler add_item _process_batch"),
+        ("ConnectionPoolOptimizer", "optimize_pool_size monitor_health detect_leaks"),
+        ("MemoryOptimizer", "profile_memory detect_leaks optimize_data_structures"),
+    ],
+)  # fmt: skip
+def test_the_first_designs_names_are_all_there(kind: str, verbs: str) -> None:
+    assert [verb for verb in verbs.split() if not callable(getattr(getattr(asyncworker, kind), verb, None))] == []
 
 
 async def test_a_batch_size_bounds_what_is_under_way() -> None:
