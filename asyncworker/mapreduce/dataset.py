@@ -134,7 +134,7 @@ def open_cache(database: str) -> CachedResults:
 def _are_many(text: str) -> bool:
     """Return whether this is a folder, or a pattern of paths."""
     path = text.partition("?")[0]
-    return "://" not in text and (
+    return _SCHEME.match(text) is None and (
         Path(path).is_dir() or (_PATTERN.search(path) is not None and not Path(path).exists())
     )
 

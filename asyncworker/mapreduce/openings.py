@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 from asyncworker.mapreduce.dataset import open_source
 from asyncworker.mapreduce.sources.source import Connected, Source
@@ -26,7 +27,7 @@ class Openings:
     async def open(self, url: str) -> AsyncIterator[Source]:
         """Hold a source, which may be in others' hands, too; it raises as `open_source` does."""
         source = self._kept.get(url) or open_source(url)
-        if not isinstance(source, Connected):
+        if not issubclass(type(source), Connected):  # `isinstance` of a protocol costs a small partition too much
             try:
                 yield source
             finally:
@@ -34,7 +35,7 @@ class Openings:
             return
         if url not in self._kept:
             for other in self._kept.values():
-                source.join(other)
+                cast("Connected", source).join(other)
             self._kept[url] = source
         self._readers += 1
         if self._timer is not None:

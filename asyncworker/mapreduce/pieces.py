@@ -19,6 +19,7 @@ from typing import Any
 from asyncworker.errors import BadParameters, DecodeError
 from asyncworker.mapreduce.functions.function import Keyed, Work
 from asyncworker.mapreduce.job import CHUNK_BYTES, Partial
+from asyncworker.mapreduce.offers import offers
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import pack, unpack
 from asyncworker.queue.context import Context
@@ -47,7 +48,7 @@ class Outbound:
         self.chunks = 0
         self.runs: list[int] = []
         self._ctx = ctx
-        self._keyed = isinstance(work, Keyed)
+        self._keyed = offers(work, Keyed)
 
     def is_full(self, acc: Any) -> bool:
         """Return whether an accumulator has grown so large that it is better sent ahead."""

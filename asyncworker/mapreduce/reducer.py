@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -45,6 +45,8 @@ from asyncworker.secret import mask_text
 log = logging.getLogger(__name__)
 SLICE = 16
 """How many partials are held at once, besides what they are merged into."""
+WIDEST, SMALL_BYTES = 200, 1024
+"""As long as they take no more than so many bytes each, so many are."""
 A_ROUND_TRIP = 1000
 BROKEN_BYTES = 64 * 2**20
 """Of a job that fails no more than so much is merged, to say what did succeed: there are no steps to share it out."""
@@ -127,8 +129,8 @@ class Reducer:
         self, plan: Plan, ctx: Context, children: Progress, level: Level, tally: Tally, outlet: Outlet
     ) -> Summary:
         await outlet.take(tally.acc)
-        for start in range(0, children.total, SLICE):
-            ids = [child_id(ctx.id, part) for part in range(start, min(start + SLICE, children.total))]
+        for parts in _slices(children.total, tally):
+            ids = [child_id(ctx.id, part) for part in parts]
             ends = zip(ids, await self._broker.find(ids), strict=True)
             some = [(left.at or child, left) for child, end in ends if (left := tally.count(child, end))]
             if not level.first and (tally.size <= BROKEN_BYTES or not children.failed):
@@ -204,6 +206,15 @@ class Reducer:
                     if found and found.state.terminal and found.state is not State.SUCCEEDED and not tally.broken:
                         record = unpack_record(found.record)
                         tally.broken = f"{record.error_type}: {record.error_text}"
+
+
+def _slices(total: int, tally: Tally) -> Iterator[range]:
+    """Return which partitions to look at in one round trip: ever more, while what they leave is small."""
+    start, count = 0, SLICE
+    while start < total:
+        yield range(start, min(start + count, total))
+        start += count
+        count = min(2 * count, WIDEST) if tally.size <= start * SMALL_BYTES else SLICE
 
 
 class Tally:
