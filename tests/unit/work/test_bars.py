@@ -21,7 +21,7 @@ def test_the_batch_size_comes_near_the_best(seed: int, monkeypatch: pytest.Monke
     assert ours["rate / best"] > figures["seed's 10"]["rate / best"], seed
 
 
-@pytest.mark.parametrize(("load", "mean", "p99"), [(0.02, 1.15, 1.3), (0.2, 1.15, 1.3)])
+@pytest.mark.parametrize(("load", "mean", "p99"), [(0.02, 1.07, 1.3), (0.2, 1.07, 1.3)])
 def test_answers_come_as_soon_as_by_the_best_fixed_rule(seed: int, load: float, mean: float, p99: float) -> None:
     rng = random.Random(seed)
     fixed, each = rng.uniform(0.010, 0.030), rng.uniform(0.0003, 0.0008)
@@ -41,12 +41,12 @@ def test_answers_come_as_soon_as_by_the_best_fixed_rule(seed: int, load: float, 
 def test_workers_end_together_also_when_one_turns_slow(seed: int) -> None:
     figures = bench_distribution.judge(seed, 8)
     pull, plan = figures["ours: pull, weighted factoring"], figures["ours: distribute (LPT)"]
-    assert pull["makespan"] <= 1.2, seed
-    assert pull["straggler"] <= 1.25, seed
+    assert pull["makespan"] <= 1.15, seed
+    assert pull["straggler"] <= 1.2, seed
     assert pull["straggler"] <= 0.6 * plan["straggler"], seed
     assert plan["makespan"] <= 1.3, seed
     assert figures["online two choices"]["ours / its mean"] <= 1.0, seed
-    assert figures["online least loaded"]["ours / its mean"] <= 1.6, seed
+    assert figures["online least loaded"]["ours / its mean"] <= 1.1, seed
 
 
 def test_s40_the_seed_gives_all_to_one_worker_and_ours_does_not(seed: int) -> None:
