@@ -9,16 +9,18 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from types import CoroutineType
 from typing import Any
+
+import msgspec
 
 from asyncworker.errors import JobFailed
 from asyncworker.mapreduce.functions.function import Bulk, Work
 from asyncworker.mapreduce.job import ERROR_CHARS, FAILURES_KEPT, Failure
 from asyncworker.mapreduce.row import pack_row
-from asyncworker.mapreduce.sources.source import BadItem, Key
+from asyncworker.mapreduce.sources.source import BadItem, Key, Slim
 from asyncworker.secret import mask_text
 
 SLICE_S = 0.005
@@ -42,7 +44,7 @@ class Folding:
     Args:
         attempts: how often an item is mapped until it counts as failed. reject: keep failed items as rows in ``rejected``.
 
-    ``save``, if set, is called at ``due`` (by `time.monotonic`), between two items, when all before are folded; it
+    ``reads``: the fields that are looked at, where items may come as `Slim`; empty: they may not. ``save``, if set, is called at ``due`` (by `time.monotonic`), between two items, when all before are folded; it
     returns when it is due again.
     """
 
@@ -60,6 +62,7 @@ class Folding:
         self._map = work.map
         self._fold = work.fold
         self._fold_list = work.fold_list if isinstance(work, Bulk) else None
+        self.reads = work.reads if isinstance(work, Bulk) and attempts == 1 and not reject else ()
         self._limit = max_failures
         self._slice = 16
         self._most = concurrency * WINDOW
@@ -106,17 +109,22 @@ class Folding:
                 future.cancel()
 
     def _fold_some(self, pairs: list[Pair], start: int, stop: int) -> int:
-        """Map and fold ``pairs[start:stop]``, or up to the first that must be awaited; returns where it stopped.
+        """Map and fold ``pairs[start:stop]``, or up to the first that must be awaited; returns where it stopped."""
+        if self._fold_list is None:
+            return self._fold_each(pairs, start, stop)
+        some = pairs[start:stop]
+        self.acc, left = self._fold_list(self.acc, [item for _, item in some])
+        self._fold_each([(key, _dict(item)) for key, item in map(some.__getitem__, left)], 0, len(left))
+        return stop
+
+    def _fold_each(self, pairs: list[Pair], start: int, stop: int) -> int:
+        """Do that one by one.
 
         The hot loop: what it costs an item, all users pay for each of theirs (bench/bench_mapper.py).
         """
         map_, fold, acc = self._map, self._fold, self.acc
-        places: Sequence[int] = range(start, stop)
-        if self._fold_list is not None:
-            acc, left = self._fold_list(acc, [item for _, item in pairs[start:stop]])
-            places = [start + at for at in left]
         try:
-            for at in places:
+            for at in range(start, stop):
                 key, item = pairs[at]
                 if type(item) is BadItem:
                     self._fail(key, "BadItem", item.error, None)
@@ -194,6 +202,10 @@ class Folding:
                 f"the failed items of one partition take more than {REJECTED_BYTES:,} bytes: make partitions smaller",
                 failures=self.failures,
             )
+
+
+def _dict(item: Any) -> Any:
+    return msgspec.to_builtins(item) if isinstance(item, Slim) else item
 
 
 def _clean(text: Any) -> Any:

@@ -30,7 +30,7 @@ from asyncworker.mapreduce.openings import Openings
 from asyncworker.mapreduce.pieces import Outbound
 from asyncworker.mapreduce.rejects import FIRST as REJECTED
 from asyncworker.mapreduce.skew import function_or_snooze
-from asyncworker.mapreduce.sources.source import Partition
+from asyncworker.mapreduce.sources.source import Narrow, Partition
 from asyncworker.mapreduce.straggler import tame
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import pack, unpack
@@ -109,7 +109,10 @@ class Mapper:
         course = Course(work, plan, self._concurrency, await self._left(ctx), Outbound(ctx, work))
         try:
             async with self._openings.open(plan.source) as source:
-                await course.run(source.read(partition), ctx)
+                if isinstance(source, Narrow) and (fields := course.folding.reads):
+                    await course.run(source.read_fields(partition, fields), ctx)
+                else:
+                    await course.run(source.read(partition), ctx)
         finally:
             course.folding.abandon()
             if isinstance(work, Holding):

@@ -17,7 +17,8 @@ from asyncworker.mapreduce.catalogue import find_function, from_callables, funct
 from asyncworker.mapreduce.functions.function import Bulk, Condensing, Function, Keyed, Work
 from asyncworker.mapreduce.pieces import deal, share_of
 from asyncworker.mapreduce.schema import KEYWORDS
-from asyncworker.mapreduce.sources.source import BadItem
+from asyncworker.mapreduce.slim import slim_decoder
+from asyncworker.mapreduce.sources.source import BadItem, Slim
 
 
 async def shown(item: Any, params: Any) -> str:
@@ -138,6 +139,14 @@ items = st.one_of(
 )
 
 
+def carried(item: Any) -> bool:
+    """Return whether JSON and MessagePack can carry an item, as users' own functions need."""
+    try:
+        return travelled(item) == item == msgspec.json.decode(msgspec.json.encode(item))
+    except (OverflowError, UnicodeEncodeError):
+        return False
+
+
 def each(functions: list[Function] = FUNCTIONS) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("function", functions, ids=lambda function: function.name)
 
@@ -194,14 +203,6 @@ async def test_any_cut_and_any_order_of_merging_finish_to_the_same_result(
     assert text(work.finish(accs[0], failed)) == expected
 
 
-def carried(item: Any) -> bool:
-    """Return whether JSON and MessagePack can carry an item, as users' own functions need."""
-    try:
-        return travelled(item) == item == msgspec.json.decode(msgspec.json.encode(item))
-    except (OverflowError, UnicodeEncodeError):
-        return False
-
-
 @each([function for function in FUNCTIONS if isinstance(work_of(function), Bulk)])
 @settings(max_examples=150, deadline=None)
 @given(alike=st.lists(objects, min_size=1, max_size=8), odd=st.lists(items, max_size=3))
@@ -215,6 +216,21 @@ async def test_folding_many_at_once_comes_to_the_same(function: Function, alike:
         acc, failed = await folded(work, [some[place] for place in left], acc)
         one_by_one, expected = await folded(work, some)
         assert (text(work.finish(acc)), failed) == (text(work.finish(one_by_one)), expected)
+
+
+@each([function for function in FUNCTIONS if isinstance(work_of(function), Bulk)])
+@settings(max_examples=100, deadline=None)
+@given(given_=st.lists(objects.filter(carried), min_size=1, max_size=8))
+async def test_folding_what_was_read_of_items_comes_to_the_same(function: Function, given_: list[Any]) -> None:
+    data = msgspec.json.encode([{**item, "more": [item]} for item in given_])
+    work = work_of(function)
+    assert isinstance(work, Bulk)
+    some = slim_decoder(work.reads)(data)
+    assert all(isinstance(item, Slim) for item in some)
+    acc, left = work.fold_list(work.initial(), some)
+    acc, failed = await folded(work, [msgspec.to_builtins(some[place]) for place in left], acc)
+    one_by_one, expected = await folded(work, msgspec.json.decode(data))
+    assert (text(work.finish(acc)), failed) == (text(work.finish(one_by_one)), expected)
 
 
 @each([function for function in FUNCTIONS if isinstance(work_of(function), Keyed)])

@@ -16,18 +16,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
-from operator import itemgetter
-from types import NoneType
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
+
+from msgspec import UNSET, UnsetType
 
 from asyncworker.errors import BadParameters
 from asyncworker.mapreduce.functions.function import Function, Work
 from asyncworker.mapreduce.pattern import MAX_PATTERN_BYTES, mismatches, value_match
 from asyncworker.mapreduce.schema import check
+from asyncworker.mapreduce.sources.source import Slim
 from asyncworker.mapreduce.value import LARGEST, PLAIN, TYPES, brief, kind, missing, number
 
 EXAMPLES = 3
 NUMBERS = PLAIN["number"]
+NOTHING = frozenset({type(None), UnsetType})
 _SCHEMA = {
     "type": "object",
     "examples": [
@@ -127,9 +130,11 @@ class _Validation:
             )
             for field in fields
         ]
+        self.reads = tuple(dict.fromkeys((*fields, "id")))
         self._columns = [
             (
                 field,
+                attrgetter(f"f{self.reads.index(field)}"),
                 bool(required),
                 [rule.broken for rule in rules if rule.field == field and rule.broken],
             )
@@ -168,17 +173,19 @@ class _Validation:
 
     def fold_list(self, acc: list[Any], items: list[Any]) -> tuple[list[Any], Sequence[int]]:
         """Count the valid items, looking at a field of all of them at a time; leave the others."""
-        if set(map(type, items)) != {dict}:
+        kinds = set(map(type, items))
+        slim = all(issubclass(kind, Slim) for kind in kinds)
+        if not slim and kinds != {dict}:
             return acc, range(len(items))
         invalid: set[int] = set()
-        for field, required, checks in self._columns:
+        for field, of_slim, required, checks in self._columns:
             try:
-                values = list(map(itemgetter(field), items))
+                values = list(map(of_slim if slim else itemgetter(field), items))
             except KeyError:
                 values = [item.get(field) for item in items]
             types, places = set(map(type, values)), None
-            if NoneType in types or (str in types and "" in values):
-                places = [place for place, value in enumerate(values) if not missing(value)]
+            if not types.isdisjoint(NOTHING) or (str in types and "" in values):
+                places = [place for place, value in enumerate(values) if value is not UNSET and not missing(value)]
                 if required:
                     invalid.update(set(range(len(items))).difference(places))
                 values = [values[place] for place in places]

@@ -49,11 +49,17 @@ class Work(Protocol):
 class Bulk(Protocol):
     """A `Work` that folds most items of a list at once, for less than their calls alone would cost; its `map` never waits."""
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """All fields of an item that are looked at, here and in `map` and `fold`."""
+        ...
+
     def fold_list(self, acc: Any, items: list[Any]) -> tuple[Any, Sequence[int]]:
         """Fold in what can be; return the accumulator, and the places of all other items, in order.
 
         Those are mapped and folded one by one after it, and so is what is no item (`BadItem`): whatever may fail is
-        left to that. Folding all of them one by one must come to the same. Raises nothing.
+        left to that. Folding all of them one by one must come to the same. Where all are `Slim`, their fields are
+        ``reads``. Raises nothing.
         """
         ...
 

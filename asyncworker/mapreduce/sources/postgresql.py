@@ -36,6 +36,7 @@ from asyncworker.mapreduce.database import Address, Connection, Database, Table,
 from asyncworker.mapreduce.planner import GRAIN, cut
 from asyncworker.mapreduce.results import ResultTable
 from asyncworker.mapreduce.selection import CTID, IS_TABLE, Selection, selected
+from asyncworker.mapreduce.slim import slim_decoder
 from asyncworker.mapreduce.sources.source import LIST_ITEMS, BadItem, Exactly, Key, Partition, Size, Source, sizes
 
 DATASETS = "dataset_items"
@@ -191,7 +192,15 @@ class PostgresqlSource:
             yield Partition(index, 0, (f"({first},0)", f"({end - 1},65535)"), extent=extent)
             first, index = end, index + 1
 
-    async def read(self, partition: Partition) -> AsyncIterator[list[tuple[Key, Any]]]:
+    def read(self, partition: Partition) -> AsyncIterator[list[tuple[Key, Any]]]:
+        return self._read(partition, _decode)
+
+    def read_fields(self, partition: Partition, fields: tuple[str, ...]) -> AsyncIterator[list[tuple[Key, Any]]]:
+        return self._read(partition, slim_decoder(fields))
+
+    async def _read(
+        self, partition: Partition, decode: Callable[[bytes], list[Any]]
+    ) -> AsyncIterator[list[tuple[Key, Any]]]:
         begin, end = map(str, partition.span)
         count = 0
         fetch = asyncio.create_task(self._fetch(_Span(">=", begin, end), self._most(partition.items)))
@@ -201,7 +210,7 @@ class PostgresqlSource:
                 if rows.more:
                     span = _Span(">", str(rows.keys[-1]), end)
                     fetch = asyncio.create_task(self._fetch(span, self._most(partition.items - count)))
-                keys, values = await self._decoded(rows)
+                keys, values = await self._decoded(rows, decode)
                 for some in cut(len(keys), LIST_ITEMS):
                     yield list(zip(keys[some.start : some.stop], values[some.start : some.stop], strict=True))
                 if not rows.more:
@@ -241,12 +250,12 @@ class PostgresqlSource:
             self._rows = max(1, min(fit, GROWTH * len(keys), MOST_FETCHED))
         return _Rows(span, keys, array, texts, more=len(keys) == most)
 
-    async def _decoded(self, rows: _Rows) -> tuple[list[Key], list[Any]]:
+    async def _decoded(self, rows: _Rows, decode: Callable[[bytes], list[Any]]) -> tuple[list[Key], list[Any]]:
         """Return keys and values; where one of these cannot be read, they are fetched once more, each by itself."""
-        try:
-            if rows.array is not None:
-                return rows.keys, _decode(rows.array)
-        except (ValueError, RecursionError):
+        if rows.array is not None:
+            for way in (decode, _decode):  # not all may be objects
+                with suppress(ValueError, RecursionError):
+                    return rows.keys, way(rows.array)
             span = msgspec.structs.replace(rows.span, end=str(rows.keys[-1]))
             rows = await self._fetch(span, None, whole=False)
         return rows.keys, [_value(text) for text in rows.texts]

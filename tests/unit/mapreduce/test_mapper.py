@@ -42,6 +42,8 @@ async def test_items_are_folded_in_order_and_counted() -> None:
 
 async def test_what_is_folded_many_at_once_is_counted_and_fails_as_one_by_one() -> None:
     class Even(Collect):
+        reads = ()
+
         def fold_list(self, acc: Any, items: list[Any]) -> tuple[Any, list[int]]:
             plain = [item for item in items if type(item) is int and item % 2 == 0]
             return acc + plain, [at for at, item in enumerate(items) if type(item) is not int or item % 2]
