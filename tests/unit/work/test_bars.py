@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from statistics import mean
 
 import pytest
 
@@ -21,8 +22,8 @@ def test_the_batch_size_comes_near_the_best(seed: int, monkeypatch: pytest.Monke
     assert ours["rate / best"] > figures["seed's 10"]["rate / best"], seed
 
 
-@pytest.mark.parametrize(("load", "mean", "p99"), [(0.02, 1.07, 1.3), (0.2, 1.07, 1.3)])
-def test_answers_come_as_soon_as_by_the_best_fixed_rule(seed: int, load: float, mean: float, p99: float) -> None:
+@pytest.mark.parametrize(("load", "most", "p99"), [(0.02, 1.07, 1.3), (0.2, 1.07, 1.3)])
+def test_answers_come_as_soon_as_by_the_best_fixed_rule(seed: int, load: float, most: float, p99: float) -> None:
     rng = random.Random(seed)
     fixed, each = rng.uniform(0.010, 0.030), rng.uniform(0.0003, 0.0008)
 
@@ -34,7 +35,7 @@ def test_answers_come_as_soon_as_by_the_best_fixed_rule(seed: int, load: float, 
     natural = bench_batch_arrivals.simulate(bench_batch_arrivals.Natural(), arrivals, cost, Works(rng, 0.1))
     lingers = bench_batch_arrivals.simulate(bench_batch_arrivals.Natural(0.005), arrivals, cost, Works(rng, 0.1))
     ours = bench_batch_arrivals.ours(0.005, arrivals, cost, Works(rng, 0.1))
-    assert ours.mean <= mean * min(natural.mean, lingers.mean), seed
+    assert ours.mean <= most * min(natural.mean, lingers.mean), seed
     assert ours.p99 <= p99 * min(natural.p99, lingers.p99), seed
 
 
@@ -50,8 +51,10 @@ def test_workers_end_together_also_when_one_turns_slow(seed: int) -> None:
 
 
 def test_s40_the_seed_gives_all_to_one_worker_and_ours_does_not(seed: int) -> None:
-    figures = bench_distribution.judge(seed, 2)
-    assert figures["seed: sorted once"]["makespan"] > 2.5 * figures["ours: distribute (LPT)"]["makespan"], seed
+    """Forty draws: where the one worker happens to be the quickest, it alone is not so bad."""
+    cases = [bench_distribution.Case.drawn(random.Random(f"{seed} {draw}")) for draw in range(40)]
+    one = mean(bench_distribution.seed_stale(case) / case.bound for case in cases)
+    assert one > 4 * mean(bench_distribution.lpt(case) / case.bound for case in cases), seed
 
 
 def test_slots_go_to_the_slowest_stage(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
