@@ -61,8 +61,9 @@ class Folding:
         self.failures: list[Failure] = []
         self._map = work.map
         self._fold = work.fold
-        self._fold_list = work.fold_list if isinstance(work, Bulk) else None
-        self.reads = work.reads if isinstance(work, Bulk) and attempts == 1 and not reject else ()
+        bulk = work if hasattr(work, "fold_list") and isinstance(work, Bulk) else None  # most are not, and that is dear
+        self._fold_list = None if bulk is None else bulk.fold_list
+        self.reads = () if bulk is None or attempts > 1 or reject else bulk.reads
         self._limit = max_failures
         self._slice = 16
         self._most = concurrency * WINDOW

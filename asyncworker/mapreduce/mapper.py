@@ -26,6 +26,7 @@ from asyncworker.mapreduce.digest import Digest, Slow
 from asyncworker.mapreduce.folding import Folding, Pair
 from asyncworker.mapreduce.functions.function import Function, Holding, Seeing, Work
 from asyncworker.mapreduce.job import CHUNK_BYTES, FAILURES_KEPT, Failure, Partial, Plan, read, read_call
+from asyncworker.mapreduce.offers import offers
 from asyncworker.mapreduce.openings import Openings
 from asyncworker.mapreduce.pieces import Outbound
 from asyncworker.mapreduce.rejects import FIRST as REJECTED
@@ -82,6 +83,7 @@ class Mapper:
         self._clock = clock
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
         self._plans: dict[str, Plan] = {}
+        self._looking = asyncio.Lock()
         self._openings = Openings()
         self._taming: dict[str, asyncio.Task[None]] = {}
 
@@ -104,18 +106,18 @@ class Mapper:
         partition = read(Partition, spec)
         plan = await self._plan(parent_of(ctx.id) or "")
         work = function_or_snooze(self._find_function, plan.function, ctx, self._clock).prepare(plan.params)
-        if isinstance(work, Seeing):
+        if offers(work, Seeing):
             work.see(ctx)
         course = Course(work, plan, self._concurrency, await self._left(ctx), Outbound(ctx, work))
         try:
             async with self._openings.open(plan.source) as source:
-                if isinstance(source, Narrow) and (fields := course.folding.reads):
+                if (fields := course.folding.reads) and isinstance(source, Narrow):
                     await course.run(source.read_fields(partition, fields), ctx)
                 else:
                     await course.run(source.read(partition), ctx)
         finally:
             course.folding.abandon()
-            if isinstance(work, Holding):
+            if offers(work, Holding):
                 await work.close()
         if partition.items and not course.items:
             raise SourceError(
@@ -179,16 +181,20 @@ class Mapper:
     async def _plan(self, parent: str) -> Plan:
         plan = self._plans.get(parent)
         if plan is None:
-            found = (await self._broker.find([parent]))[0]
-            if found is None or found.state.terminal:
-                raise Discard("the job of this partition is over")
-            plan = read_call(Plan, found.payload)
-            while len(self._plans) >= PLANS_KEPT:
-                del self._plans[next(iter(self._plans))]
-            self._plans[parent] = plan
+            async with self._looking:  # a job's first partitions come together
+                plan = self._plans.get(parent) or await self._found(parent)
         if plan.speculate and parent not in self._taming:
             self._taming[parent] = asyncio.create_task(self._tame(parent), name=f"tamer of {parent}")
             self._taming[parent].add_done_callback(self._tamed)
+        return plan
+
+    async def _found(self, parent: str) -> Plan:
+        found = (await self._broker.find([parent]))[0]
+        if found is None or found.state.terminal:
+            raise Discard("the job of this partition is over")
+        while len(self._plans) >= PLANS_KEPT:
+            del self._plans[next(iter(self._plans))]
+        plan = self._plans[parent] = read_call(Plan, found.payload)
         return plan
 
     async def _tame(self, parent: str) -> None:

@@ -144,8 +144,8 @@ class SoughtSlots(Slots):
         self, running: Mapping[str, int], live: Mapping[str, Attempt], most: int, lent: int = 0
     ) -> tuple[dict[str, int], int]:
         now = self._clock.monotonic()
-        if now - self._looked >= LOOK_S:
-            self.look(now, running, live)
+        if now - self._looked >= LOOK_S and (live or any(self._backlog.values())):
+            self.look(now, running, live)  # a few jobs that never met teach nothing; the runner reports them, later
         if not live:
             self._load.rest()
         want = min(self._concurrency - len(live) + lent, most)
