@@ -6,7 +6,8 @@ when the broker has lost everything. So it may run again where its result was no
 results of such jobs are kept for `KEPT_S` at least.
 
 A job that is to run ``after`` others stays in the outbox until those of them that lie there too were enqueued. One after
-a job that nobody knows waits for `HELD_S`, for that one's transaction may not be over, and then fails as ``dependency``.
+a job that nobody knows waits for `HELD_S`, for that one's transaction may not be over, and then fails as ``dependency``;
+so does one that is written after the broker has lost everything, if it names a job that was over before.
 """
 
 from __future__ import annotations

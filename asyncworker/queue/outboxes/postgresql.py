@@ -21,7 +21,7 @@ import msgspec
 
 from asyncworker.errors import AsyncWorkerError, SettingsError
 from asyncworker.queue.brokers.broker import Broker
-from asyncworker.queue.job import Job, Missing, Receipt, State, Twin
+from asyncworker.queue.job import Found, Job, Missing, Receipt, State, Twin
 from asyncworker.queue.outboxes.outbox import HELD_S, LOOK_S, give_up, packed, unpacked
 from asyncworker.secret import mask_text, mask_url
 
@@ -56,7 +56,7 @@ WHERE namespace = $1 AND seen_at < now() - make_interval(secs => $3)
 ORDER BY seen_at LIMIT $2 FOR UPDATE SKIP LOCKED
 """
 _STAMP = "UPDATE asyncworker_outbox SET seen_at = now() WHERE id = ANY ($1::text[])"
-_RELEASED = "UPDATE asyncworker_outbox SET after = '{}' WHERE id = ANY ($1::text[]) AND after <> '{}'"
+_WAITS = "UPDATE asyncworker_outbox SET after = $2 WHERE id = $1 AND after <> $2"
 _HOPELESS = """
 SELECT one.id FROM unnest($1::text[], $2::text[]) AS asked (id, former) JOIN asyncworker_outbox AS one USING (id)
 WHERE one.made_at < now() - make_interval(secs => $3)
@@ -154,7 +154,7 @@ class PostgresqlRelay:
             known = [one for one in found if one is not None]
             lives = [one for one in known if not one.state.terminal]
             await connection.execute(_STAMP, [one.id for one in lives])
-            await connection.execute(_RELEASED, [one.id for one in lives if not one.waits_for])
+            await self._note(connection, lives)
             lost = [row for row, one in zip(rows, found, strict=True) if one is None]
             became = await self._enqueue(connection, sorted(lost, key=lambda row: (row["made_at"], row["id"])))
             if anew := list(became.values()).count(Receipt.ACCEPTED):
@@ -182,7 +182,14 @@ class PostgresqlRelay:
             await connection.execute(_WITHOUT, willing, [unknown[job_id] for job_id in willing])
             if refused := [job for job in good if job.id in hopeless.difference(willing)]:
                 await give_up(self._broker, refused, unknown)
+        if waiting := [job.id for job in good if job.after and became[job.id] is Receipt.ACCEPTED]:
+            await self._note(connection, [one for one in await self._broker.find(waiting) if one is not None])
         return became
+
+    async def _note(self, connection: Connection, lives: Sequence[Found]) -> None:
+        """Note after whom jobs wait still: who has succeeded is not to be asked for again when all is lost."""
+        whole = [one for one in lives if one.after and len(one.waits_for) == one.after.total - one.after.done]
+        await connection.executemany(_WAITS, [(one.id, list(one.waits_for)) for one in whole])
 
     async def _forget(self, connection: Connection, gone: dict[str, str]) -> None:
         """Delete rows; with each goes whom those wait for now that waited for it: nobody (""), another job, or it as before."""
