@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -185,7 +186,7 @@ class Mapper:
                 plan = self._plans.get(parent) or await self._found(parent)
         if plan.speculate and parent not in self._taming:
             self._taming[parent] = asyncio.create_task(self._tame(parent), name=f"tamer of {parent}")
-            self._taming[parent].add_done_callback(self._tamed)
+            self._taming[parent].add_done_callback(partial(self._tamed, parent))
         return plan
 
     async def _found(self, parent: str) -> Plan:
@@ -202,8 +203,8 @@ class Mapper:
         await asyncio.sleep(every)  # most jobs are over by then
         await tame(self._broker, parent, every=every)
 
-    def _tamed(self, taming: asyncio.Task[None]) -> None:
-        self._taming = {parent: task for parent, task in self._taming.items() if task is not taming}
+    def _tamed(self, parent: str, taming: asyncio.Task[None]) -> None:
+        del self._taming[parent]
         if not taming.cancelled() and (error := taming.exception()) is not None:
             log.error("%s ended: %s", taming.get_name(), mask_text(str(error)) or type(error).__name__)
 
