@@ -95,9 +95,12 @@ class Inbox:
             if self._reader is None:
                 self._reader = asyncio.create_task(self._read(), name="asyncworker inbox")
             self._say("SUBSCRIBE", channel)
-        elif subscribed.done():
-            return
         await asyncio.shield(subscribed)
+
+    def hears(self, channel: str) -> bool:
+        """Return whether `listen` would return at once."""
+        subscribed = self._channels.get(channel)
+        return subscribed is not None and subscribed.done()
 
     async def leave(self, channel: str) -> None:
         if self._channels.pop(channel, None):

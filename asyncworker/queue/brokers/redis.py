@@ -288,9 +288,12 @@ class RedisBroker:
         return outcomes
 
     async def _listen(self, name: str) -> None:
+        channel = f"{self._tag}in:{name}"
+        if self._inbox.hears(channel):
+            return
         try:
             async with asyncio.timeout(self._patience):
-                await self._inbox.listen(f"{self._tag}in:{name}")
+                await self._inbox.listen(channel)
         except TimeoutError as exc:
             raise BrokerDown(f"{self._address} does not answer") from exc
 
