@@ -44,8 +44,9 @@ def test_a_database_that_is_asked_for_too_much_does_most_work(seed: int) -> None
     served = bench_contended_database.contended(seed, 2, ("ours", "fixed 10", "fixed 64", "seed's ratio"))
     ours = served.pop("ours")
     assert min(ours) >= 0.85, f"seed {seed}"
+    assert sum(ours) > 0.9 * sum(served.pop("fixed 10")), f"seed {seed}"  # which may happen to be the very best
     for name, others in served.items():
-        assert sum(ours) > 0.95 * sum(others), f"{name}, seed {seed}"  # ten may happen to be the very best
+        assert sum(ours) > sum(others), f"{name}, seed {seed}"
 
 
 def test_the_cap_holds_while_callers_wait_and_is_lifted_when_nobody_does() -> None:
