@@ -91,7 +91,7 @@ class Record:
 class Meter:
     """What the metered coroutines of one loop share.
 
-    Attributes: ``active`` is the one being stepped, ``lag`` a running mean of the beat's lag, ``stacks`` the critical
+    Attributes: ``active`` is the one that was stepped last (`current`: the one being stepped), ``lag`` a running mean of the beat's lag, ``stacks`` the critical
     paths of the roots that ended, ``open`` whether anything is noted at all.
     """
 
@@ -107,6 +107,10 @@ class Meter:
 
     def on_beat(self, lag: float) -> None:
         self.lag += (lag - self.lag) * 0.1
+
+    def current(self) -> Metered | None:
+        """Return the one being stepped, innermost; None where nothing that is measured runs."""
+        return self.active if self.active is not None and self.active.running else None
 
     def record(self, coro: Coroutine[Any, Any, Any], code: CodeType | None) -> Record:
         """Return the record of this code; by identity, as hashing code reads all of it."""
@@ -212,6 +216,11 @@ class Metered(islice, Coroutine[Any, Any, Any]):  # type: ignore[type-arg]  # it
     def cr_suspended(self) -> bool:
         return bool(getattr(self._coro, "cr_suspended", False))
 
+    @property
+    def running(self) -> bool:
+        """Whether this is being stepped."""
+        return self._generator.gi_running
+
     def clocked(self, value: Any) -> Any:
         """Step with the thread's clock read as well; what that takes is no part of the step."""
         entered, cpu, began = perf_counter(), thread_time(), perf_counter()
@@ -258,6 +267,8 @@ class Metered(islice, Coroutine[Any, Any, Any]):  # type: ignore[type-arg]  # it
         self.ended_at = now
         meter, record, parent, path = self._meter, self.record, self._parent, self.path
         self._parent = self.child = None
+        if meter.active is self:
+            meter.active = None
         on_loop -= self.beside
         wall, own_loop = now - self.created_at, on_loop - self.inner
         ready = wall - on_loop - awaited - within
@@ -301,7 +312,8 @@ def _stepped(coro: Coroutine[Any, Any, Any], meter: Meter, record: Record, *, ne
     result, steps = None, 0
     on_loop = longest = awaited = within = 0.0  # within: between steps, while what is awaited in place tells of it
     left = self.created_at
-    odd = nested  # there is more to do after a step
+    parent = self._parent
+    odd = parent is not None  # there is more to do after a step
     due, turns, every = False, record.first(), record.every
     while error is None:
         turn = -1
@@ -315,7 +327,6 @@ def _stepped(coro: Coroutine[Any, Any, Any], meter: Meter, record: Record, *, ne
                 break
             except BaseException as exc:
                 step, value = coro.throw, exc
-            outer = meter.active
             meter.active = self
             began = clock()
             if result is not None or self.delegated:
@@ -332,15 +343,17 @@ def _stepped(coro: Coroutine[Any, Any, Any], meter: Meter, record: Record, *, ne
             except BaseException as exc:
                 error, odd = exc, True
             left = clock()
-            meter.active = outer
             took = left - began
             on_loop += took
             if took > longest:  # noqa: PLR1730 - a call of max costs as much as a clock
                 longest = took
             if odd:
-                if nested and outer is not None:
-                    outer.inner += took
-                    outer.delegated = error is None
+                if parent is not None:
+                    inside = parent.running
+                    meter.active = parent if inside else None
+                    if nested and inside:
+                        parent.inner += took
+                        parent.delegated = error is None
                 if error is not None:
                     break
             step = send

@@ -188,7 +188,7 @@ class PerformanceProfiler:
             meter = self._meter
             if not self.profiling or threading.get_ident() != self._thread:
                 return await coro
-            around = meter.active
+            around = meter.current()
             if around is not None and around.cr_frame is sys._getframe():  # noqa: SLF001 - documented
                 return await coro  # this very call is a measured task
             self._measured += around is None
@@ -222,7 +222,7 @@ class PerformanceProfiler:
         record = self._named.get(name)
         if record is None:
             record = self._named[name] = self._meter.named(name, call)
-        around = self._meter.active
+        around = self._meter.current()
         measured: Any = Metered(call, self._meter, record, around, nested=around is not None)
         return cast("T", measured)
 
@@ -273,7 +273,7 @@ class PerformanceProfiler:
         """Return the coroutine of a new task, in a coat if it is to be measured."""
         self._tasks += 1
         meter = self._meter
-        parent = meter.active
+        parent = meter.current()
         if parent is not None and parent.children < MAX_CHILDREN:
             parent.children += 1
         elif self._random.random() < self._sample_rate:

@@ -212,7 +212,7 @@ def test_a_path_is_as_long_as_the_wall_time(clock: Clock, program: list[Any], la
     while step(root):
         clock.now += 2
     assert sum(meter.stacks.values()) == pytest.approx(clock.now - began)
-    assert meter.active is None
+    assert meter.current() is None
     (record,) = meter.records.values()
     assert record.failed == 0
 
