@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Generator
 from itertools import islice
 from time import perf_counter, thread_time
-from types import CodeType, FrameType
+from types import CodeType, FrameType, GeneratorType
 from typing import Any, Self
 
 from asyncworker.tune.histogram import LogHistogram
@@ -162,12 +162,13 @@ class Metered(islice, Coroutine[Any, Any, Any]):  # type: ignore[type-arg]  # it
         "children", "created_at", "delegated", "ended_at", "inner", "inner_ready", "lent", "path", "record", "send",
     )  # fmt: skip
     send: Callable[[Any], Any]
-    _generator: Generator[Any, Any, Any]
+    _generator: GeneratorType[Any, Any, Any]
 
     def __new__(
         cls, coro: Coroutine[Any, Any, Any], meter: Meter, record: Record, _: Metered | None, *, nested: bool
     ) -> Self:
         generator = _stepped(coro, meter, record, nested=nested)
+        assert isinstance(generator, GeneratorType)
         self = super().__new__(cls, generator, None)
         self._generator = generator
         return self
