@@ -42,10 +42,14 @@ from asyncworker.mapreduce.sources.source import LIST_ITEMS, BadItem, Exactly, K
 DATASETS = "dataset_items"
 CONNECTIONS = 2
 """How many partitions fetch at once in one process: a second one waits for the server while the first one maps."""
-FETCH_BYTES, MOST_FETCHED = 2**19, 10 * LIST_ITEMS
+FETCH_BYTES, MOST_FETCHED = 3 * 2**18, 10 * LIST_ITEMS
 """How much is fetched at once: what a round trip costs is little beside it, and so is what it takes of memory."""
 FIRST_FETCHED, GROWTH = 100, 16
 """How many rows the first fetch brings, before their size is known, and how much larger the next one may be."""
+MOST_CUT = 500
+"""How many parts of a table are asked for at once, one and twice as many each time: the first is mapped while others are cut."""
+_Part = tuple[Any, Any, int]
+"""The first and the last key of some rows, and how many they are."""
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -134,51 +138,70 @@ class PostgresqlSource:
             self.database = other.database
 
     async def partitions(self, size: Size) -> AsyncIterator[Partition]:
-        async with self.database.transaction() as connection:
-            selection = await self._selected(connection)
-            pages = (
-                await connection.fetchrow(selection.pages(), str(selection.table)) if selection.key == CTID else None
-            )
-        if pages is not None:
-            for partition in self._paged(pages[0], pages[1], sizes(size)):
-                yield partition
-            return
-        parts = await self._cut(GRAIN if callable(size) else size)
-        if not parts and self._dataset is not None:
-            raise EmptyDataset(f"{self.label}: the dataset {self._dataset!r} has no rows in {self._table}")
-        self.left = sum(items for _, _, items in parts)
-        index = most = total = 0
-        begin: Any = None
-        for at, (first, last, items) in enumerate(parts, 1):
-            begin, most = (begin, most) if total else (first, size() if callable(size) else size)
-            total += items
-            if total >= most or at == len(parts):
-                self.left -= total
-                yield Partition(index, total, (begin, last))
-                index, total = index + 1, 0
+        if self._key == CTID:
+            async with self.database.transaction() as connection:
+                selection = await self._selected(connection)
+                ((pages, rows),) = await connection.fetch(selection.pages(), str(selection.table))
+            if selection.key == CTID:  # and not a column of this name
+                for partition in self._paged(pages, rows, sizes(size)):
+                    yield partition
+                return
+        parts: asyncio.Queue[_Part | None] = asyncio.Queue()
+        cutting = asyncio.create_task(self._cut(GRAIN if callable(size) else size, parts))
+        cutting.add_done_callback(lambda _: parts.put_nowait(None))
+        index = most = total = shipped = 0
+        begin = end = None
+        try:
+            while part := await parts.get():
+                first, end, items = part
+                begin, most = (begin, most) if total else (first, size() if callable(size) else size)
+                total += items
+                if total >= most:
+                    shipped += total
+                    self.left = cutting.result() - shipped if cutting.done() else None
+                    yield Partition(index, total, (begin, end))
+                    index, total = index + 1, 0
+            self.left = await cutting - shipped - total
+            if total:
+                yield Partition(index, total, (begin, end))
+            elif not index and self._dataset is not None:
+                raise EmptyDataset(f"{self.label}: the dataset {self._dataset!r} has no rows in {self._table}")
+        finally:
+            cutting.cancel()
+            await asyncio.gather(cutting, return_exceptions=True)
 
-    async def _cut(self, size: int) -> list[tuple[Any, Any, int]]:
-        """Return the first and last key of each part, and how many rows it has."""
+    async def _cut(self, size: int, parts: asyncio.Queue[_Part | None]) -> int:
+        """Put parts of so many rows, as they are found; returns how many rows there are."""
         async with self.database.transaction() as connection:
             selection = await self._selected(connection)
             if selection.indexed:
-                await connection.execute("SET LOCAL enable_sort = off")  # the whole table would be sorted for each part
-                parts = [
-                    (row[0], row[1], size) for row in await connection.fetch(selection.walk(), size, *self._values)
-                ]
-                first, last, _ = parts[-1]
-                if last is None:
-                    parts.pop()
-                if last is None and first is not None:
-                    ((last, items),) = await connection.fetch(selection.rest(), str(first), *self._values)
-                    parts.append((first, last, items))
-                return parts
+                return await self._walk(connection, selection, size, parts)
             rows = await connection.fetch(selection.plan(), size, *self._values)
         if any(nulls for _, _, _, nulls, _ in rows):
             raise SourceError(f"{self.label}: the key {self._key!r} is NULL in some rows: take a column that never is")
         if any(again for *_, again in rows):
             raise SourceError(f"{self.label}: the key {self._key!r} has values twice: take a column that is unique")
-        return [(first, last, items) for first, last, items, _, _ in rows]
+        for first, last, items, _, _ in rows:
+            parts.put_nowait((first, last, items))
+        return sum(items for _, _, items, _, _ in rows)
+
+    async def _walk(
+        self, connection: Connection, selection: Selection, size: int, parts: asyncio.Queue[_Part | None]
+    ) -> int:
+        await connection.execute("SET LOCAL enable_sort = off")  # the whole table would be sorted for each part
+        await connection.execute(f"DECLARE parts NO SCROLL CURSOR FOR {selection.walk()}", size, *self._values)
+        count, most = 0, 1
+        while rows := await connection.fetch(f"FETCH {most} FROM parts"):
+            for first, last in rows:
+                if first is None:
+                    break
+                items = size
+                if last is None:
+                    ((last, items),) = await connection.fetch(selection.rest(), str(first), *self._values)
+                count += items
+                parts.put_nowait((first, last, items))
+            most = min(2 * most, MOST_CUT)
+        return count
 
     def _paged(self, pages: int, rows: int, size: Callable[[], int]) -> Iterator[Partition]:
         """Cut a table by its pages."""

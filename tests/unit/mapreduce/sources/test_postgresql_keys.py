@@ -9,6 +9,7 @@ import pytest
 
 from asyncworker.errors import SourceError
 from asyncworker.mapreduce.dataset import open_source
+from asyncworker.mapreduce.sources import postgresql
 from asyncworker.mapreduce.sources.source import BadItem
 from tests.support.datasets import all_pairs, all_partitions, pairs_of, unique
 from tests.support.mapreduce import Fleet
@@ -152,3 +153,35 @@ async def test_items_that_cannot_be_read_stand_alone_among_those_fetched_with_th
     broken = [(key, value) for key, value in pairs if value != key]
     assert [key for key, _ in broken] == [700, 1900]
     assert all(isinstance(value, BadItem) for _, value in broken)
+
+
+async def test_partitions_are_given_before_all_are_cut(postgres_dsn: str) -> None:
+    name = await make(
+        postgres_dsn, "CREATE TABLE {0} AS SELECT generate_series(1, 3001) AS k; ALTER TABLE {0} ADD PRIMARY KEY (k)"
+    )
+    source = open_source(f"{postgres_dsn}?table={name}&key=k")
+    partitions = source.partitions(2)
+    first = await anext(partitions)
+    assert (first.items, first.span, source.left) == (2, (1, 2), None)
+    rest = [partition async for partition in partitions]
+    assert [partition.index for partition in rest] == list(range(1, 1501))
+    assert (rest[-1].items, rest[-1].span, source.left) == (1, (3001, 3001), 0)
+    await source.close()
+
+
+async def test_a_cut_that_fails_on_its_way_is_told(postgres_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgresql, "MOST_CUT", 1)  # so that it takes longer than to end it
+    name = await make(
+        postgres_dsn, "CREATE TABLE {0} AS SELECT generate_series(1, 50000) AS k; ALTER TABLE {0} ADD PRIMARY KEY (k)"
+    )
+    source = open_source(f"{postgres_dsn}?table={name}&key=k")
+    partitions = source.partitions(1)
+    await anext(partitions)
+    await make(
+        postgres_dsn,
+        "SELECT '{0}', pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    with pytest.raises(SourceError):
+        _ = [partition async for partition in partitions]
+    await source.close()
