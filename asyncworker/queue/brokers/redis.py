@@ -13,6 +13,7 @@ import pkgutil
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from asyncworker.clock import SYSTEM, Clock
@@ -184,7 +185,11 @@ class RedisBroker:
         try:
             answers = await self._outcomes("wait", list(waits))
             pending = [future for job_id, future in waits.items() if answers[job_id] is None]
-            if pending:
+            if len(pending) == 1:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(timeout):
+                        await pending[0]  # a turn of the loop sooner than by `asyncio.wait`
+            elif pending:
                 await asyncio.wait(pending, timeout=timeout)
         finally:
             for job_id, future in waits.items():
@@ -193,7 +198,11 @@ class RedisBroker:
                     del self._waiters[job_id]
         if self._closed:
             raise BrokerDown("the broker was closed")
-        told = {job_id: waits[job_id].result() for job_id in ids if answers[job_id] is None and waits[job_id].done()}
+        told = {
+            job_id: future.result()
+            for job_id, future in waits.items()
+            if answers[job_id] is None and future.done() and not future.cancelled()
+        }
         answers.update(told)
         if untold := [job_id for job_id, ended in told.items() if ended is None]:
             answers.update(await self._outcomes("look", untold))
