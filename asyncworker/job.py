@@ -52,6 +52,8 @@ class JobStatus(msgspec.Struct, frozen=True):
     due_at: float | None
     started_at: float | None
     ended_at: float | None
+    progress_done: float | None = None
+    progress_total: float | None = None
     partitions_done: int | None = None
     partitions_total: int | None = None
     after_done: int | None = None
@@ -254,6 +256,7 @@ def status_of(found: Found) -> JobStatus:
     record = record_of(found)
     error = found.error or (f"{record.error_type}: {record.error_text}" if record.error_type else record.error_text)
     children = found.children
+    done, _, total = found.progress.partition(" ")
     return JobStatus(
         id=found.id,
         state=found.state,
@@ -268,6 +271,8 @@ def status_of(found: Found) -> JobStatus:
         due_at=found.due_s or None,
         started_at=record.started_s or found.started_s or None,
         ended_at=record.ended_s or None,
+        progress_done=float(done) if done else None,
+        progress_total=float(total) if total else None,
         partitions_done=children.done if children else None,
         partitions_total=children.total if children else None,
         after_done=found.after.done if found.after else None,

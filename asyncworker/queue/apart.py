@@ -43,7 +43,7 @@ async def call(place: list[str], lifespan: list[str], about: list[Any], /, *args
 
 
 async def _refuse(op: Op, _number: int, _data: bytes) -> None:
-    if op is Op.CHECKPOINT:
+    if op in {Op.CHECKPOINT, Op.PROGRESS}:
         return  # the next attempt, if there is one, goes on from the last that was kept
     raise AsyncWorkerError("a job that runs apart from its worker stores no part of its result ahead")
 

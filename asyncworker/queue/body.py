@@ -31,6 +31,7 @@ class Note(msgspec.Struct, frozen=True, gc=False):
     error: str = msgspec.field(default="", name="e")
     enqueued_ms: int = msgspec.field(default=0, name="b")
     checkpoint: str = msgspec.field(default="", name="k")
+    progress: str = msgspec.field(default="", name="h")
 
 
 NOTHING = Note()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -15,6 +17,8 @@ from asyncworker.queue.job import Op
 
 CHECKPOINT_BYTES = 2**16
 """How much the checkpoints of one job may take, packed: a place in the work, not the work."""
+TOLD_EVERY_S = 0.5
+"""How often a job's progress is told at most; what it says in between is left out."""
 
 
 class Context:
@@ -25,7 +29,19 @@ class Context:
         ``headers``, what went with it from where it was enqueued, by name (a trace's, say).
     """
 
-    __slots__ = ("_loop", "_saved", "_send", "attempt", "deliveries", "headers", "id", "queue", "resources", "task")
+    __slots__ = (
+        "_loop",
+        "_saved",
+        "_send",
+        "_told_s",
+        "attempt",
+        "deliveries",
+        "headers",
+        "id",
+        "queue",
+        "resources",
+        "task",
+    )
 
     def __init__(
         self,
@@ -34,7 +50,7 @@ class Context:
         queue: str,
         attempt: int,
         deliveries: int,
-        send: Callable[[Op, int, bytes], Awaitable[None]],
+        send: Callable[[Op, int, bytes], Coroutine[Any, Any, None]],
         resources: Any = None,
         headers: Mapping[str, str] | None = None,
         checkpoint: str = "",
@@ -49,6 +65,33 @@ class Context:
         self._send = send
         self._saved: str | dict[str, Any] = checkpoint
         self._loop = _running_loop()
+        self._told_s = -TOLD_EVERY_S
+
+    def progress(self, done: float, total: float | None = None) -> Awaitable[None]:
+        """Say how far this job is: *done* of *total* (None: nobody knows) of whatever it counts.
+
+        Whoever looks sees it (`JobHandle.status`, the dashboard), until the job is over. To be awaited, but in a plain
+        function; may be said as often as one likes, for it is told every half second at most, and when all is done.
+
+        Raises:
+            BadParameters: no numbers of 0 or more. LeaseLost: this attempt is over, another one may be under way.
+        """
+        for number in (done, 0 if total is None else total):
+            if type(number) not in {int, float} or not 0 <= number < math.inf:
+                raise BadParameters(f"progress is told in numbers of 0 or more, not {number!r}")
+        now = time.monotonic()
+        if now - self._told_s < TOLD_EVERY_S and done != total:
+            return _Done()
+        self._told_s = now
+        return self._said(self._send(Op.PROGRESS, 0, f"{done} {'' if total is None else total}".encode()))
+
+    def _said(self, saying: Coroutine[Any, Any, None]) -> Awaitable[None]:
+        """Return *saying*; in a plain function, which cannot await it, when it is done."""
+        loop = _running_loop()
+        if loop is not None or self._loop is None:
+            return saying
+        asyncio.run_coroutine_threadsafe(saying, self._loop).result()
+        return _Done()
 
     def checkpoint(self, value: Any, key: str = "") -> Awaitable[None]:
         """Keep *value* for the next attempt of this job, which finds it by `saved`: whether this one raises or its worker dies.
@@ -65,11 +108,7 @@ class Context:
 
         Cost: a round trip, which other jobs of this worker share.
         """
-        loop = _running_loop()
-        if loop is not None or self._loop is None:
-            return self._checkpoint(value, key)
-        asyncio.run_coroutine_threadsafe(self._checkpoint(value, key), self._loop).result()
-        return _Done()
+        return self._said(self._checkpoint(value, key))
 
     async def _checkpoint(self, value: Any, key: str) -> None:
         saved = {**self._unpacked(), key: value}

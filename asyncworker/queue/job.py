@@ -138,6 +138,7 @@ class Op(StrEnum):
     RELEASE = "u"  # never started: back to the head of its queue, nothing is spent
     CHUNK = "v"  # a part of a child's result that is too large for one record: its number · the bytes
     CHECKPOINT = "k"  # nothing is settled: what the next attempt is to know · text
+    PROGRESS = "h"  # nothing is settled: how far the attempt is, "<done> <total>" · text
     SEAL = "b"  # a held parent has all its children now: from here on it waits for them
     OPEN = "o"  # a released parent takes children again, in the hands of its worker: steps of its reduction, until it is sealed
 
@@ -229,6 +230,7 @@ class Found(msgspec.Struct, frozen=True):
     error: str = ""
     payload: bytes = b""
     record: bytes = b""
+    progress: str = ""  # what it says itself, while it is not over: `Op.PROGRESS`
     children: Progress | None = None
     after: Progress | None = None  # the jobs that it was to wait for, as those are counted
     waits_for: tuple[str, ...] = ()  # the first few of them that are not over

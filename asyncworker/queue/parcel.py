@@ -184,6 +184,7 @@ def found(job_id: str, said: Sequence[Any]) -> Found | None:
         due_s=at_s if state in {State.SCHEDULED, State.RETRYING} else 0.0,
         error=(error or b"").decode(errors="replace") or known.error,
         payload=payload,
+        progress=known.progress,
         children=None if flags & AFTER else progress,
         after=progress if flags & AFTER else None,
         waits_for=tuple(one.decode() for one in waits[0]) if waits else (),

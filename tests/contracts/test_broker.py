@@ -469,7 +469,7 @@ class TestSettle:
         await worker.claim_one()
         assert ids_of(await worker.claim(1, world.done(first))) == [second]
 
-    @pytest.mark.parametrize("op", [op for op in Op if op not in {Op.CHUNK, Op.CHECKPOINT, Op.OPEN, Op.SEAL, Op.GATE}])
+    @pytest.mark.parametrize("op", [op for op in Op if op not in {Op.CHUNK, Op.CHECKPOINT, Op.PROGRESS, Op.OPEN, Op.SEAL, Op.GATE}])
     async def test_twice_is_applied_once(self, world: World, worker: Member, op: Op):
         job_id = await world.put_one()
         await worker.claim_one()
@@ -517,6 +517,18 @@ class TestSettle:
         await (await world.join()).step(0, checkpoint)
         await other.step(0, world.done(job_id, Op.RETRY, 0))
         assert (await other.claim_one()).checkpoint == ""
+
+    async def test_what_a_job_says_of_its_progress_is_seen_until_it_is_over(self, world: World, worker: Member):
+        job_id = await world.put_one()
+        await worker.claim_one()
+        for text in (b"1 ", b"2 4"):
+            await worker.step(0, world.done(job_id, Op.PROGRESS, 0, text))
+            (found,) = await world.broker.find([job_id])
+            assert (found.state, found.progress) == (State.RUNNING, text.decode())
+        await (await world.join()).step(0, world.done(job_id, Op.PROGRESS, 0, b"9 9"))
+        assert (await world.broker.find([job_id]))[0].progress == "2 4"
+        await worker.step(0, world.done(job_id))
+        assert (await world.broker.find([job_id]))[0].progress == ""
 
     async def test_a_checkpoint_goes_when_its_job_is_over(self, world: World, worker: Member):
         job_id = await world.put_one()

@@ -397,8 +397,10 @@ def checkpoints_go_with_their_job(s: Script) -> None:
     s.join("e2")
     ids = s.put(count=2)
     s.claim("e1", 2)
-    s.claim("e2", 0, (ids[0], "k", 0, b"a zombie's"))
+    s.claim("e2", 0, (ids[0], "k", 0, b"a zombie's"), (ids[0], "h", 0, b"a zombie's"))
     assert s.hash("x") == {}
+    s.claim("e1", 0, (ids[1], "h", 0, b"1 2"))
+    assert s.note(ids[1]) == {"h": "1 2"}
     s.claim("e1", 0, (ids[0], "k", 0, b"one"))
     assert s.held() == {*ids}
     s.claim("e1", 0, (ids[0], "k", 0, b"two"), (ids[0], "r", 0, b"why"))

@@ -460,6 +460,8 @@ class MemoryBroker(Broker, Admin):
                     family.kept[chunk] = Found(chunk, State.SUCCEEDED, record=one.value)
             case Op.CHECKPOINT:
                 entry.checkpoint = one.value.decode()
+            case Op.PROGRESS:
+                entry.progress = one.value.decode()
             case Op.SEAL:
                 if entry.family and not entry.family.over:
                     entry.family.sealed = True
@@ -752,6 +754,7 @@ class _Entry:
     cancel_asked: bool = False
     error: str = ""
     checkpoint: str = ""
+    progress: str = ""
 
     def lethal(self, most: int) -> int:
         """Return after how many deliveries it is given up."""
@@ -788,6 +791,7 @@ class _Entry:
             error=self.error,
             payload=b"" if end else self.job.payload,
             record=record,
+            progress="" if end else self.progress,
             children=self.family.progress() if self.family else None,
             after=self.links.progress() if self.links and not end else None,
             waits_for=tuple(itertools.islice(self.links.awaited, SHOWN)) if self.links and not end else (),

@@ -57,7 +57,7 @@ All keys carry one hash tag, {<namespace>:0}: (so a cluster keeps them in one sl
   body = '1', flags (1 has options, 2 is a parent, 4 counts from its enqueue, 8 is unique, 16 waits for others, 128 has gates),
          priority, length of the queue's name, that name, [length of the options in two bytes, options as MessagePack map,] payload
   note = MessagePack map: a attempts spent, d deliveries, p put back, c cancel asked, w inboxes of who waits, e error,
-         b when it was enqueued, ms, n jobs wait for it, k its checkpoint
+         b when it was enqueued, ms, n jobs wait for it, k its checkpoint, h how far it is
 
 Jobs are listed (LIST) from where they lie anyway: in lists, among what is delayed, in hands. Only of those that are
 over there are lists of their own, y:; they cost a plain job nothing when it is enqueued, claimed, or settled without a
@@ -1250,10 +1250,10 @@ local function keep_chunk(id, number, chunk)
   end
 end
 
--- What a job wants to be told when it is run again; goes with its note.
-local function keep_checkpoint(id, text)
+-- What a running job says: 'k' what it wants to be told when it is run again, 'h' how far it is. Goes with its note.
+local function keep_word(id, op, text)
   local note = note_of(id)
-  note.k = text
+  note[op] = text
   save(id, note)
 end
 
@@ -1270,9 +1270,9 @@ local function settle_one(id, mine, op, number, value)
     end
     return
   end
-  if op == 'k' then
+  if op == 'k' or op == 'h' then
     if call('HEXISTS', mine, id) == 1 and call('HEXISTS', bodies, id) == 1 then
-      keep_checkpoint(id, value)
+      keep_word(id, op, value)
     end
     return
   end
