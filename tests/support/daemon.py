@@ -13,8 +13,8 @@ import msgspec
 from asyncworker import Engine
 from asyncworker.daemon import pages
 from asyncworker.daemon.actions import Actions
-from asyncworker.daemon.fleet_metrics import FleetMetrics
 from asyncworker.daemon.fleet_health import Health
+from asyncworker.daemon.fleet_metrics import FleetMetrics
 from asyncworker.daemon.tokens import add_token
 from asyncworker.daemon.views import Views
 from asyncworker.daemon.web import Address, Doors, probes, serving

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from asyncworker import Engine
-from asyncworker.daemon.fleet_metrics import FleetMetrics
 from asyncworker.daemon.fleet_health import HUNG_S, Health
+from asyncworker.daemon.fleet_metrics import FleetMetrics
 from asyncworker.daemon.health import STILL_S, WorkerHealth
 from asyncworker.errors import BrokerDown
 from asyncworker.events import WorkerIdled, WorkerStarted, WorkerStopped
