@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Generator
-from types import TracebackType
 from typing import Any, TypeVar
 
 from asyncworker.errors import AsyncWorkerError
@@ -63,8 +62,8 @@ class Enqueued(asyncio.Future[JobHandle[R]], Coroutine[Any, Any, JobHandle[R]]):
     def send(self, value: Any) -> Any:
         return self._stepped().send(value)
 
-    def throw(self, kind: Any, value: Any = None, traceback: TracebackType | None = None) -> Any:
-        return self._stepped().throw(kind, value, traceback)
+    def throw(self, error: Any, *old: Any) -> Any:
+        return self._stepped().throw(error, *old)  # three arguments until Python 3.12
 
     def close(self) -> None:
         self._stepped().close()
