@@ -42,8 +42,8 @@ from asyncworker.mapreduce.sources.source import LIST_ITEMS, BadItem, Exactly, K
 DATASETS = "dataset_items"
 CONNECTIONS = 2
 """How many partitions fetch at once in one process: a second one waits for the server while the first one maps."""
-FETCH_BYTES, MOST_FETCHED = 2**18, 10 * LIST_ITEMS
-"""How much is fetched at once: what a round trip costs is little beside it. Of more than twice as much server and reader
+FETCH_BYTES, MOST_FETCHED = 3 * 2**17, 10 * LIST_ITEMS
+"""How much is fetched at once: what a round trip costs is little beside it. Of more than half a megabyte server and reader
 make larger pieces of memory anew each time, and it takes them a third longer."""
 FIRST_FETCHED, GROWTH = 100, 16
 """How many rows the first fetch brings, before their size is known, and how much larger the next one may be."""
