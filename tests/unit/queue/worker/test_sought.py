@@ -61,7 +61,7 @@ def test_a_full_loop_does_not_take_ever_more() -> None:
         await worker.put(["compute"] * 4000)
         await worker.work(24.0)
         assert worker.rate("compute", 16, 24) > 0.9 * 150, f"seed {SEED}"
-        assert worker.most["compute"] <= 8 * INITIAL, f"seed {SEED}"
+        assert worker.most["compute"] <= 1.2 * 8 * INITIAL, f"seed {SEED}"  # three doublings, and one probe from there
         assert median(worker.limits("compute", 14)) <= 3 * INITIAL, f"seed {SEED}"
 
     story(main)
