@@ -65,7 +65,7 @@ class Folding:
         self._fold_list = None if bulk is None else bulk.fold_list
         self.reads = () if bulk is None or attempts > 1 or reject else bulk.reads
         self._limit = max_failures
-        self._slice = 16
+        self._slice = 16 if self._fold_list is None else 250
         self._most = concurrency * WINDOW
         self._gate = asyncio.Semaphore(concurrency)
         self._window: deque[tuple[Key, Any, asyncio.Future[Any] | None]] = deque()
