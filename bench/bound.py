@@ -1,7 +1,7 @@
 """How fast can jobs go through the script at all, and what does the broker's Python cost on top?
 
 Two clients of one private server, on a unix socket, one process each: ``script`` calls the functions of
-``redis.lua`` with arguments that a loop strings together, and looks at nothing that comes back; ``broker`` goes
+``brokers/lua`` with arguments that a loop strings together, and looks at nothing that comes back; ``broker`` goes
 through `RedisBroker` with its structs. Nobody runs a job: a batch that was claimed is settled with the next step.
 So the first is the bound of any worker on this data model, and the difference is what our own code takes of it;
 what worker and runner add, `bench/bench_queue.py` tells.

@@ -1,4 +1,4 @@
-"""How a job lies in a broker of bytes: one string, its body. The layout stands at the head of ``brokers/redis.lua``."""
+"""How a job lies in a broker of bytes: one string, its body. The layout stands in ``brokers/lua/layout.lua``."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 A job passes all its gates when it is claimed, or waits at the first that holds it up, in the line of its queue: higher
 priorities first, then the older. Where a gate has room, the best of each line is *called up*: it goes back to the head
 of its queue, and no newcomer overtakes it. Whoever passes, waits elsewhere or goes gives the next its turn. So each
-event moves a few jobs, however many wait; ``redis.lua`` does the same.
+event moves a few jobs, however many wait; ``brokers/lua`` does the same.
 
 Two who were called up at different gates must not give way to each other for ever: who comes from a narrower gate gives
 way at a wider one, never the other way round. So a job leaves a gate that has room for a wider one, or for one that is

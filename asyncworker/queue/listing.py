@@ -1,4 +1,4 @@
-"""Listing: a walk through the jobs that lie in Redis; what lies at its places is told by ``brokers/redis.lua``."""
+"""Listing: a walk through the jobs that lie in Redis; what lies at its places is told by ``brokers/lua``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Member: what a client of ``brokers/redis.lua`` remembers of an epoch of its own between two steps.
+"""Member: what a client of ``brokers/lua`` remembers of an epoch of its own between two steps.
 
 A job may be claimed for an epoch that sleeps and holds nothing, without its asking: it comes in the message that would
 have woken it, and the next step brings it without a round trip. Nobody need trust that message. Whoever knows of nothing

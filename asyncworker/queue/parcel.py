@@ -1,4 +1,4 @@
-"""What travels to the functions of ``brokers/redis.lua`` and what comes back: arguments, answers; nothing but data."""
+"""What travels to the functions of ``brokers/lua`` and what comes back: arguments, answers; nothing but data."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ DIRECT = (
     "client|setname",
     "select",
 )
-"""Commands that we send; the functions of ``redis.lua`` and the scripts of the keep run the others, as this user, too.
+"""Commands that we send; the functions of ``brokers/lua`` and the scripts of the keep run the others, as this user, too.
 
 ``select`` is for URLs with a database, ``wait`` and ``waitaof`` are for ``durable=``.
 """

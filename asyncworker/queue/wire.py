@@ -1,6 +1,6 @@
 """Connections to Redis, and what its errors mean to us. One command at a time, no retries, no pool.
 
-The sequence numbers of ``brokers/redis.lua`` make repeats harmless, so repeating is the broker's business. A link on which a call was interrupted is dropped: its answer
+The sequence numbers of ``brokers/lua`` make repeats harmless, so repeating is the broker's business. A link on which a call was interrupted is dropped: its answer
 would be taken for the next call's.
 """
 

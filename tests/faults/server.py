@@ -20,7 +20,7 @@ from asyncworker.queue.server import find_binary
 from tests.faults.ledger import Fault
 
 TAG = "{asyncworker:0}:"
-"""What all keys begin with; brokers/redis.lua says which there are."""
+"""What all keys begin with; brokers/lua/layout.lua says which there are."""
 _read_card = msgspec.msgpack.Decoder(WorkerCard).decode
 
 MEMORY = Path("/dev/shm")

@@ -1,4 +1,4 @@
-"""What the functions of ``redis.lua`` do about limits, rates and debounced calls; with those of `redis_scenarios`, all there are."""
+"""What the functions of ``brokers/lua`` do about limits, rates and debounced calls; with those of `redis_scenarios`, all there are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each function of ``redis.lua`` does, as short deterministic stories over the raw functions.
+"""What each function of ``brokers/lua`` does, as short deterministic stories over the raw functions.
 
 `tests/unit/queue/test_redis_script.py` tells them to the script as it is; `test_redis_mutants.py` to the script with
 a line less, and expects that at least one of them fails.

@@ -1,4 +1,4 @@
-"""The functions of ``redis.lua`` as they are: a blocking connection, time passed in, answers as Redis gives them."""
+"""The functions of ``brokers/lua`` as they are: a blocking connection, time passed in, answers as Redis gives them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` and ``redis+cluster://``: the broker that lives in Redis (7.0 or newer) or Valkey.
 
-What lies in Redis, and what each call does there, stands in ``redis.lua``; here is the other end of the wire. Calls
+What lies in Redis, and what each call does there, stands in ``lua/``, its layout in ``lua/layout.lua``; here is the other end of the wire. Calls
 that change something carry a number, so that repeating one, which is what follows any error, applies it once. Steps
 are repeated until they are answered; all other calls give up with `BrokerDown` after ``patience`` seconds.
 """
@@ -49,7 +49,22 @@ from asyncworker.queue.producer import Producer
 from asyncworker.queue.script import ANSWER_S, Script, facts
 from asyncworker.queue.search import MOST, Page, Query
 
-TEXT = (pkgutil.get_data(__name__, "redis.lua") or b"").decode()
+PARTS = (
+    "layout",
+    "bodies",
+    "places",
+    "limits",
+    "ends",
+    "graphs",
+    "enqueue",
+    "step",
+    "epochs",
+    "looks",
+    "people",
+    "register",
+)
+TEXT = "\n".join((pkgutil.get_data(__name__, f"lua/{part}.lua") or b"").decode() for part in PARTS)
+"""The functions: one library, so a part knows those before it."""
 READS = frozenset(re.findall(r"^register\('(\w+)', \w+, 'no-writes'\)", TEXT, re.MULTILINE))
 """Functions that a server runs that takes no writes."""
 MOST_LOOKS = 200

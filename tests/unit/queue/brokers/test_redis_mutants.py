@@ -1,4 +1,4 @@
-"""A test of the tests: each line of ``redis.lua`` matters to a scenario, and so does each rule that it keeps.
+"""A test of the tests: each line of ``brokers/lua`` matters to a scenario, and so does each rule that it keeps.
 
 Every mutant is loaded as a library under its own name and told the scenarios until one fails; the one that caught the
 last mutant goes first. A line whose removal does not parse counts as caught. A mutant that hangs costs its server.

@@ -1,4 +1,4 @@
-"""The functions of ``redis.lua``, told in the stories of `tests.support.redis_scenarios`, on both servers."""
+"""The functions of ``brokers/lua``, told in the stories of `tests.support.redis_scenarios`, on both servers."""
 
 from __future__ import annotations
 
