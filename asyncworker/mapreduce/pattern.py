@@ -9,6 +9,7 @@ runs short, which it would say on standard error.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import re2  # type: ignore[import-not-found]  # pyre2 has no types
@@ -16,6 +17,8 @@ import re2  # type: ignore[import-not-found]  # pyre2 has no types
 from asyncworker.errors import BadParameters
 
 MAX_PATTERN_BYTES = 1024
+KEPT = 8
+"""How many patterns stay compiled: each partition of a job asks for the same, and RE2 learns them while it matches."""
 _PROGRAM_BYTES = 512 * 2**10  # room for `.{0,1000}` and `\pL{1,20}`, not for `\pL{1,100}`
 _MATCH_BYTES = 64 * _PROGRAM_BYTES  # an upper bound, which usual patterns come nowhere near
 
@@ -69,6 +72,7 @@ def find_all(pattern: str) -> Callable[[str], list[str]]:
     return found
 
 
+@lru_cache(maxsize=KEPT)
 def _contains(pattern: str, where: str) -> Callable[[str], bool]:
     try:
         size = len(pattern.encode())
