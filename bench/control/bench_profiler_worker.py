@@ -6,7 +6,7 @@ most two a beat), then with all instruments of a worker, the watchdog and memory
 other order, and so on. What counts is processor time of the whole process per job, threads included, from the worker's
 start to its last job; the median of the pairs, each beside its own neighbour. ``memory://`` spends least on a job, so
 that a share of it is the largest there is; Redis is what most run on.
-Run: ``python -m bench.control.bench_profiler_worker [--jobs 20000] [--pairs 11] [--json]``. Ends with 1 where the bar is missed.
+Run: ``python -m bench.control.bench_profiler_worker [--jobs 10000] [--pairs 31] [--json]``. Ends with 1 where the bar is missed.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ async def judge(url: str, jobs: int, pairs: int) -> dict[str, dict[str, float]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--jobs", type=int, default=20_000)
-    parser.add_argument("--pairs", type=int, default=11)
+    parser.add_argument("--jobs", type=int, default=10_000)
+    parser.add_argument("--pairs", type=int, default=31)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     machine = Machine()
