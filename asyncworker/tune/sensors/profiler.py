@@ -106,7 +106,7 @@ class PerformanceProfiler:
 
     Attributes: ``open``: whether `measure` would take a call now; who has very many calls asks that first.
 
-    Cost: about a microsecond a step of a measured task, 100 beats a second.
+    Cost: some 0.4 microseconds a step of a measured task, 4 once, and 100 beats a second.
     """
 
     def __init__(self, sample_rate: float = SAMPLE_RATE, *, tasks: bool = True) -> None:
