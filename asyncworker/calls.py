@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import nullcontext
 from itertools import starmap
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -12,11 +13,11 @@ import msgspec
 
 from asyncworker.clock import Clock
 from asyncworker.enqueued import Enqueued
-from asyncworker.errors import AsyncWorkerError, BadParameters
+from asyncworker.errors import AsyncWorkerError, BadParameters, SettingsError
 from asyncworker.job import FlowHandle, JobHandle
 from asyncworker.queue.brokers.broker import Broker
 from asyncworker.queue.codec import Ids, pack_call
-from asyncworker.queue.entrance import enter
+from asyncworker.queue.entrance import enter, enter_blocking
 from asyncworker.queue.hooks import Hooks
 from asyncworker.queue.job import Job
 from asyncworker.queue.outboxes.outbox import kept
@@ -97,6 +98,19 @@ class Calls:
         except AsyncWorkerError as exc:
             return _refused(exc)
         return enqueued
+
+    def send_blocking(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], how: Call) -> JobHandle[Any]:
+        """Enqueue one call, and block meanwhile; see `Task.enqueue_blocking`."""
+        broker: Any = self._engine.broker
+        if not hasattr(broker, "enqueue_blocking"):
+            raise SettingsError(f"{broker!r} lives in its event loop: enqueue by await")
+        if how.outbox is not None or how.durable == "outbox":
+            raise BadParameters("an outbox is written by await")
+        propagator = self._engine.hooks.propagator
+        with nullcontext() if propagator is None else propagator.sending(name, how.queue):
+            (job,) = self.jobs_of(name, ((args, kwargs),), how)
+            job_id = enter_blocking(broker, job, on_conflict=how.on_conflict, when_full=how.when_full)
+        return JobHandle(broker, job_id, how.queue)
 
     async def one(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], how: Call) -> JobHandle[Any]:
         """Enqueue one call of any kind."""

@@ -414,6 +414,12 @@ class Engine:
         how = Call.of(options)
         return (self.calls.post if how.plain else self.calls.one)(task, args, kwargs, how)
 
+    def enqueue_blocking(self, task: str, /, *args: Any, **kwargs: Any) -> JobHandle[Any]:
+        """Enqueue one call by the task's name from code that has no event loop; see `Task.enqueue_blocking`."""
+        known = self.tasks.get(task)
+        options = known.options if known else TaskOptions(queue=self.route(task) or "default")
+        return self.calls.send_blocking(task, args, kwargs, Call.of(options))
+
     def job(self, job_id: str) -> JobHandle[Any]:
         """Return a handle by id; nothing is asked yet."""
         return JobHandle(self.broker, job_id)

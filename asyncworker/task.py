@@ -106,6 +106,10 @@ class Sender(Starter, Protocol):
         """Enqueue one call."""
         ...
 
+    def send_blocking(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], how: Call) -> JobHandle[Any]:
+        """Enqueue one call, and block meanwhile."""
+        ...
+
     async def send(
         self, name: str, calls: Iterable[tuple[tuple[Any, ...], dict[str, Any]]], how: Call
     ) -> list[JobHandle[Any]]:
@@ -162,6 +166,17 @@ class Task(Generic[P, R]):
             JobExists: a job with its ``unique`` key is not over, and ``on_conflict`` is "raise".
         """
         return (self._sender.post if self._plain else self._sender.one)(self.name, args, kwargs, self._how)
+
+    def enqueue_blocking(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
+        """Enqueue one call from code that has no event loop (a view of Django or Flask, a script), in any thread.
+
+        Each thread has a connection of its own; `Engine.close` closes them all. Within a coroutine it would hold up
+        the event loop: await `enqueue` there.
+
+        Raises:
+            SettingsError: the broker is ``memory://``. And as `enqueue`.
+        """
+        return self._sender.send_blocking(self.name, args, kwargs, self._how)
 
     async def enqueue_many(self, calls: Iterable[tuple[Any, ...] | Mapping[str, Any]]) -> list[JobHandle[R]]:
         """Enqueue many calls, each a tuple of arguments or a mapping of named ones; one round trip per thousand.

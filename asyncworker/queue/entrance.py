@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from asyncworker.errors import JobExists, JobNotFound, QueueFull
-from asyncworker.queue.brokers.broker import Answer, Broker
+from asyncworker.queue.brokers.broker import Answer, Broker, Plain
 from asyncworker.queue.job import Job, Missing, Receipt, Twin
 
 A_ROUND_TRIP = 1000
@@ -47,6 +48,25 @@ async def enter(broker: Broker, jobs: Sequence[Job], *, on_conflict: str, when_f
     else:
         await _ahead(rounds)
     return [known.get(job.id, job.id) for job in jobs] if known else [job.id for job in jobs]
+
+
+def enter_blocking(broker: Plain, job: Job, *, on_conflict: str, when_full: str) -> str:
+    """Enqueue one job, blocking, and return the id by which it is known; see `enter`."""
+    pause_s = FIRST_PAUSE_S
+    while True:
+        answer = broker.enqueue_blocking(job)
+        if isinstance(answer, Missing):
+            raise JobNotFound(f"a job is to run after {answer.id}, which nobody knows, or knows no longer")
+        if isinstance(answer, Twin):
+            if on_conflict == "raise":
+                raise JobExists(f"job {answer.id} has the key {job.options['unique']!r}", job_id=answer.id)
+            return answer.id
+        if answer is not Receipt.FULL:
+            return job.id
+        if when_full == "reject":
+            raise QueueFull(f"the queue {job.queue!r} is full")
+        time.sleep(pause_s * random.uniform(0.5, 1.0))
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 async def reenter(broker: Broker, job: Job, answer: Answer, *, when_full: str) -> None:

@@ -1,7 +1,8 @@
-"""Producer: jobs go to ENQUEUE in calls with numbers, one at a time, so that a call that is repeated is applied once."""
+"""Producers: jobs go to ENQUEUE in calls with numbers, one at a time, so that a call that is repeated is applied once."""
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -56,3 +57,22 @@ class Producer:
         if not isinstance(error, Refused):
             self._wire.renew()
         self._arrived(None)
+
+
+class BlockingProducer:
+    """Sends jobs from one thread, and blocks until they are there."""
+
+    def __init__(self, script: Script) -> None:
+        self.process = os.getpid()
+        self._call = script.caller()
+        self._name = secrets.token_hex(8)
+        self._sent = 0
+
+    def send(self, batch: list[parcel.Parcel]) -> list[Answer]:
+        """Send a batch that fits into one call; see `Broker.enqueue` for errors."""
+        self._sent += 1
+        words, order = parcel.runs(batch)
+        answer = self._call("enqueue", self._name, self._sent, *words)
+        if answer[0] != 1:
+            raise BrokerError("somebody else sends on this lane")
+        return parcel.receipts(answer[1], order)

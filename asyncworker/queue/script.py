@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
@@ -60,25 +61,25 @@ class Script:
         clock: Clock,
         reads: frozenset[str] = frozenset(),
     ) -> None:
-        self._address = address
+        self.address = address
         self._name = name_of(text)
         self._text = text
         self._key = key
-        self._patience = patience
+        self.patience = patience
         self._bus = bus
         self._clock = clock
         self._answer_s = min(ANSWER_S, patience)
         self._wires: list[Wire] = []
-        self._blocking: Blocking | None = None
+        self._callers: list[Caller] = []
         self._checked = False
-        self._closed = False
+        self.closed = False
         self._down_since: float | None = None
         self._refused = False  # by a server that answers
         self._reads = frozenset(f"{self._name}_{verb}" for verb in reads)
 
     def wire(self) -> Wire:
         """Return a new connection, not yet open, for calls that should not wait for others."""
-        self._wires.append(Wire(self._address))
+        self._wires.append(Wire(self.address))
         return self._wires[-1]
 
     async def call(
@@ -94,16 +95,16 @@ class Script:
 
     def begin(self, wire: Wire, verb: str, args: Iterable[Any], taker: Taker) -> bool:
         """Call a function once if that can be done at once; else, and where *taker* is told an error, `call` has to."""
-        if not self._checked or self._closed or self._down_since is not None:
+        if not self._checked or self.closed or self._down_since is not None:
             return False
         return wire.begin(self._command(verb, args), self._answer_s, taker)
 
     async def ask(self, wire: Wire, *command: Any, forever: bool = False, assured: Assurance | None = None) -> Any:
         """Send any command that may be repeated, as `call` does."""
-        end = None if forever else self._clock.monotonic() + self._patience
+        end = None if forever else self._clock.monotonic() + self.patience
         pause, unloaded, timeout = FIRST_PAUSE_S, False, self._answer_s
         why: BrokerDown | None = None
-        while not self._closed:
+        while not self.closed:
             try:
                 if not self._checked:
                     await self._check(wire, timeout)
@@ -114,7 +115,7 @@ class Script:
                 if is_unloaded(exc) and not unloaded:
                     unloaded = True
                     continue
-                error = mapped(exc, self._address)
+                error = mapped(exc, self.address)
                 if not isinstance(error, BrokerDown):
                     raise error from exc
                 wire.renew()  # also after an answer: it may be a replica that refuses, and the name another server's by now
@@ -133,52 +134,56 @@ class Script:
             pause = min(2 * pause, LONGEST_PAUSE_S)
         raise BrokerDown("the broker was closed")
 
-    def call_blocking(self, verb: str, *args: Any) -> Any:
-        """Call a function once, on a connection of its own; for one thread at a time.
+    def caller(self) -> Caller:
+        """Return what calls functions and blocks meanwhile."""
+        self._callers.append(Caller(self))
+        return self._callers[-1]
 
-        Raises:
-            BrokerDown: no answer. SettingsError, BrokerError: the server refused.
-        """
+    def call_blocking(self, line: Blocking, verb: str, args: Iterable[Any]) -> Any:
+        """Call a function once; what it raises is the connection's."""
         command = self._command(verb, args)
         try:
-            if self._blocking is None:
-                self._blocking = Blocking(self._address.found(self._answer_s), self._answer_s)
-                if self._closed:  # meanwhile, by another thread, which did not see this connection
-                    self._blocking.close()
-                    raise BrokerDown("the broker was closed")
-            try:
-                return self._blocking.ask(*command)
-            except ERRORS as exc:
-                if not is_unloaded(exc):
-                    raise
-            self._blocking.ask("FUNCTION", "LOAD", "REPLACE", library(self._name, self._text))
-            return self._blocking.ask(*command)
-        except ERRORS as exc:
-            if blocking := self._blocking:
-                self._blocking = None
-                blocking.close()
-            raise mapped(exc, self._address) from exc
+            return line.ask(*command)
+        except Refused as exc:
+            if not is_unloaded(exc):
+                raise
+        line.ask("FUNCTION", "LOAD", "REPLACE", library(self._name, self._text))
+        return line.ask(*command)
+
+    def open_blocking(self) -> Blocking:
+        """Return a new connection to a server that may be used; what it raises is the connection's, or `SettingsError`."""
+        line = Blocking(self.address.found(self._answer_s), self._answer_s)
+        try:
+            if not self._checked:
+                self._look_over(line.ask("INFO"))
+        except BaseException:
+            line.close()
+            raise
+        return line
 
     async def close(self) -> None:
         """Drop all connections; calls under way end as `BrokerDown`."""
-        self._closed = True
+        self.closed = True
         for wire in self._wires:
             wire.close()
-        if blocking := self._blocking:
-            blocking.close()
+        for caller in list(self._callers):
+            caller.close()
 
     def _command(self, verb: str, args: Iterable[Any]) -> tuple[Any, ...]:
         return ("FCALL", f"{self._name}_{verb}", b"1", self._key, b"0", *args)  # 0: by the server's clock
 
     async def _check(self, wire: Wire, timeout: float) -> None:
+        self._look_over(await wire("INFO", timeout=timeout))
+
+    def _look_over(self, info: bytes) -> None:
         """Refuse a server that lacks what the functions need, or may forget jobs."""
-        about = facts(await wire("INFO", timeout=timeout))
+        about = facts(info)
         version = about.get("redis_version", "0")
         if int(version.partition(".")[0]) < OLDEST:
-            raise SettingsError(f"{self._address} is Redis {version}: Redis 7.0 or Valkey 7.2 or newer is needed")
+            raise SettingsError(f"{self.address} is Redis {version}: Redis 7.0 or Valkey 7.2 or newer is needed")
         policy = about.get("maxmemory_policy", "noeviction")
         if about.get("maxmemory", "0") != "0" and policy != "noeviction":
-            raise SettingsError(f"{self._address} may evict jobs ({policy}): set maxmemory-policy to noeviction")
+            raise SettingsError(f"{self.address} may evict jobs ({policy}): set maxmemory-policy to noeviction")
         self._checked = True
 
     def _is_write(self, command: tuple[Any, ...]) -> bool:
@@ -190,8 +195,51 @@ class Script:
             self._down_since = self._clock.monotonic()
             for wire in self._wires:
                 wire.renew()  # else a wire that stood idle meanwhile would find the same outage again, later
-            self._bus.emit(BrokerDisrupted(broker=str(self._address), error=str(error)))
+            self._bus.emit(BrokerDisrupted(broker=str(self.address), error=str(error)))
 
     def _restored(self, since: float) -> None:
         self._down_since = None
-        self._bus.emit(BrokerRestored(broker=str(self._address), outage_s=self._clock.monotonic() - since))
+        self._bus.emit(BrokerRestored(broker=str(self.address), outage_s=self._clock.monotonic() - since))
+
+
+class Caller:
+    """Calls functions and blocks meanwhile, on a connection of its own; for one thread at a time."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._line: Blocking | None = None
+
+    def once(self, verb: str, *args: Any) -> Any:
+        """Call a function.
+
+        Raises:
+            BrokerDown: no answer. SettingsError, QueueFull, BrokerError: the server refused.
+        """
+        try:
+            if self._line is None and not self._script.closed:
+                self._line = self._script.open_blocking()
+            if self._line is None or self._script.closed:  # maybe meanwhile, by another thread, which saw no connection
+                raise ConnectionError("the broker was closed")
+            return self._script.call_blocking(self._line, verb, args)
+        except (*ERRORS, SettingsError) as exc:
+            if line := self._line:
+                self._line = None
+                line.close()
+            raise (exc if isinstance(exc, SettingsError) else mapped(exc, self._script.address)) from exc
+
+    def __call__(self, verb: str, *args: Any) -> Any:
+        """Call a function, again and again until it answers, for as long as the script is patient; see `once`."""
+        end, pause = time.monotonic() + self._script.patience, FIRST_PAUSE_S
+        while True:
+            try:
+                return self.once(verb, *args)
+            except BrokerDown:
+                if self._script.closed or time.monotonic() + pause >= end:
+                    raise
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def close(self) -> None:
+        """Hang up; a call under way in another thread ends as `BrokerDown`."""
+        if line := self._line:
+            line.close()

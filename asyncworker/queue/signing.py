@@ -22,7 +22,7 @@ from asyncworker.clock import Clock
 from asyncworker.errors import SettingsError
 from asyncworker.queue.admin import Admin
 from asyncworker.queue.around import Around, AroundAdmin
-from asyncworker.queue.brokers.broker import Broker
+from asyncworker.queue.brokers.broker import Answer, Broker
 from asyncworker.queue.codec import pack, unpack
 from asyncworker.queue.job import Claimed, Delivery, Found, Job, Missing, Op, Receipt, Settled, Twin
 from asyncworker.queue.search import MOST, Page, Query
@@ -115,6 +115,10 @@ class _Signed(Around):
     async def enqueue(self, jobs: Sequence[Job]) -> list[Receipt | Twin | Missing]:
         receipts: list[Receipt | Twin | Missing] = await self._broker.enqueue(list(map(self._keys.sign, jobs)))
         return receipts
+
+    def enqueue_blocking(self, job: Job) -> Answer:
+        answer: Answer = self._broker.enqueue_blocking(self._keys.sign(job))
+        return answer
 
     async def step(self, epoch: str, settled: Sequence[Settled], *args: Any, **kwargs: Any) -> Claimed:
         signed = [self._keys.renew(one) if one.op is Op.GATE else one for one in settled]

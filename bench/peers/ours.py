@@ -52,6 +52,10 @@ class Ours:
         await engine.__aenter__()
 
     async def single(self, jobs):
+        if run.variant == "blocking":
+            for _ in range(jobs):
+                self.job = noop.enqueue_blocking()
+            return
         for _ in range(jobs):
             self.job = await noop.enqueue()
 

@@ -45,6 +45,7 @@ PEERS: dict[str, Peer] = {
     "asyncworker": Peer("ours", (), 0, "defaults, metrics off", reduces="worker"),
     "asyncworker+metrics": Peer("ours", (), 0, "defaults, --metrics-port", "metrics", reduces="worker"),
     "asyncworker+gather": Peer("ours", (), 0, "defaults, results gathered in the client", "gather", "fanout"),
+    "asyncworker+blocking": Peer("ours", (), 0, "enqueue_blocking, as plain code calls it", "blocking", "queue"),
     "bound": Peer("bound", (), 100, "our broker under a bare loop", "gather"),
     "arq": Peer("arq", ("arq==0.28.0", "redis==5.3.1", "hiredis==3.5.0", *LOOP), 20, "poll_delay 5 ms"),
     "celery": Peer(

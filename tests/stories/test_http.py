@@ -200,7 +200,7 @@ async def test_an_outage_of_redis_is_told_and_passes() -> None:
 
         async with engine, served(engine) as client:
             job = (await client.post("/jobs", {"task": "charge"}, status=201))["id"]
-            engine.broker._patience = engine.broker._script._patience = 0.5  # as the wait is what it is
+            engine.broker._patience = engine.broker._script.patience = 0.5  # as the wait is what it is
             redis.kill()
 
             async def away() -> bool:

@@ -155,6 +155,14 @@ class Broker(Protocol):
         ...
 
 
+class Plain(Protocol):
+    """A broker that can be used without an event loop."""
+
+    def enqueue_blocking(self, job: Job) -> Answer:
+        """Take in one job whose ``durable`` is "memory", as `Broker.enqueue` does, and block meanwhile; from any thread."""
+        ...
+
+
 class Quick(Protocol):
     """A broker that takes single jobs without a task for each."""
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import pkgutil
 import re
 import secrets
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.errors import BrokerDown, BrokerError, JobNotFound, LeaseLost, SettingsError
+from asyncworker.errors import BadParameters, BrokerDown, BrokerError, JobNotFound, LeaseLost, SettingsError
 from asyncworker.events import Bus
 from asyncworker.queue import parcel
 from asyncworker.queue.addresses.address import address_of
@@ -45,7 +47,7 @@ from asyncworker.queue.job import (
 from asyncworker.queue.lane import Waiter
 from asyncworker.queue.listing import page
 from asyncworker.queue.member import Member
-from asyncworker.queue.producer import Producer
+from asyncworker.queue.producer import BlockingProducer, Producer
 from asyncworker.queue.script import ANSWER_S, Script, facts
 from asyncworker.queue.search import MOST, Page, Query
 
@@ -98,7 +100,9 @@ class RedisBroker:
         key = f"{self._tag}b"
         self._script = Script(self._address, TEXT, key, patience=patience, bus=bus or Bus(), clock=clock, reads=READS)
         self._stepping, self._looking = self._script.wire(), self._script.wire()
+        self._beating = self._script.caller()
         self._senders = {"memory": Producer(self._script)}
+        self._blocking = threading.local()
         self._inbox = Inbox(self._address, self._heard, self._resumed, min(ANSWER_S, patience))
         self._members: dict[str, Member] = {}
         self._waiters: dict[str, set[asyncio.Future[Ended | None]]] = {}
@@ -126,6 +130,14 @@ class RedisBroker:
         if len(batches) == 1:
             return await lane(batches[0])
         return [receipt for batch in batches for receipt in await lane(batch)]
+
+    def enqueue_blocking(self, job: Job) -> Answer:
+        if job.durable != "memory":
+            raise BadParameters(f"durable={job.durable!r} is for coroutines: enqueue it by await")
+        producer: BlockingProducer | None = getattr(self._blocking, "producer", None)
+        if producer is None or producer.process != os.getpid():  # a forked child must not share a connection
+            producer = self._blocking.producer = BlockingProducer(self._script)
+        return producer.send([parcel.parcel(job)])[0]
 
     def post(self, job: Job, waiter: Waiter[Answer]) -> None:
         self._senders["memory"].lane.post([parcel.parcel(job)], waiter)
@@ -174,7 +186,7 @@ class RedisBroker:
         return claimed
 
     def beat(self, epoch: str, *, look: Look = "yes") -> Mapping[str, str] | None:
-        answer = self._script.call_blocking("beat", epoch, LOOKS[look])
+        answer = self._beating.once("beat", epoch, LOOKS[look])
         if answer[0] == -1:
             raise LeaseLost
         if len(answer) == 1:
