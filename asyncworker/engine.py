@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -173,12 +174,20 @@ class Engine:
         self._users = 0
         self._own: set[asyncio.Task[None]] = set()
         self._workers: set[Worker] = set()
+        self._opening = threading.Lock()
         self._hurry = asyncio.Event()  # set: who plans partitions is to come to an end
         self._room()
 
     @cached_property
     def broker(self) -> Broker:
         """The broker, opened when first asked for; until then the attributes above may be changed."""
+        with self._opening:  # several threads may be the first; a cached property does not make them wait
+            if "broker" not in self.__dict__:
+                self.__dict__["broker"] = self._opened()
+            opened: Broker = self.__dict__["broker"]
+            return opened
+
+    def _opened(self) -> Broker:
         broker: Broker = self._room().open(self.url, namespace=self.namespace, bus=self.bus, clock=self.clock)
         if self.signing_keys:
             broker = signed(broker, Keyring(self.signing_keys, self.clock))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -43,6 +44,20 @@ async def test_without_a_loop_and_from_several_threads(engine: Engine, double: T
     await engine.run(burst=True)
     values = [await engine.job(job_id).result(timeout=20) for job_id in ids]
     assert values == [2 * number for number in range(6) for _ in range(2)]
+
+
+async def test_threads_that_come_first_open_one_broker(redis_url: str, namespace: str):
+    for _ in range(20):
+        engine, barrier = Engine(redis_url, namespace=namespace), threading.Barrier(4)
+
+        def first(engine: Engine = engine, barrier: threading.Barrier = barrier) -> object:
+            barrier.wait(20)
+            return engine.broker
+
+        with ThreadPoolExecutor(4) as threads:
+            brokers = {id(one.result()) for one in [threads.submit(first) for _ in range(4)]}
+        assert len(brokers) == 1
+        await engine.close()
 
 
 async def test_options_and_refusals_are_those_of_enqueue(engine: Engine, double: Task[[int], int]):
