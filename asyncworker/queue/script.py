@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -203,11 +204,12 @@ class Script:
 
 
 class Caller:
-    """Calls functions and blocks meanwhile, on a connection of its own; for one thread at a time."""
+    """Calls functions and blocks meanwhile, on a connection of its own; threads take turns."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
         self._line: Blocking | None = None
+        self._turn = threading.Lock()
 
     def once(self, verb: str, *args: Any) -> Any:
         """Call a function.
@@ -215,17 +217,20 @@ class Caller:
         Raises:
             BrokerDown: no answer. SettingsError, QueueFull, BrokerError: the server refused.
         """
-        try:
-            if self._line is None and not self._script.closed:
-                self._line = self._script.open_blocking()
-            if self._line is None or self._script.closed:  # maybe meanwhile, by another thread, which saw no connection
-                raise ConnectionError("the broker was closed")
-            return self._script.call_blocking(self._line, verb, args)
-        except (*ERRORS, SettingsError) as exc:
-            if line := self._line:
-                self._line = None
-                line.close()
-            raise (exc if isinstance(exc, SettingsError) else mapped(exc, self._script.address)) from exc
+        with self._turn:
+            try:
+                if self._line is None and not self._script.closed:
+                    self._line = self._script.open_blocking()
+                if (
+                    self._line is None or self._script.closed
+                ):  # maybe meanwhile, by another thread, which saw no connection
+                    raise ConnectionError("the broker was closed")
+                return self._script.call_blocking(self._line, verb, args)
+            except (*ERRORS, SettingsError) as exc:
+                if line := self._line:
+                    self._line = None
+                    line.close()
+                raise (exc if isinstance(exc, SettingsError) else mapped(exc, self._script.address)) from exc
 
     def __call__(self, verb: str, *args: Any) -> Any:
         """Call a function, again and again until it answers, for as long as the script is patient; see `once`."""

@@ -60,6 +60,22 @@ async def test_threads_that_come_first_open_one_broker(redis_url: str, namespace
         await engine.close()
 
 
+async def test_threads_share_a_caller_and_its_one_connection(engine: Engine):
+    broker = engine.broker
+    assert isinstance(broker, RedisBroker)
+    call, opened = broker._script.caller(), list[object]()
+    own, barrier = broker._script.open_blocking, threading.Barrier(4)
+    broker._script.open_blocking = lambda: opened.append(1) or own()  # type: ignore[method-assign,func-returns-value]
+
+    def ask() -> object:
+        barrier.wait(20)
+        return call("queues")
+
+    with ThreadPoolExecutor(4) as threads:
+        assert [one.result() for one in [threads.submit(ask) for _ in range(4)]] == [[[], []]] * 4
+    assert len(opened) == 1
+
+
 async def test_options_and_refusals_are_those_of_enqueue(engine: Engine, double: Task[[int], int]):
     once = double.with_options(unique="one")
     first = await asyncio.to_thread(once.enqueue_blocking, 1)
