@@ -418,8 +418,8 @@ class Machine(RuleBasedStateMachine):
             found = self.script.find(id)
             if id not in self.live:
                 assert len(found) == 4
-                kept = self.over.get(id, b"")[:1] == b"f"  # for a day, by whoever opens it anew
-                assert kept or not self.script.redis("EXISTS", f"o:{id}")
+                stays = self.over.get(id, b"")[:1] == b"f"  # for a day, by whoever opens it anew
+                assert stays or not self.script.redis("EXISTS", f"o:{id}")
                 continue
             numbers = (family.total, family.done, family.failed, family.units, family.sealed)
             assert found[5] == [*(b"%d" % number for number in numbers), family.state.encode()]
