@@ -418,16 +418,17 @@ class Engine:
         Raises:
             BadParameters: arguments that the task cannot take (where it is known here), or that cannot travel. BrokerDown, QueueFull, JobTooBig.
         """
-        known = self.tasks.get(task)
-        options = known.options if known else TaskOptions(queue=self.route(task) or "default")
-        how = Call.of(options)
+        how = self._how(task)
         return (self.calls.post if how.plain else self.calls.one)(task, args, kwargs, how)
 
     def enqueue_blocking(self, task: str, /, *args: Any, **kwargs: Any) -> JobHandle[Any]:
         """Enqueue one call by the task's name from code that has no event loop; see `Task.enqueue_blocking`."""
+        return self.calls.send_blocking(task, args, kwargs, self._how(task))
+
+    def _how(self, task: str) -> Call:
+        """Return how a task that need not be known here is called."""
         known = self.tasks.get(task)
-        options = known.options if known else TaskOptions(queue=self.route(task) or "default")
-        return self.calls.send_blocking(task, args, kwargs, Call.of(options))
+        return Call.of(known.options if known else TaskOptions(queue=self.route(task) or "default"))
 
     def job(self, job_id: str) -> JobHandle[Any]:
         """Return a handle by id; nothing is asked yet."""

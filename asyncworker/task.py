@@ -170,7 +170,7 @@ class Task(Generic[P, R]):
     def enqueue_blocking(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """Enqueue one call from code that has no event loop (a view of Django or Flask, a script), in any thread.
 
-        Each thread has a connection of its own; `Engine.close` closes them all. Within a coroutine it would hold up
+        Calls at the same time have a connection each, which the next ones use again; `Engine.close` closes them. Within a coroutine it would hold up
         the event loop: await `enqueue` there.
 
         Raises:

@@ -56,10 +56,10 @@ def enter_blocking(broker: Plain, job: Job, *, on_conflict: str, when_full: str)
     while True:
         answer = broker.enqueue_blocking(job)
         if isinstance(answer, Missing):
-            raise JobNotFound(f"a job is to run after {answer.id}, which nobody knows, or knows no longer")
+            raise _unknown(answer)
         if isinstance(answer, Twin):
             if on_conflict == "raise":
-                raise JobExists(f"job {answer.id} has the key {job.options['unique']!r}", job_id=answer.id)
+                raise _exists(answer, job)
             return answer.id
         if answer is not Receipt.FULL:
             return job.id
@@ -126,12 +126,12 @@ class _Round:
                     again[job.id] = job
                 elif isinstance(receipt, Missing):
                     if receipt.id not in again and known.get(receipt.id, receipt.id) == receipt.id:
-                        raise JobNotFound(f"a job is to run after {receipt.id}, which nobody knows, or knows no longer")
+                        raise _unknown(receipt)
                     again[job.id] = _renamed(job, known)
                 elif isinstance(receipt, Twin):
                     known[job.id] = receipt.id
                     if self._on_conflict == "raise":
-                        raise JobExists(f"job {receipt.id} has the key {job.options['unique']!r}", job_id=receipt.id)
+                        raise _exists(receipt, job)
             if full and self._when_full == "reject":
                 raise QueueFull(f"the queue {full[0]!r} is full: {len(full)} of {len(left)} jobs found no room")
             if full and before is not None:
@@ -140,6 +140,14 @@ class _Round:
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             left, receipts = list(again.values()), None
+
+
+def _unknown(former: Missing) -> JobNotFound:
+    return JobNotFound(f"a job is to run after {former.id}, which nobody knows, or knows no longer")
+
+
+def _exists(twin: Twin, job: Job) -> JobExists:
+    return JobExists(f"job {twin.id} has the key {job.options['unique']!r}", job_id=twin.id)
 
 
 def _renamed(job: Job, known: Mapping[str, str]) -> Job:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import secrets
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from asyncworker.errors import BrokerError
@@ -13,7 +14,7 @@ from asyncworker.queue.addresses.address import Refused
 from asyncworker.queue.brokers.broker import Answer
 from asyncworker.queue.durability import Assurance
 from asyncworker.queue.lane import Lane
-from asyncworker.queue.script import Script
+from asyncworker.queue.script import Caller, Script
 
 
 class Producer:
@@ -42,9 +43,7 @@ class Producer:
 
     async def finish(self) -> list[Answer]:
         answer = await self._script.call(self._wire, "enqueue", self._call, assured=self._assured)
-        if answer[0] != 1:
-            raise BrokerError("somebody else sends on this lane")
-        return parcel.receipts(answer[1], self._order)
+        return _read(answer, self._order)
 
     @staticmethod
     def done() -> bool:
@@ -60,19 +59,40 @@ class Producer:
 
 
 class BlockingProducer:
-    """Sends jobs from one thread, and blocks until they are there."""
+    """Sends jobs from threads, and blocks until they are there: as many calls at once as there are threads that call."""
 
     def __init__(self, script: Script) -> None:
-        self.process = os.getpid()
-        self._call = script.caller()
-        self._name = secrets.token_hex(8)
-        self._sent = 0
+        self._script = script
+        self._idle: deque[_Turn] = deque()
 
     def send(self, batch: list[parcel.Parcel]) -> list[Answer]:
         """Send a batch that fits into one call; see `Broker.enqueue` for errors."""
-        self._sent += 1
+        turn = self._take()
+        turn.sent += 1
         words, order = parcel.runs(batch)
-        answer = self._call("enqueue", self._name, self._sent, *words)
-        if answer[0] != 1:
-            raise BrokerError("somebody else sends on this lane")
-        return parcel.receipts(answer[1], order)
+        try:
+            return _read(turn.call("enqueue", turn.name, turn.sent, *words), order)
+        finally:
+            self._idle.append(turn)
+
+    def _take(self) -> _Turn:
+        with suppress(IndexError):
+            while (turn := self._idle.pop()).call.inherited:
+                pass
+            return turn
+        return _Turn(self._script.caller())
+
+
+class _Turn:
+    """A lane of calls that one thread at a time has."""
+
+    def __init__(self, call: Caller) -> None:
+        self.call = call
+        self.name = secrets.token_hex(8)
+        self.sent = 0
+
+
+def _read(answer: Sequence[Any], order: Sequence[int]) -> list[Answer]:
+    if answer[0] != 1:
+        raise BrokerError("somebody else sends on this lane")
+    return parcel.receipts(answer[1], order)

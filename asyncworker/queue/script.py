@@ -7,6 +7,7 @@ call is made again, on a new connection. So whatever the functions do must bear 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
@@ -210,6 +211,12 @@ class Caller:
         self._script = script
         self._line: Blocking | None = None
         self._turn = threading.Lock()
+        self._process = os.getpid()
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this process was forked since: the connection is its parent's."""
+        return self._process != os.getpid()
 
     def once(self, verb: str, *args: Any) -> Any:
         """Call a function.
@@ -219,18 +226,21 @@ class Caller:
         """
         with self._turn:
             try:
-                if self._line is None and not self._script.closed:
-                    self._line = self._script.open_blocking()
-                if (
-                    self._line is None or self._script.closed
-                ):  # maybe meanwhile, by another thread, which saw no connection
-                    raise ConnectionError("the broker was closed")
-                return self._script.call_blocking(self._line, verb, args)
-            except (*ERRORS, SettingsError) as exc:
+                return self._script.call_blocking(self._open(), verb, args)
+            except BaseException as exc:  # also Ctrl-C: its answer would be taken for the next call's
                 if line := self._line:
                     self._line = None
                     line.close()
-                raise (exc if isinstance(exc, SettingsError) else mapped(exc, self._script.address)) from exc
+                if isinstance(exc, ERRORS):
+                    raise mapped(exc, self._script.address) from exc
+                raise
+
+    def _open(self) -> Blocking:
+        if self._line is None and not self._script.closed:
+            self._line = self._script.open_blocking()
+        if self._line is None or self._script.closed:  # maybe meanwhile, by another thread, which saw no connection
+            raise ConnectionError("the broker was closed")
+        return self._line
 
     def __call__(self, verb: str, *args: Any) -> Any:
         """Call a function, again and again until it answers, for as long as the script is patient; see `once`."""
@@ -245,6 +255,6 @@ class Caller:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def close(self) -> None:
-        """Hang up; a call under way in another thread ends as `BrokerDown`."""
-        if line := self._line:
+        """Hang up; a call under way in another thread ends as `BrokerDown`. What is a parent's stays open."""
+        if (line := self._line) and not self.inherited:
             line.close()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
+from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -94,26 +97,31 @@ async def test_options_and_refusals_are_those_of_enqueue(engine: Engine, double:
             await asyncio.to_thread(task.enqueue_blocking, *args)
 
 
-async def test_a_full_queue_blocks_or_refuses(engine: Engine, double: Task[[int], int]):
+async def test_a_full_queue_blocks_or_refuses(
+    engine: Engine, double: Task[[int], int], monkeypatch: pytest.MonkeyPatch
+):
     await engine.admin.bound("default", 1)
     await asyncio.to_thread(double.enqueue_blocking, 1)
     with pytest.raises(QueueFull):
         await asyncio.to_thread(double.with_options(when_full="reject").enqueue_blocking, 2)
+    refused = threading.Event()
+    slept = time.sleep
+    monkeypatch.setattr("asyncworker.queue.entrance.time.sleep", lambda pause: (refused.set(), slept(pause)))
     waits = asyncio.create_task(asyncio.to_thread(double.enqueue_blocking, 3))
-    await asyncio.sleep(0.05)
+    assert await asyncio.to_thread(refused.wait, 20)
     assert not waits.done()
     await engine.admin.bound("default", None)
     await asyncio.wait_for(waits, 20)
 
 
-def producer_of(engine: Engine):
+def idle_of(engine: Engine) -> deque[Any]:
     assert isinstance(engine.broker, RedisBroker)
-    return engine.broker._blocking.producer
+    return engine.broker._blocking._idle
 
 
 async def test_a_lost_answer_is_asked_for_again_and_the_job_is_there_once(engine: Engine, double: Task[[int], int]):
     double.enqueue_blocking(1)
-    line = producer_of(engine)._call._line
+    line = idle_of(engine)[0].call._line
     asked = line.ask
 
     def lose(*command: object) -> object:
@@ -145,11 +153,44 @@ async def test_a_closed_broker_takes_nothing(engine: Engine, double: Task[[int],
 
 async def test_a_forked_child_has_a_connection_of_its_own(engine: Engine, double: Task[[int], int]):
     double.enqueue_blocking(1)
-    before = producer_of(engine)
-    before.process = os.getpid() + 1  # as a child finds what its parent left
+    (before,) = idle_of(engine)
+    before.call._process = os.getpid() + 1  # as a child finds what its parent left
     double.enqueue_blocking(2)
-    assert producer_of(engine) is not before
+    (after,) = idle_of(engine)
+    assert after is not before
     assert (await engine.broker.depth(["default"])).queues["default"].queued == 2
+    assert before.call.inherited
+    before.call.close()
+    assert before.call._line.ask("PING") == b"PONG", "the parent goes on with it"
+    before.call._process = os.getpid()
+
+
+async def test_an_interrupted_call_leaves_no_answer_to_the_next(engine: Engine, double: Task[[int], int]):
+    double.enqueue_blocking(1)
+    line = idle_of(engine)[0].call._line
+    whole = line._socket
+
+    class Interrupted:
+        def recv(self, _: int) -> bytes:
+            raise KeyboardInterrupt
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(whole, name)
+
+    line._socket = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        double.enqueue_blocking(2)
+    job = double.enqueue_blocking(3)
+    assert (await job.status()).state == "queued"
+    assert idle_of(engine)[0].call._line is not line
+
+
+async def test_threads_that_come_and_go_leave_one_connection(engine: Engine, double: Task[[int], int]):
+    for number in range(5):
+        thread = threading.Thread(target=double.enqueue_blocking, args=(number,))
+        thread.start()
+        await asyncio.to_thread(thread.join)
+    assert len(idle_of(engine)) == 1
 
 
 async def test_signed_jobs_are_signed(redis_url: str, namespace: str):

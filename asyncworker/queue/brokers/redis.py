@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import pkgutil
 import re
 import secrets
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -102,7 +100,7 @@ class RedisBroker:
         self._stepping, self._looking = self._script.wire(), self._script.wire()
         self._beating = self._script.caller()
         self._senders = {"memory": Producer(self._script)}
-        self._blocking = threading.local()
+        self._blocking = BlockingProducer(self._script)
         self._inbox = Inbox(self._address, self._heard, self._resumed, min(ANSWER_S, patience))
         self._members: dict[str, Member] = {}
         self._waiters: dict[str, set[asyncio.Future[Ended | None]]] = {}
@@ -134,10 +132,7 @@ class RedisBroker:
     def enqueue_blocking(self, job: Job) -> Answer:
         if job.durable != "memory":
             raise BadParameters(f"durable={job.durable!r} is for coroutines: enqueue it by await")
-        producer: BlockingProducer | None = getattr(self._blocking, "producer", None)
-        if producer is None or producer.process != os.getpid():  # a forked child must not share a connection
-            producer = self._blocking.producer = BlockingProducer(self._script)
-        return producer.send([parcel.parcel(job)])[0]
+        return self._blocking.send([parcel.parcel(job)])[0]
 
     def post(self, job: Job, waiter: Waiter[Answer]) -> None:
         self._senders["memory"].lane.post([parcel.parcel(job)], waiter)
