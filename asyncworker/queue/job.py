@@ -143,6 +143,10 @@ class Op(StrEnum):
     OPEN = "o"  # a released parent takes children again, in the hands of its worker: steps of its reduction, until it is sealed
 
 
+UNSETTLED = frozenset({Op.CHUNK, Op.CHECKPOINT, Op.PROGRESS, Op.OPEN})
+"""What is said of a job that its epoch goes on holding."""
+
+
 class Settled(msgspec.Struct, frozen=True, gc=False):
     """What became of one delivery."""
 

@@ -14,12 +14,10 @@ from typing import Any, NamedTuple
 from asyncworker.queue import parcel
 from asyncworker.queue.body import delivery
 from asyncworker.queue.brokers.broker import Notice
-from asyncworker.queue.job import Claimed, Op, Settled
+from asyncworker.queue.job import UNSETTLED, Claimed, Op, Settled
 
 LOWEST_FIRST = 16
 """One step in so many asks the lowest priority first, so that no level starves."""
-_KEPT = frozenset({Op.CHUNK, Op.OPEN})
-"""What becomes of a job that its epoch goes on holding."""
 
 
 class Call(NamedTuple):
@@ -71,7 +69,7 @@ class Member:
 
     def call(self, settled: Sequence[Settled], queues: Mapping[str, int], want: int, *, idle: bool) -> Call:
         """Begin a step."""
-        given_up = sum(one.op not in _KEPT for one in settled)
+        given_up = sum(one.op not in UNSETTLED for one in settled)
         if self.handed is not None:  # whoever has room has it, be it this very step
             given, self.handed = self.handed.deliveries[0], None
             settled = [*settled, Settled(given.id, Op.RELEASE, given.queue)]

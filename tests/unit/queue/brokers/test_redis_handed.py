@@ -9,7 +9,7 @@ import pytest
 
 from asyncworker.queue.brokers import redis
 from asyncworker.queue.brokers.redis import RedisBroker
-from asyncworker.queue.job import Op, State
+from asyncworker.queue.job import UNSETTLED, Op, State
 from tests.support.brokers import Member, World
 
 _names = itertools.count()
@@ -97,6 +97,16 @@ async def test_a_message_that_is_lost_is_made_good_by_the_next_look(world: World
     assert [one.id for one in claimed.deliveries] == [job_id]
     assert claimed.held == {job_id}
     assert (await worker.step(3, idle=True)).held is None, "it knows of all that it holds"
+
+
+@pytest.mark.parametrize("op", sorted(UNSETTLED))
+async def test_what_settles_nothing_gives_nothing_up(world: World, worker: Member, broker: RedisBroker, op: Op):
+    job_id = await handed(world, worker)
+    await worker.claim(1)
+    for _ in range(2):
+        await worker.step(0, world.done(job_id, op, 0, b"1 2"))
+        assert broker._members[worker.epoch].holding == 1
+        assert (await worker.step(3, idle=True)).held is None, "it knows of all that it holds"
 
 
 async def test_a_message_that_is_slow_hands_nothing_again(world: World, worker: Member, broker: RedisBroker):
