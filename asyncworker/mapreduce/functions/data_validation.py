@@ -135,8 +135,8 @@ class _Validation:
             (
                 field,
                 attrgetter(f"f{self.reads.index(field)}"),
-                bool(required),
-                [rule.broken for rule in rules if rule.field == field and rule.broken],
+                required,
+                [(index, rule.broken) for index, rule in enumerate(rules) if rule.field == field and rule.broken],
             )
             for field, required, _ in self._plan
         ]
@@ -166,13 +166,28 @@ class _Validation:
             return acc
         acc[1] += 1
         for index in value[0]:
-            acc[2][index] += 1
-            if len(acc[3][index]) < EXAMPLES and (example := _example(self._rules[index].field, value[1])):
-                acc[3][index].append(example)
+            self._count(acc, index, [value[1]], [0])
         return acc
 
+    def _count(self, acc: list[Any], index: int, items: list[Any], places: list[int]) -> None:
+        """Count that the items at these places, in order, break a rule."""
+        acc[2][index] += len(places)
+        examples, field = acc[3][index], self._rules[index].field
+        for place in places:
+            if len(examples) >= EXAMPLES:
+                break
+            if example := self._example(items[place], field):
+                examples.append(example)
+
+    def _example(self, item: Any, field: str) -> dict[str, Any]:
+        """Return a field's value in few characters, and the item's ``id``; without what is missing."""
+        if not isinstance(item, dict):
+            item = {name: getattr(item, f"f{self.reads.index(name)}") for name in (field, "id")}
+        shown = {"item_id": item.get("id"), "value": item.get(field)}
+        return {name: brief(value) for name, value in shown.items() if value is not UNSET and not missing(value)}
+
     def fold_list(self, acc: list[Any], items: list[Any]) -> tuple[list[Any], Sequence[int]]:
-        """Count the valid items, looking at a field of all of them at a time; leave the others."""
+        """Judge a field of all items at a time; leave all where one is no object."""
         kinds = set(map(type, items))
         slim = all(issubclass(kind, Slim) for kind in kinds)
         if not slim and kinds != {dict}:
@@ -186,15 +201,20 @@ class _Validation:
             types, places = set(map(type, values)), None
             if not types.isdisjoint(NOTHING) or (str in types and "" in values):
                 places = [place for place, value in enumerate(values) if value is not UNSET and not missing(value)]
-                if required:
-                    invalid.update(set(range(len(items))).difference(places))
+                for index in required:
+                    without = sorted(set(range(len(items))).difference(places))
+                    self._count(acc, index, items, without)
+                    invalid.update(without)
                 values = [values[place] for place in places]
                 types = set(map(type, values))
-            for broken in checks:
-                found = broken(values, types)
-                invalid.update(found if places is None else [places[at] for at in found])
+            for index, broken in checks:
+                if found := broken(values, types):
+                    found = found if places is None else [places[at] for at in found]
+                    self._count(acc, index, items, found)
+                    invalid.update(found)
         acc[0] += len(items) - len(invalid)
-        return acc, sorted(invalid)
+        acc[1] += len(invalid)
+        return acc, ()
 
     def merge(self, left: list[Any], right: list[Any]) -> list[Any]:
         return [
@@ -216,12 +236,6 @@ class _Validation:
             "error_count": failed,
             "validation_summary": summary,
         }
-
-
-def _example(field: str, item: dict[str, Any]) -> dict[str, Any]:
-    """Return a field's value in few characters, and the item's ``id``; without what is missing."""
-    shown = {"item_id": item.get("id"), "value": item.get(field)}
-    return {name: brief(value) for name, value in shown.items() if not missing(value)}
 
 
 def _rules(config: Mapping[str, Any]) -> list[_Rule]:
