@@ -9,7 +9,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
 from types import CoroutineType
 from typing import Any
@@ -20,7 +20,7 @@ from asyncworker.errors import JobFailed
 from asyncworker.mapreduce.functions.function import Bulk, Work
 from asyncworker.mapreduce.job import ERROR_CHARS, FAILURES_KEPT, Failure
 from asyncworker.mapreduce.row import pack_row
-from asyncworker.mapreduce.sources.source import BadItem, Key, Slim
+from asyncworker.mapreduce.sources.source import BadItem, Batch, Key, Slim
 from asyncworker.secret import mask_text
 
 SLICE_S = 0.005
@@ -63,7 +63,7 @@ class Folding:
         self._fold = work.fold
         bulk = work if hasattr(work, "fold_list") and isinstance(work, Bulk) else None  # most are not, and that is dear
         self._fold_list = None if bulk is None else bulk.fold_list
-        self.reads = () if bulk is None or attempts > 1 or reject else bulk.reads
+        self.reads: Mapping[str, Any] = {} if bulk is None or attempts > 1 or reject else bulk.reads
         self._limit = max_failures
         self._slice = 16 if self._fold_list is None else 250
         self._most = concurrency * WINDOW
@@ -74,7 +74,7 @@ class Folding:
         self._reject = reject
         self._rejected_bytes = 0
 
-    async def take(self, pairs: list[Pair]) -> None:
+    async def take(self, pairs: Sequence[Pair]) -> None:
         """Map and fold a list of items, letting the event loop run in between."""
         at = 0
         while at < len(pairs) and not self._awaits:
@@ -109,16 +109,17 @@ class Folding:
             if future is not None:
                 future.cancel()
 
-    def _fold_some(self, pairs: list[Pair], start: int, stop: int) -> int:
+    def _fold_some(self, pairs: Sequence[Pair], start: int, stop: int) -> int:
         """Map and fold ``pairs[start:stop]``, or up to the first that must be awaited; returns where it stopped."""
         if self._fold_list is None:
             return self._fold_each(pairs, start, stop)
         some = pairs[start:stop]
-        self.acc, left = self._fold_list(self.acc, [item for _, item in some])
+        values = some.values if isinstance(some, Batch) else [item for _, item in some]
+        self.acc, left = self._fold_list(self.acc, values)
         self._fold_each([(key, _dict(item)) for key, item in map(some.__getitem__, left)], 0, len(left))
         return stop
 
-    def _fold_each(self, pairs: list[Pair], start: int, stop: int) -> int:
+    def _fold_each(self, pairs: Sequence[Pair], start: int, stop: int) -> int:
         """Do that one by one.
 
         The hot loop: what it costs an item, all users pay for each of theirs (bench/bench_mapper.py).

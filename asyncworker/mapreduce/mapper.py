@@ -14,7 +14,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any, cast
@@ -257,11 +257,11 @@ class Course:
             acc = pack(self._work.merge(merged, unpack(acc)))
         return acc
 
-    async def run(self, lists: AsyncIterator[list[Pair]], ctx: Context) -> None:
+    async def run(self, lists: AsyncIterator[Sequence[Pair]], ctx: Context) -> None:
         """Read and map what is left of the partition."""
         skip, folding = self.saved.items, self.folding
         folding.save, folding.due = lambda: self._keep(ctx), time.monotonic() + CHECKPOINT_S
-        async with aclosing(cast("AsyncGenerator[list[Pair], None]", lists)) as pulled:
+        async with aclosing(cast("AsyncGenerator[Sequence[Pair], None]", lists)) as pulled:
             at = time.perf_counter()
             async for pairs in pulled:
                 at, since = time.perf_counter(), at

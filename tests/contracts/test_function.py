@@ -17,7 +17,7 @@ from asyncworker.mapreduce.catalogue import find_function, from_callables, funct
 from asyncworker.mapreduce.functions.function import Bulk, Condensing, Function, Keyed, Work
 from asyncworker.mapreduce.pieces import deal, share_of
 from asyncworker.mapreduce.schema import KEYWORDS
-from asyncworker.mapreduce.slim import slim_decoder
+from asyncworker.mapreduce.slim import SlimDecoder
 from asyncworker.mapreduce.sources.source import BadItem, Slim
 
 
@@ -134,6 +134,11 @@ values = st.one_of(
 )
 plain = st.sampled_from([None, "", 1, 1.0, "1", True, "x", "y z"])
 objects = st.fixed_dictionaries({}, optional={"a": values, "b": plain, "text": plain, "id": values})
+alike = st.fixed_dictionaries(
+    {"a": st.integers(-3, 12), "b": st.integers(-3, 3) | st.floats(-3, 3), "text": st.text("ab1", min_size=1, max_size=3)},
+    optional={"id": st.integers() | st.text("xy")},
+)
+"""Objects as one finds them in a table: fields are there, and of one type."""
 items = st.one_of(
     objects, objects, objects, st.sampled_from([None, 0, "text", [1, 2], {"status": "failed", "error": 1}])
 )
@@ -220,12 +225,12 @@ async def test_folding_many_at_once_comes_to_the_same(function: Function, alike:
 
 @each([function for function in FUNCTIONS if isinstance(work_of(function), Bulk)])
 @settings(max_examples=100, deadline=None)
-@given(given_=st.lists(objects.filter(carried), min_size=1, max_size=8))
+@given(given_=st.lists(objects.filter(carried), min_size=1, max_size=8) | st.lists(alike, min_size=1, max_size=12))
 async def test_folding_what_was_read_of_items_comes_to_the_same(function: Function, given_: list[Any]) -> None:
     data = msgspec.json.encode([{**item, "more": [item]} for item in given_])
     work = work_of(function)
     assert isinstance(work, Bulk)
-    some = slim_decoder(work.reads)(data)
+    some = SlimDecoder(work.reads)(data)
     assert all(isinstance(item, Slim) for item in some)
     acc, left = work.fold_list(work.initial(), some)
     acc, failed = await folded(work, [msgspec.to_builtins(some[place]) for place in left], acc)

@@ -15,22 +15,36 @@ The result counts items (``valid_count``, ``invalid_count``, ``error_count`` = f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from math import isfinite
 from operator import attrgetter, itemgetter
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from asyncworker.errors import BadParameters
 from asyncworker.mapreduce.functions.function import Function, Work
 from asyncworker.mapreduce.pattern import MAX_PATTERN_BYTES, mismatches, value_match
 from asyncworker.mapreduce.schema import check
-from asyncworker.mapreduce.sources.source import Slim
+from asyncworker.mapreduce.sources.source import Clean, Slim
 from asyncworker.mapreduce.value import LARGEST, PLAIN, TYPES, brief, kind, missing, number
 
 EXAMPLES = 3
 NUMBERS = PLAIN["number"]
 NOTHING = frozenset({type(None), UnsetType})
+TEXT = Annotated[str, Meta(min_length=1)]
+CLEAN: dict[str, Any] = {
+    "int": int,
+    "float": int | float,
+    "number": int | float,
+    "str": TEXT,
+    "bool": bool,
+    "list": list,
+    "dict": dict,
+}
+"""What nearly all values are, where a rule asks for a type: never missing, and of this type without a further look."""
+SOMETHING: Any = TEXT | int | float | bool | list | dict
+"""What nearly all values are where no rule asks for a type."""
 _SCHEMA = {
     "type": "object",
     "examples": [
@@ -103,7 +117,7 @@ Outcome = tuple[list[int], dict[str, Any]] | None
 
 
 Holds = Callable[[Any], bool]
-Broken = Callable[[list[Any], set[type]], list[int]]
+Broken = Callable[[list[Any], AbstractSet[type]], list[int]]
 
 
 class _Rule(NamedTuple):
@@ -113,7 +127,21 @@ class _Rule(NamedTuple):
     holds: Holds | None = None
     """Asked of a value that is not missing; None where only missing matters."""
     broken: Broken | None = None
-    """Asked of many such values, of which it is given the types, too: the places of those that break the rule."""
+    """Asked of many such values, of which it is given the types that they may have: the places of those that break the rule."""
+
+
+class _Column(NamedTuple):
+    """A field of many items: how it is read off them, and the rules for it."""
+
+    field: str
+    of_slim: Callable[[Slim], Any]
+    required: list[int]
+    """The rule that says so, if one does."""
+    checks: list[tuple[int, Broken]]
+    types: frozenset[type] | None
+    """Those of clean items, where they are known."""
+    left: list[tuple[int, Broken]]
+    """The checks that clean items may fail."""
 
 
 class _Validation:
@@ -130,16 +158,16 @@ class _Validation:
             )
             for field in fields
         ]
-        self.reads = tuple(dict.fromkeys((*fields, "id")))
-        self._columns = [
-            (
-                field,
-                attrgetter(f"f{self.reads.index(field)}"),
-                required,
-                [(index, rule.broken) for index, rule in enumerate(rules) if rule.field == field and rule.broken],
-            )
-            for field, required, _ in self._plan
-        ]
+        self.reads: dict[str, Any] = {"id": Any, **dict.fromkeys(fields, SOMETHING)}
+        types = {rule.field: rule.expected for rule in rules if rule.name == "type"}
+        self.reads |= {field: CLEAN[name] for field, name in types.items()}
+        self._of_slim = {field: attrgetter(f"f{number}") for number, field in enumerate(self.reads)}
+        self._columns = []
+        for field, required, _ in self._plan:
+            checks = [(at, rule.broken) for at, rule in enumerate(rules) if rule.field == field and rule.broken]
+            left = [(at, broken) for at, broken in checks if rules[at].name != "type"]
+            plain = PLAIN[types[field]] if field in types else None
+            self._columns.append(_Column(field, self._of_slim[field], required, checks, plain, left))
 
     def initial(self) -> list[Any]:
         return [0, 0, [0 for _ in self._rules], [[] for _ in self._rules]]
@@ -182,7 +210,7 @@ class _Validation:
     def _example(self, item: Any, field: str) -> dict[str, Any]:
         """Return a field's value in few characters, and the item's ``id``; without what is missing."""
         if not isinstance(item, dict):
-            item = {name: getattr(item, f"f{self.reads.index(name)}") for name in (field, "id")}
+            item = {name: self._of_slim[name](item) for name in (field, "id")}
         shown = {"item_id": item.get("id"), "value": item.get(field)}
         return {name: brief(value) for name, value in shown.items() if value is not UNSET and not missing(value)}
 
@@ -192,16 +220,21 @@ class _Validation:
         slim = all(issubclass(kind, Slim) for kind in kinds)
         if not slim and kinds != {dict}:
             return acc, range(len(items))
+        clean = all(issubclass(kind, Clean) for kind in kinds)
         invalid: set[int] = set()
-        for field, of_slim, required, checks in self._columns:
+        for column in self._columns:
+            checks = column.left if clean else column.checks
+            if clean and not checks:
+                continue
             try:
-                values = list(map(of_slim if slim else itemgetter(field), items))
+                values = list(map(column.of_slim if slim else itemgetter(column.field), items))
             except KeyError:
-                values = [item.get(field) for item in items]
-            types, places = set(map(type, values)), None
-            if not types.isdisjoint(NOTHING) or (str in types and "" in values):
+                values = [item.get(column.field) for item in items]
+            types: AbstractSet[type] = column.types if clean and column.types else set(map(type, values))
+            places = None
+            if not clean and (not types.isdisjoint(NOTHING) or (str in types and "" in values)):
                 places = [place for place, value in enumerate(values) if value is not UNSET and not missing(value)]
-                for index in required:
+                for index in column.required:
                     without = sorted(set(range(len(items))).difference(places))
                     self._count(acc, index, items, without)
                     invalid.update(without)
@@ -270,7 +303,7 @@ def _of_type(name: str, holds: Holds) -> Broken:
     """Ask no value where the types of all say enough."""
     plain, each = PLAIN[name], _each(holds)
 
-    def broken(values: list[Any], types: set[type]) -> list[int]:
+    def broken(values: list[Any], types: AbstractSet[type]) -> list[int]:
         if types <= plain and (float not in types or _are_finite(values)):
             return []
         return each(values, types)
@@ -300,7 +333,7 @@ def _within(low: float, high: float) -> tuple[Holds, Broken]:
 
     each = _each(within)
 
-    def broken(values: list[Any], types: set[type]) -> list[int]:
+    def broken(values: list[Any], types: AbstractSet[type]) -> list[int]:
         if types <= NUMBERS:
             return [place for place, value in enumerate(values) if not low <= value <= high]
         return each(values, types)

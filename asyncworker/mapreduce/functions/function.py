@@ -50,16 +50,16 @@ class Bulk(Protocol):
     """A `Work` that folds most items of a list at once, for less than their calls alone would cost; its `map` never waits."""
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """All fields of an item that are looked at, here and in `map` and `fold`."""
+    def reads(self) -> Mapping[str, Any]:
+        """All fields of an item that are looked at, here and in `map` and `fold`: see `sources.source.Narrow`."""
         ...
 
     def fold_list(self, acc: Any, items: list[Any]) -> tuple[Any, Sequence[int]]:
         """Fold in what can be; return the accumulator, and the places of all other items, in order.
 
         Those are mapped and folded one by one after it, and so is what is no item (`BadItem`): whatever may fail is
-        left to that. Folding all of them one by one must come to the same. Where all are `Slim`, their fields are
-        ``reads``. Raises nothing.
+        left to that. Folding all of them one by one must come to the same. Where all are `Slim`, or `Clean`, their
+        fields are ``reads``. Raises nothing.
         """
         ...
 

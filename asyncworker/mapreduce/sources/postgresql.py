@@ -23,8 +23,8 @@ it is not there: ``job_id, item_index, data``) those of one job beside those of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, suppress
 from math import ceil
 from typing import Any
 
@@ -36,8 +36,18 @@ from asyncworker.mapreduce.database import Address, Connection, Database, Table,
 from asyncworker.mapreduce.planner import GRAIN, cut
 from asyncworker.mapreduce.results import ResultTable
 from asyncworker.mapreduce.selection import CTID, IS_TABLE, Selection, selected
-from asyncworker.mapreduce.slim import slim_decoder
-from asyncworker.mapreduce.sources.source import LIST_ITEMS, BadItem, Exactly, Key, Partition, Size, Source, sizes
+from asyncworker.mapreduce.slim import SlimDecoder
+from asyncworker.mapreduce.sources.source import (
+    LIST_ITEMS,
+    BadItem,
+    Batch,
+    Exactly,
+    Key,
+    Partition,
+    Size,
+    Source,
+    sizes,
+)
 
 DATASETS = "dataset_items"
 CONNECTIONS = 2
@@ -216,15 +226,15 @@ class PostgresqlSource:
             yield Partition(index, 0, (f"({first},0)", f"({end - 1},65535)"), extent=extent)
             first, index = end, index + 1
 
-    def read(self, partition: Partition) -> AsyncIterator[list[tuple[Key, Any]]]:
-        return self._read(partition, _decode)
+    async def read(self, partition: Partition) -> AsyncIterator[list[tuple[Key, Any]]]:
+        async with aclosing(self._read(partition, _decode)) as batches:
+            async for some in batches:
+                yield list(zip(some.keys, some.values, strict=True))
 
-    def read_fields(self, partition: Partition, fields: tuple[str, ...]) -> AsyncIterator[list[tuple[Key, Any]]]:
-        return self._read(partition, slim_decoder(fields))
+    def read_fields(self, partition: Partition, fields: Mapping[str, Any]) -> AsyncIterator[Batch]:
+        return self._read(partition, SlimDecoder(fields))
 
-    async def _read(
-        self, partition: Partition, decode: Callable[[bytes], list[Any]]
-    ) -> AsyncIterator[list[tuple[Key, Any]]]:
+    async def _read(self, partition: Partition, decode: Callable[[bytes], list[Any]]) -> AsyncGenerator[Batch, None]:
         begin, end = map(str, partition.span)
         count = 0
         fetch = asyncio.create_task(self._fetch(_Span(">=", begin, end), self._most(partition.items)))
@@ -236,7 +246,7 @@ class PostgresqlSource:
                     fetch = asyncio.create_task(self._fetch(span, self._most(partition.items - count)))
                 keys, values = await self._decoded(rows, decode)
                 for some in cut(len(keys), LIST_ITEMS):
-                    yield list(zip(keys[some.start : some.stop], values[some.start : some.stop], strict=True))
+                    yield Batch(keys[some.start : some.stop], values[some.start : some.stop])
                 if not rows.more:
                     break
         finally:

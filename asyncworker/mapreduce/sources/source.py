@@ -7,8 +7,8 @@ URL's form and touches nothing yet; ``writer(url, *, job_id="")``, where the roo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Protocol, overload, runtime_checkable
 
 import msgspec
 
@@ -117,12 +117,40 @@ class Slim(msgspec.Struct, gc=False):
     """
 
 
+class Clean(Slim, gc=False):
+    """One that has all these fields, each of the type that was asked for."""
+
+
+class Batch(Sequence[tuple[Key, Any]]):
+    """Pairs of key and value that are not made before somebody asks for one."""
+
+    __slots__ = ("keys", "values")
+
+    def __init__(self, keys: list[Key], values: list[Any]) -> None:
+        self.keys = keys
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, at: int) -> tuple[Key, Any]: ...
+    @overload
+    def __getitem__(self, at: slice) -> Batch: ...
+    def __getitem__(self, at: int | slice) -> tuple[Key, Any] | Batch:
+        return Batch(self.keys[at], self.values[at]) if isinstance(at, slice) else (self.keys[at], self.values[at])
+
+
 @runtime_checkable
 class Narrow(Protocol):
     """A source that need not make all of its objects where little of them is looked at."""
 
-    def read_fields(self, partition: Partition, fields: tuple[str, ...]) -> AsyncIterator[list[tuple[Key, Any]]]:
-        """Do as `Source.read`; some or all values that are objects are `Slim`, with these *fields*. Raises the same."""
+    def read_fields(self, partition: Partition, fields: Mapping[str, Any]) -> AsyncIterator[Batch]:
+        """Do as `Source.read`; some or all values that are objects are `Slim` or `Clean`, with these *fields*. Raises the same.
+
+        Args:
+            fields: by name, the type (one of `msgspec`'s) that nearly all items have it of; `Any`: some may lack it.
+        """
         ...
 
 

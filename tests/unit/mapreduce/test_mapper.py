@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -42,7 +42,7 @@ async def test_items_are_folded_in_order_and_counted() -> None:
 
 async def test_what_is_folded_many_at_once_is_counted_and_fails_as_one_by_one() -> None:
     class Even(Collect):
-        reads = ()
+        reads: ClassVar[dict[str, Any]] = {}
 
         def fold_list(self, acc: Any, items: list[Any]) -> tuple[Any, list[int]]:
             plain = [item for item in items if type(item) is int and item % 2 == 0]
