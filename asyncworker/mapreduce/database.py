@@ -149,8 +149,25 @@ class Database:
                     raise
                 self._idle.append(connection)
 
+    async def fetch(self, query: str, *values: Any) -> list[asyncpg.Record]:
+        """Ask for rows by one statement outside a transaction, which would take as long again; in it each name is qualified.
+
+        Raises:
+            SourceError: as `transaction`.
+        """
+        async with self._room:
+            with self.told():
+                connection = await self._connected()
+                try:
+                    rows = await connection.fetch(query, *values)
+                except BaseException:
+                    await self._forget(connection)
+                    raise
+                self._idle.append(connection)
+                return rows
+
     async def _forget(self, connection: Connection) -> None:
-        """End a transaction that failed, and its connection: in whatever state that is, nobody else gets it."""
+        """End what failed, and its connection: in whatever state that is, nobody else gets it."""
         self._open.discard(connection)
         try:
             await connection.execute("ROLLBACK")  # after a query that was cancelled, which ends first

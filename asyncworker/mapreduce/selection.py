@@ -31,6 +31,8 @@ _HAS_INDEX = """
             )
     )
 """
+_READ_ONLY = "(SELECT pg_catalog.set_config('transaction_read_only', 'on', true)) IS NOT NULL"
+"""True, and so by the time that the first row is looked for; a statement outside a transaction has no other way to say so."""
 _IS_HEAP = IS_TABLE.replace("IN ('r', 'm', 'p')", "IN ('r', 'm')")
 
 
@@ -52,7 +54,7 @@ class Selection(msgspec.Struct, frozen=True):
     @property
     def shown(self) -> str:
         """The key as it travels."""
-        return self.key if self.key_type in PLAIN_TYPES else f"{self.key}::text"
+        return self.key if self.key_type in PLAIN_TYPES else f"{self.key}::pg_catalog.text"
 
     def plan(self) -> str:
         """Return the query that cuts: ``$1`` is the size, ``$2`` the dataset."""
@@ -106,16 +108,20 @@ class Selection(msgspec.Struct, frozen=True):
         )
 
     def read(self, beyond: str) -> str:
-        """Return the query that reads: keys *beyond* (``>`` or ``>=``) ``$1`` up to ``$2``, at most ``$3``, ``$4`` the dataset."""
+        """Return the query that reads: keys *beyond* (``>`` or ``>=``) ``$1`` up to ``$2``, at most ``$3``, ``$4`` the dataset.
+
+        It means the same whatever the search path is, as does `read_whole`, and changes nothing, whatever a view calls.
+        """
         return (
-            f"SELECT {self.shown} AS key, {self.item} AS item FROM {self.table} AS item WHERE {self.where.format(4)} "  # noqa: S608 - names are quoted
-            f"AND {self.key} {beyond} $1::text::{self.key_type} AND {self.key} <= $2::text::{self.key_type} "
-            f"ORDER BY item.{self.key} LIMIT $3::int8"
+            f"SELECT {self.shown} AS key, {self.item} AS item FROM {self.table} AS item WHERE {_READ_ONLY} AND {self.where.format(4)} "  # noqa: S608 - names are quoted
+            f"AND {self.key} OPERATOR(pg_catalog.{beyond}) $1::pg_catalog.text::pg_catalog.{self.key_type} "
+            f"AND {self.key} OPERATOR(pg_catalog.<=) $2::pg_catalog.text::pg_catalog.{self.key_type} "
+            f"ORDER BY item.{self.key} LIMIT $3::pg_catalog.int8"
         )
 
     def read_whole(self, beyond: str) -> str:
         """Return the same query, for all keys and all items as one JSON array each; NULL where there are none."""
-        return f"SELECT json_agg(rows.key), json_agg(rows.item) FROM ({self.read(beyond)}) AS rows"  # noqa: S608 - as above
+        return f"SELECT pg_catalog.json_agg(rows.key), pg_catalog.json_agg(rows.item) FROM ({self.read(beyond)}) AS rows"  # noqa: S608 - as above
 
 
 async def selected(database: Database, connection: Connection, name: str, by: str, *, dataset: bool) -> Selection:
@@ -131,12 +137,13 @@ async def selected(database: Database, connection: Connection, name: str, by: st
         key, kind = CTID, "tid"
     else:
         key, kind = table.column(by), _simple(table, by)
-    item, where, whole, index = "row_to_json(item)", "true", True, [by]
+    item, where, whole, index = "pg_catalog.row_to_json(item)", "true", True, [by]
     if dataset:
         item, of_item = table.column("data"), table.types["data"]
         if of_item not in JSON_TYPES:
             raise SourceError(f"{database.label}: {name}.data must be jsonb, json or text")
-        where = f"{table.column('dataset_id')} = ${{}}::text::{_simple(table, 'dataset_id')}"
+        kind_of_id = _simple(table, "dataset_id")
+        where = f"{table.column('dataset_id')} OPERATOR(pg_catalog.=) ${{}}::pg_catalog.text::pg_catalog.{kind_of_id}"
         whole, index = of_item.startswith("json"), ["dataset_id", by]
     indexed = await connection.fetchval(_HAS_INDEX, table.schema, table.name, index)
     return Selection(table, key, kind, item, where, indexed, whole)

@@ -12,7 +12,7 @@ One transaction, so one snapshot, cuts it into ranges from a first to a last key
 unique one has just the key's columns, else by sorting. Keys may be negative, start anywhere and
 have gaps; they may be neither NULL nor there twice. Rows added after the cut before the first key or behind the last
 are not read; those added in between may be. Rows come some hundred kilobytes at a time, as one JSON array, for that costs
-server and reader less than rows one by one; each such fetch is a transaction of its own, under way while the items
+server and reader less than rows one by one; each such fetch is a statement of its own, under way while the items
 of the one before are mapped. With ``key=ctid`` ranges are
 of pages, whose rows are not counted; a row that is changed meanwhile may be read twice or not at all.
 
@@ -267,11 +267,12 @@ class PostgresqlSource:
     async def _fetch(self, span: _Span, most: int | None, *, whole: bool = True) -> _Rows:
         """Fetch a span's first rows; *whole*: as one array, where that can be."""
         try:
-            async with self.database.transaction() as connection:
-                selection = await self._selected(connection)
-                whole = whole and selection.whole
-                query = selection.read_whole(span.beyond) if whole else selection.read(span.beyond)
-                found = await connection.fetch(query, span.begin, span.end, most, *self._values)
+            if (selection := self._selection) is None:
+                async with self.database.transaction() as connection:
+                    selection = await self._selected(connection)
+            whole = whole and selection.whole
+            query = selection.read_whole(span.beyond) if whole else selection.read(span.beyond)
+            found = await self.database.fetch(query, span.begin, span.end, most, *self._values)
         except SourceError:
             self._selection = None  # perhaps the table is another now
             raise

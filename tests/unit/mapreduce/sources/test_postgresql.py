@@ -267,6 +267,21 @@ async def test_s59_e6_reading_cannot_write(postgres_dsn: str):
     await refused(f"{postgres_dsn}?table=trap&key=id", "read-only transaction")
 
 
+async def test_reading_items_writes_nothing_either(postgres_dsn: str):
+    async with connected(postgres_dsn) as connection:
+        await connection.execute("""
+            CREATE TABLE traces (id int);
+            CREATE FUNCTION leave_trace() RETURNS int LANGUAGE sql AS $$INSERT INTO public.traces VALUES (1) RETURNING id$$;
+            CREATE FUNCTION pretend() RETURNS int STABLE LANGUAGE plpgsql AS $$BEGIN RETURN public.leave_trace(); END$$;
+            CREATE VIEW innocent AS SELECT 1 AS id, pretend() AS other
+        """)
+    source = open_source(f"{postgres_dsn}?table=innocent&key=id")
+    (part,) = await all_partitions(source, 10)
+    with pytest.raises(SourceError, match="read-only transaction"):
+        await all_pairs(source, [part])
+    await source.close()
+
+
 async def test_s59_functions_of_the_users_path_do_not_step_in(postgres_dsn: str):
     async with connected(postgres_dsn) as connection:
         await connection.execute("""
