@@ -132,9 +132,8 @@ def broker_url() -> Kind:
 
     def parse(value: str) -> str:
         scheme = kind.parse(value).partition("://")[0]
-        known = (*registry.names("broker"), *registry.ALIASES["broker"])
-        if scheme not in known:
-            raise UnknownName("broker", scheme, known)
+        if not registry.knows("broker", scheme):
+            raise UnknownName("broker", scheme, (*registry.names("broker"), *registry.ALIASES["broker"]))
         return value
 
     return Kind(kind.word, kind.wanted, parse)

@@ -50,6 +50,11 @@ def names(room: str) -> tuple[str, ...]:
     return tuple(sorted(_files(room) | {point.name for point in _outsiders(room)}))
 
 
+def knows(room: str, name: str) -> bool:
+    """Return whether a room has an implementation or alias of this name; asks for outsiders only where it has none of its own."""
+    return name in _files(room) or name in ALIASES.get(room, {}) or name in names(room)
+
+
 @cache
 def find(room: str, name: str) -> ModuleType:
     """Return the module that implements *name*: a file of the room, else an outsider's.
@@ -69,6 +74,7 @@ def find(room: str, name: str) -> ModuleType:
     raise UnknownName(room, name, (*names(room), *aliases))
 
 
+@cache
 def _files(room: str) -> set[str]:
     package = importlib.import_module(ROOMS[room])
     return {module.name for module in pkgutil.iter_modules(package.__path__)} - {room}

@@ -114,14 +114,14 @@ def dask(began: float) -> dict[str, Any]:
 
 
 def celery(began: float) -> dict[str, Any]:
+    os.environ["ROWS_BROKER"] = BROKER
+    command = [sys.executable, "-m", "celery", "-A", "bench.rows.celery_app", "worker", "-c", "2", "-l", "ERROR"]
+    worker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     from celery import chord  # noqa: PLC0415 - each contender has its own environment
 
     from bench.rows.celery_app import app, part, total  # noqa: PLC0415 - as above
 
-    os.environ["ROWS_BROKER"] = BROKER
     app.conf.update(broker_url=BROKER, result_backend=BROKER)
-    command = [sys.executable, "-m", "celery", "-A", "bench.rows.celery_app", "worker", "-c", "2", "-l", "ERROR"]
-    worker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def run(some: list[tuple[int, int]]) -> int:
         return int(chord([part.s(DSN, *one) for one in some])(total.s()).get(timeout=PATIENCE))
@@ -134,10 +134,9 @@ def celery(began: float) -> dict[str, Any]:
 
 
 def ours(began: float, processes: int) -> dict[str, Any]:
-    from asyncworker import Engine  # noqa: PLC0415 - each contender has its own environment
-
     command = [sys.executable, "-m", "asyncworker", "worker", "--broker", BROKER, "--log-level", "error"]
     workers = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(processes)]
+    from asyncworker import Engine  # noqa: PLC0415 - each contender has its own environment
 
     async def run() -> dict[str, Any]:
         try:

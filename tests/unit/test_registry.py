@@ -61,12 +61,22 @@ def test_the_nearest_is_named():
         registry.find("broker", "redisss")
 
 
+@pytest.mark.parametrize("name", ["redis", "rediss", "memory"])
+def test_nobody_outside_is_asked_for_our_own(fresh: None, monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setattr(importlib.metadata, "entry_points", None)
+    assert registry.knows("broker", name)
+    registry.find("broker", name)
+    with pytest.raises(TypeError):
+        registry.knows("broker", "other")
+
+
 def test_outsiders_come_by_entry_points(fresh: None, monkeypatch: pytest.MonkeyPatch):
     point = importlib.metadata.EntryPoint("outside", "json", "asyncworker.broker")
     monkeypatch.setattr(
         importlib.metadata, "entry_points", lambda group: (point,) if group == "asyncworker.broker" else ()
     )
     assert "outside" in registry.names("broker")
+    assert registry.knows("broker", "outside")
     assert registry.find("broker", "outside").__name__ == "json"
     with pytest.raises(UnknownName):
         registry.find("source", "outside")
