@@ -35,6 +35,7 @@ from asyncworker.mapreduce.feeder import submit
 from asyncworker.mapreduce.job import MAP_TASK, MERGE_TASK, REDUCE_TASK, Summary
 from asyncworker.mapreduce.mapper import Mapper
 from asyncworker.mapreduce.merger import Merger
+from asyncworker.mapreduce.openings import Openings
 from asyncworker.mapreduce.reducer import Reducer
 from asyncworker.mapreduce.register import note
 from asyncworker.mapreduce.resume import resume
@@ -175,6 +176,7 @@ class Engine:
         self._own: set[asyncio.Task[None]] = set()
         self._workers: set[Worker] = set()
         self._opening = threading.Lock()
+        self._reading, self._planning = Openings(), Openings()  # apart: who reads does not wait for who plans
         self._hurry = asyncio.Event()  # set: who plans partitions is to come to an end
         self._room()
 
@@ -195,10 +197,10 @@ class Engine:
             broker = fetching(broker, self._store)
         once = TaskOptions(queue=PARTITION_QUEUE, timeout=None, max_deliveries=10, no_retry_on=(JobFailed,))
         reduce = msgspec.structs.replace(once, max_attempts=5)
-        self._mapper = Mapper(broker, self.functions.find)
+        self._mapper = Mapper(broker, self.functions.find, self._reading)
         self.tasks.add(MAP_TASK, self._mapper, once)
         self.tasks.add(MERGE_TASK, Merger(broker, self.functions.find), once)
-        self.tasks.add(REDUCE_TASK, Reducer(broker, self.functions.find), reduce)
+        self.tasks.add(REDUCE_TASK, Reducer(broker, self.functions.find, self._reading), reduce)
         self.tasks.add(GATHER_TASK, gather, TaskOptions(timeout=None))
         return broker
 
@@ -553,6 +555,7 @@ class Engine:
             priority=priority,
             ahead=self._partitions_at_once,
             hurry=self._hurry,
+            openings=self._planning,
             in_flight=None if workers == "auto" else workers,
             lease_s=self.lease,
         )
@@ -590,6 +593,7 @@ class Engine:
             source,
             ahead=self._partitions_at_once,
             hurry=self._hurry,
+            openings=self._planning,
             lease_s=self.lease,
             clock=self.clock,
         )
@@ -730,6 +734,8 @@ class Engine:
             self.tasks.remove(GATHER_TASK)
             await self._mapper.close()
             await broker.close()
+        await self._reading.close()
+        await self._planning.close()
 
     async def lifespan(self, app: object) -> AsyncGenerator[None, None]:
         """Be client and worker beside a web application: ``app.cleanup_ctx.append(engine.lifespan)``."""

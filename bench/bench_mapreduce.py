@@ -121,7 +121,9 @@ async def fill(dsn: str, rows: int) -> None:
     )
     few = (("few", number, msgspec.json.encode(rule.row(number))) for number in range(WARM))
     await connection.copy_records_to_table("dataset_items", records=few)
-    await connection.execute("CHECKPOINT")  # else its pages are too new to be told visible, which those of most tables are
+    await connection.execute(
+        "CHECKPOINT"
+    )  # else its pages are too new to be told visible, which those of most tables are
     await connection.execute("VACUUM ANALYZE dataset_items")
     await connection.close()
 

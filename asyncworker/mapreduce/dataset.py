@@ -85,6 +85,10 @@ class Results(Protocol):
 
     label: str
 
+    def join(self, other: Source) -> bool:
+        """Write through the connections of *other*, if they lead there; returns whether they do."""
+        ...
+
     async def save(self, summary: Summary) -> None:
         """Write the row, in place of an earlier one of the same job. Raises SourceError."""
         ...

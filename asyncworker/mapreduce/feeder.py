@@ -19,6 +19,7 @@ from asyncworker.errors import BrokerDown, BrokerError, JobNotFound, QueueFull, 
 from asyncworker.mapreduce.dataset import open_source
 from asyncworker.mapreduce.functions.function import Function
 from asyncworker.mapreduce.job import CHUNK_BYTES, ERROR_CHARS, MAP_TASK, REDUCE_TASK, Partial, Plan, read
+from asyncworker.mapreduce.openings import Openings
 from asyncworker.mapreduce.pace import Flow
 from asyncworker.mapreduce.planner import Sizing
 from asyncworker.mapreduce.request import check, check_columns, place, places
@@ -63,6 +64,7 @@ async def submit(
     function: Function,
     params: Mapping[str, Any],
     *,
+    openings: Openings,
     partition_size: int | Literal["auto"],
     max_failures: float | None = None,
     item_attempts: int = 1,
@@ -99,6 +101,7 @@ async def submit(
         in_flight: how many partitions may not yet be over, whatever the source; None: no bound.
         hurry: once set, what workers can open themselves is cut without waiting for measurements. The task is named
             "planner of …" where that helps.
+        openings: where connections to the source are left for the next one.
 
     Returns:
         the task ends when the job is sealed or over. If feeding fails, the job fails for the same reason, which the
@@ -110,6 +113,7 @@ async def submit(
     check(partition_size, max_failures, ahead, in_flight, item_attempts, partition_attempts, fan_in, reducers)
     fields = function.prepare(params).fields
     opened = open_source(source, database)
+    openings.lend(opened)
     most = ahead if isinstance(ahead, int) else await ahead()
     sizing = Sizing(in_flight or most, lambda: opened.left) if partition_size == "auto" else None
     if sizing and not most and opened.portable and not in_flight:
@@ -145,7 +149,7 @@ async def submit(
         await opened.close()
         raise
     kind = "feeder" if flow.until is None else "planner"
-    feeding = asyncio.create_task(feeder.run(opened, first, partitions), name=f"{kind} of {parent.id}")
+    feeding = asyncio.create_task(feeder.run(opened, first, partitions, openings), name=f"{kind} of {parent.id}")
     await asyncio.sleep(0)  # whoever cancels it from here on finds it begun, and it can clean up
     return parent.id, feeding
 
@@ -215,12 +219,13 @@ class Feeder:
         source: Source,
         first: Partition | None,
         rest: AsyncIterator[Partition],
+        openings: Openings,
         known: Mapping[int, tuple[int, int, str]] | None = None,
     ) -> None:
         """Ship all partitions and seal the job; see `submit`.
 
         Args:
-            first: the first partition, where it was cut already. known: the places of partitions that are not to be shipped,
+            first: the first partition, where it was cut already. openings: where the source is left when all is well. known: the places of partitions that are not to be shipped,
                 for they are done.
 
         Raises:
@@ -232,11 +237,13 @@ class Feeder:
                 await self._settle(Op.SEAL)
         except BaseException as exc:
             await self._end(exc)
+            await source.close()
             raise
+        else:
+            await openings.leave(source)
         finally:
             self._notice(self._parent.id)
             await self._leave()
-            await source.close()
 
     async def done(self, summary: Any, ttl_s: int) -> None:
         """End the job, which has no partitions: it comes to *summary*, which was known before."""

@@ -67,6 +67,7 @@ class Mapper:
 
     Args:
         find_function: gives the function of a name, or raises `UnknownName`.
+        openings: where sources are kept open.
         concurrency: how many items of one partition are awaited at once, where the map is a coroutine.
     """
 
@@ -74,6 +75,7 @@ class Mapper:
         self,
         broker: Broker,
         find_function: Callable[[str], Function],
+        openings: Openings,
         *,
         concurrency: int = 32,
         clock: Clock = SYSTEM,
@@ -85,15 +87,14 @@ class Mapper:
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
         self._plans: dict[str, Plan] = {}
         self._looking = asyncio.Lock()
-        self._openings = Openings()
+        self._openings = openings
         self._taming: dict[str, asyncio.Task[None]] = {}
 
     async def close(self) -> None:
-        """Close the sources that are still open, and look after no job any more."""
+        """Look after no job any more."""
         for taming in self._taming.values():
             taming.cancel()
         await asyncio.gather(*self._taming.values(), return_exceptions=True)
-        await self._openings.close()
 
     async def __call__(self, spec: dict[str, Any], ctx: Context) -> Counted:
         """Process the partition *spec*; a large accumulator is sent ahead in chunks.

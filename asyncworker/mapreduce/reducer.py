@@ -18,7 +18,7 @@ import msgspec
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, JobFailed, SourceError
-from asyncworker.mapreduce.dataset import open_cache, open_results
+from asyncworker.mapreduce.dataset import open_cache
 from asyncworker.mapreduce.digest import Digest
 from asyncworker.mapreduce.functions.function import Condensing, Function, Keyed, Work
 from asyncworker.mapreduce.job import (
@@ -32,6 +32,7 @@ from asyncworker.mapreduce.job import (
     read,
 )
 from asyncworker.mapreduce.levels import Level, Step, level_of, next_steps, partials
+from asyncworker.mapreduce.openings import Openings
 from asyncworker.mapreduce.outlet import Outlet, in_order
 from asyncworker.mapreduce.pieces import load, read_rows
 from asyncworker.mapreduce.rejects import write_rejects
@@ -59,12 +60,15 @@ class Reducer:
     """The task ``asyncworker.reduce``.
 
     Args:
-        find_function: gives the function of a name, or raises `UnknownName`.
+        find_function: gives the function of a name, or raises `UnknownName`. openings: where sources are kept open.
     """
 
-    def __init__(self, broker: Broker, find_function: Callable[[str], Function], *, clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self, broker: Broker, find_function: Callable[[str], Function], openings: Openings, *, clock: Clock = SYSTEM
+    ) -> None:
         self._broker = broker
         self._find_function = find_function
+        self._openings = openings
         self._clock = clock
 
     async def __call__(self, spec: dict[str, Any], ctx: Context) -> Summary | Parted:
@@ -157,7 +161,7 @@ class Reducer:
         if because:
             partial = summary if _size(summary) <= RESULT_BYTES else {**summary, "final_result": None}
             raise JobFailed(because, partial=partial, failures=summary["failures"])
-        saved = await _save(plan, summary, outlet)
+        saved = await self._save(plan, summary, outlet)
         if (size := _size(summary)) > (CHUNK_BYTES if saved else RESULT_BYTES):
             if not saved:
                 raise _too_large(size, {**summary, "final_result": None})
@@ -165,6 +169,18 @@ class Reducer:
         if plan.cache is not None:
             await _keep(*plan.cache, summary)
         return summary
+
+    async def _save(self, plan: Plan, summary: Summary, outlet: Outlet) -> dict[str, Any]:
+        """Write rows and result row where the plan has them; returns where they went."""
+        result = summary["final_result"]
+        saved = await outlet.commit(result)
+        if outlet.taken:  # the result is without them, and says where they are
+            summary["final_result"] = {**(result if isinstance(result, dict) else {}), **saved}
+        if plan.results:
+            async with self._openings.results(plan.results) as table:
+                await table.save(summary)
+            saved.setdefault("saved_to", table.label)
+        return saved
 
     async def _merge(self, some: Sequence[tuple[str, Partial]], tally: Tally, outlet: Outlet) -> None:
         async for acc in load(self._broker, some):
@@ -318,22 +334,6 @@ def _because(plan: Plan, children: Progress, tally: Tally) -> str:
         return ""
     allowed = f"{limit:.3%}" if type(limit) is float else str(limit)
     return f"{tally.failed} of {tally.items} items failed, more than {allowed}"
-
-
-async def _save(plan: Plan, summary: Summary, outlet: Outlet) -> dict[str, Any]:
-    """Write rows and result row where the plan has them; returns where they went."""
-    result = summary["final_result"]
-    saved = await outlet.commit(result)
-    if outlet.taken:  # the result is without them, and says where they are
-        summary["final_result"] = {**(result if isinstance(result, dict) else {}), **saved}
-    if plan.results:
-        table = open_results(plan.results)
-        try:
-            await table.save(summary)
-        finally:
-            await table.close()
-        saved.setdefault("saved_to", table.label)
-    return saved
 
 
 async def _keep(url: str, key: str, ttl_s: float, summary: Summary) -> None:

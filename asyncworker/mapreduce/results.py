@@ -7,6 +7,7 @@ import msgspec
 from asyncworker.errors import SourceError
 from asyncworker.mapreduce.database import Database, address
 from asyncworker.mapreduce.job import Summary
+from asyncworker.mapreduce.sources.source import Source
 
 RESULTS = "distributed_processing_results"
 COLUMNS = {
@@ -32,8 +33,16 @@ class ResultTable:
     """``distributed_processing_results`` in the database of a DSN (a source's URL is one); made where it is not there."""
 
     def __init__(self, dsn: str) -> None:
-        self._database = Database(address(dsn))
+        self._database, self._own = Database(address(dsn)), True
         self.label = self._database.label
+
+    def join(self, other: Source) -> bool:
+        """Write through the connections of *other*, if it reads from the same server as the same user; returns whether it does."""
+        shared = getattr(other, "database", None)
+        if not (isinstance(shared, Database) and shared.dsn == self._database.dsn):
+            return False
+        self._database, self._own = shared, False
+        return True
 
     async def save(self, summary: Summary) -> None:
         """Write a job's row, in place of an earlier one of the same job.
@@ -60,4 +69,5 @@ class ResultTable:
             )
 
     async def close(self) -> None:
-        await self._database.close()
+        if self._own:
+            await self._database.close()

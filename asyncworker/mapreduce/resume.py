@@ -16,6 +16,7 @@ from asyncworker.mapreduce.dataset import open_source
 from asyncworker.mapreduce.feeder import OPTIONS, PLANNING_S, WINDOW, Feeder, partition_options
 from asyncworker.mapreduce.functions.function import Function
 from asyncworker.mapreduce.job import REDUCE_TASK, Partial, Plan, read, read_call
+from asyncworker.mapreduce.openings import Openings
 from asyncworker.mapreduce.pace import Flow
 from asyncworker.mapreduce.planner import Sizing, sizes_of
 from asyncworker.mapreduce.sources.source import Exactly, Source
@@ -32,6 +33,7 @@ async def resume(
     find_function: Callable[[str], Function],
     source: Any = None,
     *,
+    openings: Openings,
     ahead: Callable[[], Awaitable[int]],
     hurry: asyncio.Event | None = None,
     lease_s: float = 10.0,
@@ -40,7 +42,7 @@ async def resume(
     """Return the task that feeds what is left, which the caller then owns; None where the job runs or has succeeded.
 
     Args:
-        source: the items once more, where only the submitter has them.
+        source: the items once more, where only the submitter has them. openings: see `feeder.submit`.
 
     Raises:
         JobNotFound: nobody knows the job. BadParameters: it was cancelled, is no map/reduce job, or its *source* is needed.
@@ -61,6 +63,7 @@ async def resume(
     plan = read_call(Plan, found.payload)
     find_function(plan.function)
     opened = _opened(plan, source)
+    openings.lend(opened)
     most = await ahead()
     sizing = None if plan.partition_size else Sizing(most, lambda: opened.left)
     flow = Flow(max(most, 1), 1 if sizing else WINDOW, ahead)
@@ -79,7 +82,7 @@ async def resume(
         known = await _known(broker, job_id)
         cut = iter(_cut(known)) if sizing else iter(())
         partitions = opened.partitions((lambda: next(cut, 0) or sizing()) if sizing else plan.partition_size)
-        await feeder.run(opened, None, partitions, known)
+        await feeder.run(opened, None, partitions, openings, known)
 
     feeding = asyncio.create_task(feed(), name=f"{'planner' if opened.portable else 'feeder'} of {job_id}")
     await asyncio.sleep(0)

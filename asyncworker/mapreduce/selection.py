@@ -121,7 +121,9 @@ class Selection(msgspec.Struct, frozen=True):
 
     def read_whole(self, beyond: str) -> str:
         """Return the same query, for all keys and all items as one JSON array each; NULL where there are none."""
-        return f"SELECT pg_catalog.json_agg(rows.key), pg_catalog.json_agg(rows.item) FROM ({self.read(beyond)}) AS rows"  # noqa: S608 - as above
+        return (
+            f"SELECT pg_catalog.json_agg(rows.key), pg_catalog.json_agg(rows.item) FROM ({self.read(beyond)}) AS rows"  # noqa: S608 - as above
+        )
 
 
 async def selected(database: Database, connection: Connection, name: str, by: str, *, dataset: bool) -> Selection:

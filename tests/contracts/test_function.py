@@ -135,7 +135,11 @@ values = st.one_of(
 plain = st.sampled_from([None, "", 1, 1.0, "1", True, "x", "y z"])
 objects = st.fixed_dictionaries({}, optional={"a": values, "b": plain, "text": plain, "id": values})
 alike = st.fixed_dictionaries(
-    {"a": st.integers(-3, 12), "b": st.integers(-3, 3) | st.floats(-3, 3), "text": st.text("ab1", min_size=1, max_size=3)},
+    {
+        "a": st.integers(-3, 12),
+        "b": st.integers(-3, 3) | st.floats(-3, 3),
+        "text": st.text("ab1", min_size=1, max_size=3),
+    },
     optional={"id": st.integers() | st.text("xy")},
 )
 """Objects as one finds them in a table: fields are there, and of one type."""

@@ -15,6 +15,7 @@ from asyncworker.mapreduce import feeder
 from asyncworker.mapreduce.job import MAP_TASK, MERGE_TASK, REDUCE_TASK
 from asyncworker.mapreduce.mapper import Mapper
 from asyncworker.mapreduce.merger import Merger
+from asyncworker.mapreduce.openings import Openings
 from asyncworker.mapreduce.progress import Progress, watch
 from asyncworker.mapreduce.reducer import Reducer
 from asyncworker.queue.brokers import memory
@@ -91,10 +92,11 @@ class Fleet:
             function.name = name
         self.tasks = Tasks()
         options = {"timeout": None, "max_deliveries": 10, "retry_backoff": 0.0, "no_retry_on": (JobFailed,)}
-        self.mapper = Mapper(self.broker, self.find)
+        self.openings = Openings()
+        self.mapper = Mapper(self.broker, self.find, self.openings)
         self.tasks.add(MAP_TASK, self.mapper, options_of(options))
         self.tasks.add(MERGE_TASK, Merger(self.broker, self.find), options_of(options))
-        self.tasks.add(REDUCE_TASK, Reducer(self.broker, self.find), options_of(options))
+        self.tasks.add(REDUCE_TASK, Reducer(self.broker, self.find, self.openings), options_of(options))
 
     def around_reduce(self, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         """Put something of a test's own around the reduce task."""
@@ -108,7 +110,13 @@ class Fleet:
 
     async def submit(self, source: Any, name: str = "collect", **options: Any) -> tuple[str, asyncio.Task[None]]:
         params = options.pop("params", {})
-        return await feeder.submit(self.broker, source, self.find(name), params, **({"partition_size": 10} | options))
+        return await feeder.submit(
+            self.broker,
+            source,
+            self.find(name),
+            params,
+            **({"partition_size": 10, "openings": self.openings} | options),
+        )
 
     async def sealed(self, source: Any, name: str = "collect", **options: Any) -> str:
         """Submit, and return when it is sealed."""
@@ -129,6 +137,7 @@ class Fleet:
             with contextlib.suppress(asyncio.CancelledError):
                 await run
             await self.mapper.close()
+            await self.openings.close()
 
     async def end(self, job_id: str) -> tuple[State, Record]:
         (ended,) = await self.broker.wait([job_id], PATIENCE)

@@ -143,10 +143,12 @@ class PostgresqlSource:
         self._selection: Selection | None = None
         self._rows = FIRST_FETCHED
 
-    def join(self, other: Source) -> None:
+    def join(self, other: Source) -> bool:
         """Read through the same connections as *other*, if it reads from the same server as the same user."""
-        if isinstance(other, PostgresqlSource) and other.database.dsn == self.database.dsn:
-            self.database = other.database
+        if not (isinstance(other, PostgresqlSource) and other.database.dsn == self.database.dsn):
+            return False
+        self.database = other.database
+        return True
 
     async def partitions(self, size: Size) -> AsyncIterator[Partition]:
         if self._key == CTID:

@@ -158,8 +158,11 @@ class Narrow(Protocol):
 class Connected(Protocol):
     """A source that reads through connections, which it may share with others; any number of partitions at once."""
 
-    def join(self, other: Source) -> None:
-        """Read through the connections of *other*, if they lead where this one reads from; not after the first use."""
+    def join(self, other: Source) -> bool:
+        """Read through the connections of *other*, if they lead where this one reads from; not after the first use.
+
+        Returns whether they do.
+        """
         ...
 
 

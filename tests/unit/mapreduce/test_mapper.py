@@ -231,7 +231,7 @@ async def test_what_a_job_is_asked_to_do_is_looked_up_once_a_worker() -> None:
     looks: list[list[str]] = []
     find = fleet.broker.find
     fleet.broker.find = lambda ids: looks.append(list(ids)) or find(ids)  # type: ignore[method-assign,func-returns-value]
-    mapper = Mapper(fleet.broker, fleet.find)
+    mapper = Mapper(fleet.broker, fleet.find, fleet.openings)
     job_id = await fleet.sealed([1])
     plans = [await mapper._plan(job_id) for _ in range(5)]
     assert len({id(plan) for plan in plans}) == 1

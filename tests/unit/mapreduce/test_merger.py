@@ -268,7 +268,7 @@ async def test_a_job_that_failed_in_a_step_is_resumed(tmp_path: Path) -> None:
         async def two() -> int:
             return 2
 
-        feeding = await resume(fleet.broker, job_id, fleet.find, ahead=two)
+        feeding = await resume(fleet.broker, job_id, fleet.find, openings=fleet.openings, ahead=two)
         assert feeding is not None
         async with asyncio.timeout(20):
             await feeding

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
 from asyncworker.mapreduce import openings
+from asyncworker.mapreduce.dataset import open_source
 from asyncworker.mapreduce.openings import Openings
 from asyncworker.mapreduce.sources.postgresql import CONNECTIONS
 from tests.support.datasets import all_pairs, all_partitions
@@ -86,3 +88,53 @@ async def test_files_are_opened_anew(tmp_path: Path) -> None:
     async with kept.open(str(path)) as one, kept.open(str(path)) as two:
         assert one is not two
     await kept.close()
+
+
+async def test_what_one_left_is_lent_to_one_that_reads_from_there(postgres_dsn: str) -> None:
+    url, kept = await table(postgres_dsn), Openings()
+    first, second, third = (open_source(url) for _ in range(3))
+    assert len(await all_partitions(first, 1)) == 5
+    await kept.leave(first)
+    kept.lend(second)
+    kept.lend(third)
+    assert second.database is first.database is not third.database  # type: ignore[attr-defined]  # PostgreSQL has one
+    assert len(await all_partitions(second, 1)) == 5
+    assert await connections(postgres_dsn) == 1
+    await kept.leave(second)
+    await third.close()
+    await kept.close()
+    assert await connections(postgres_dsn) == 0
+
+
+async def test_few_are_kept_and_not_for_long(postgres_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, kept = await table(postgres_dsn), Openings()
+    for _ in range(5):
+        source = open_source(url)
+        await all_partitions(source, 9)
+        await kept.leave(source)
+    async with asyncio.timeout(PATIENCE):
+        while await connections(postgres_dsn) > openings.MOST_LEFT:
+            await asyncio.sleep(0.01)
+    monkeypatch.setattr(openings, "IDLE_S", 0.01)
+    await kept.leave(open_source(url))
+    async with asyncio.timeout(PATIENCE):
+        while await connections(postgres_dsn):
+            await asyncio.sleep(0.01)
+    await kept.close()
+
+
+async def test_results_go_through_the_connections_of_who_reads(postgres_dsn: str) -> None:
+    url, kept = await table(postgres_dsn), Openings()
+    row: Any = {"job_id": "r", "dataset_id": "d", "processing_function": "f", "total_processed": 1, "success_rate": 1.0}
+    async with kept.results(url) as table_:
+        await table_.save(row | {"completed_at": 0.0})
+    assert await connections(postgres_dsn) == 0, "it had one of its own"
+    async with kept.open(url) as source:
+        await all_partitions(source, 9)
+    async with kept.results(url) as table_:
+        await table_.save(row | {"completed_at": 1.0})
+    assert await connections(postgres_dsn) == 1
+    async with kept.open(url) as source:
+        assert len(await all_partitions(source, 1)) == 5, "it is still open"
+    await kept.close()
+    assert await connections(postgres_dsn) == 0

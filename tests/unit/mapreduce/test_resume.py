@@ -45,7 +45,7 @@ async def two() -> int:
 
 
 async def mended(fleet: Fleet, job_id: str, source: Any = None) -> tuple[State, Record]:
-    feeding = await resume(fleet.broker, job_id, fleet.find, source, ahead=two)
+    feeding = await resume(fleet.broker, job_id, fleet.find, source, openings=fleet.openings, ahead=two)
     assert feeding is not None
     async with fleet.working():
         async with asyncio.timeout(PATIENCE):
@@ -165,7 +165,7 @@ async def test_items_that_only_the_submitter_has_are_given_once_more() -> None:
     assert state is State.FAILED
     job_id = record.detail["partial"]["job_id"]
     with pytest.raises(BadParameters, match="source="):
-        await resume(fleet.broker, job_id, fleet.find, ahead=two)
+        await resume(fleet.broker, job_id, fleet.find, openings=fleet.openings, ahead=two)
     fleet.functions["breaks"].broken.clear()
     state, record = await mended(fleet, job_id, range(40))
     assert (state, record.value["final_result"]["items"]) == (State.SUCCEEDED, list(range(40)))
@@ -213,7 +213,7 @@ async def test_partitions_are_tried_as_often_as_was_asked_for_also_when_they_are
     job_id = await fleet.sealed(numbers(path, 5), partition_attempts=attempts)
     assert await tried() == attempts
     numbers(path, 5)
-    feeding = await resume(fleet.broker, job_id, fleet.find, ahead=two)
+    feeding = await resume(fleet.broker, job_id, fleet.find, openings=fleet.openings, ahead=two)
     assert feeding is not None
     await feeding
     assert await tried() == attempts
@@ -279,7 +279,7 @@ async def test_what_cannot_be_resumed_is_refused_and_what_need_not_be_is_left() 
     fleet, new_id = Fleet(), Ids()
 
     async def none_left(job_id: str) -> asyncio.Task[None] | None:
-        return await resume(fleet.broker, job_id, fleet.find, ahead=two)
+        return await resume(fleet.broker, job_id, fleet.find, openings=fleet.openings, ahead=two)
 
     with pytest.raises(JobNotFound):
         await none_left(new_id())
