@@ -10,11 +10,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from asyncworker.errors import SettingsError
+from asyncworker.processors import usable
 
 PARTITION_QUEUE = "cpu_intensive"
 EXECUTORS = {"cpu_intensive": "process"}
@@ -23,10 +23,8 @@ PARTITIONS_AT_ONCE = 2
 
 
 def workers() -> int:
-    """Return how many processors this process may use: its affinity, which a container's CPU set narrows."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return how many processors this process may use."""
+    return len(usable())
 
 
 Auto = Literal["auto"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 from typing import Any, Self
@@ -10,6 +11,7 @@ from typing import Any, Self
 import hiredis
 
 from asyncworker.queue.addresses.address import Refused, Target
+from asyncworker.queue.near import Near
 
 PIECE = 65536
 
@@ -27,6 +29,8 @@ class Blocking:
     def __init__(self, to: Target, patience: float) -> None:
         self._reader = hiredis.Reader(replyError=Refused)
         self._turn = threading.Lock()
+        self._near = Near()
+        self._ready = select.poll()
         if to.path:
             self._socket = socket.socket(socket.AF_UNIX)
             self._socket.settimeout(patience)
@@ -39,6 +43,7 @@ class Blocking:
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if to.secure is not None:
                 self._socket = to.secure().wrap_socket(self._socket, server_hostname=to.host)
+            self._ready.register(self._socket, select.POLLIN)
             for command in to.greeting():
                 self.ask(*command)
         except BaseException:
@@ -52,13 +57,18 @@ class Blocking:
             Refused: the answer is an error. OSError: there is none.
         """
         with self._turn:
+            near = self._near.sent()
             self._socket.sendall(hiredis.pack_command(command))
+            if near:
+                while not self._ready.poll(0) and self._near.worth():
+                    pass
             try:
                 while (said := self._reader.gets()) is False:
                     data = self._socket.recv(PIECE)
                     if not data:
                         raise ConnectionError("the connection was closed")
                     self._reader.feed(data)
+                self._near.answered()
             except hiredis.ProtocolError as exc:
                 raise ConnectionError(f"no answer of a Redis server: {exc}") from exc
         if isinstance(said, Refused):

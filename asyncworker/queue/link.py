@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar, cast
 import hiredis
 
 from asyncworker.queue.addresses.address import Refused, Target
+from asyncworker.queue.near import Near
 
 FULL = "ERR max number of clients reached"
 """What a server says to whom it lets in no more, before it hangs up: an answer to nobody's question."""
@@ -47,6 +48,7 @@ class Link(asyncio.Protocol):
         self._reader = hiredis.Reader(replyError=_error)
         self._transport: asyncio.Transport | None = None
         self._taker: Taker | None = None
+        self._near = Near()
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -67,6 +69,8 @@ class Link(asyncio.Protocol):
         self._deadline = deadline
         if self._timer is None or deadline < self._timer.when():
             self._look_again()
+        if self._near.sent():
+            self._loop.call_soon(self._stay_awake)
         self._transport.write(packed)
 
     def close(self) -> None:
@@ -96,9 +100,15 @@ class Link(asyncio.Protocol):
         if isinstance(said, Refused | ConnectionError):
             self._fail(said)
             return
+        self._near.answered()
         taker, self._taker = self._taker, None
         if taker is not None and not taker.done():
             taker.set_result(said)
+
+    def _stay_awake(self) -> None:
+        """Keep the loop from going to sleep, while it does all else that there is to do."""
+        if self._taker is not None and self._near.worth():
+            self._loop.call_soon(self._stay_awake)
 
     def _fail(self, error: Exception) -> None:
         taker, self._taker = self._taker, None

@@ -46,7 +46,19 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("share", ("share",)),
     (
         "ground",
-        ("errors", "events", "finding", "clock", "registry", "kind", "settings", "secret", "lifeline", "__version__"),
+        (
+            "errors",
+            "events",
+            "finding",
+            "clock",
+            "registry",
+            "kind",
+            "settings",
+            "secret",
+            "lifeline",
+            "processors",
+            "__version__",
+        ),
     ),
 )
 """From the roof down: a module imports from its own floor and from those below."""

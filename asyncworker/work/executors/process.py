@@ -22,6 +22,7 @@ import msgspec
 
 from asyncworker.errors import DecodeError, SettingsError
 from asyncworker.lifeline import Child
+from asyncworker.processors import usable
 from asyncworker.share.segment import load, unload
 from asyncworker.share.wire import receive, send
 from asyncworker.work.callee import Answer, Raised, Request, encode
@@ -38,7 +39,7 @@ class ProcessExecutor:
     """
 
     def __init__(self, processes: int | None = None) -> None:
-        self._most = processes or _processors()
+        self._most = processes or len(usable())
         self._open()
 
     def _open(self) -> None:
@@ -139,10 +140,6 @@ class _Process:
         if code is not None and code < 0:
             return f"killed by {signal.Signals(-code).name}"
         return f"exit code {code}"
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _error(raised: Raised) -> BaseException:

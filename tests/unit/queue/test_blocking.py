@@ -12,6 +12,7 @@ import pytest
 
 from asyncworker.queue.addresses.address import Refused, Target, address_of
 from asyncworker.queue.blocking import Blocking
+from asyncworker.queue.near import Near
 
 
 @contextmanager
@@ -104,3 +105,27 @@ def test_who_hangs_up_ends_the_call_of_another_thread():
         caller.join(20)
         over.set()
     assert [type(error) for error in told] == [ConnectionError]
+
+
+def test_it_stays_awake_for_a_near_server(monkeypatch: pytest.MonkeyPatch):
+    looked = threading.Event()
+
+    def look(_: Near) -> bool:
+        looked.set()
+        return True
+
+    def serve(guest: socket.socket) -> None:
+        assert looked.wait(20)
+        guest.sendall(b"+PONG\r\n")
+
+    monkeypatch.setattr(Near, "worth", look)
+    with peer(serve) as target, Blocking(target, 20) as line:
+        assert line.ask("PING") == b"PONG"
+
+
+def test_it_sleeps_until_a_server_far_away_answers(monkeypatch: pytest.MonkeyPatch, redis_url: str):
+    monkeypatch.setattr(Near, "sent", lambda _: False)
+    monkeypatch.setattr(Near, "worth", None)
+    with Blocking(address_of(redis_url).target, 20) as line:
+        assert line.ask("PING") == b"PONG"
+        assert line.ask("ECHO", bytes(1 << 20)) == bytes(1 << 20)

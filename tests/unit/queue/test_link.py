@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 import hiredis
 import pytest
 
-from asyncworker.queue.addresses.address import Refused, address_of
+from asyncworker.queue.addresses.address import Refused, Target, address_of
 from asyncworker.queue.link import Link, connect
+from asyncworker.queue.near import Near
 from asyncworker.queue.wire import Wire
 
 PING = hiredis.pack_command(("PING",))
@@ -147,3 +148,40 @@ async def test_who_is_not_let_in_has_no_answer() -> None:
     async with peer(refuse) as url, linked(url) as link:
         with pytest.raises(ConnectionError, match="max number of clients"):
             await link.ask(PING, soon())
+
+
+@pytest.mark.parametrize("near", [True, False])
+async def test_the_loop_stays_awake_for_a_near_server_alone(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, near: bool
+):
+    looks: list[None] = []
+    monkeypatch.setattr(Near, "sent", lambda _: near)
+    monkeypatch.setattr(Near, "worth", lambda _: looks.append(None) or True)
+    async with linked(redis_url) as link:
+        for _ in range(5):
+            del looks[:]
+            assert await link.ask(PING, soon()) == b"PONG"
+            assert bool(looks) is near
+        del looks[:]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert looks == [], "it has its answer"
+
+
+async def test_all_else_goes_on_while_the_loop_stays_awake(monkeypatch: pytest.MonkeyPatch):
+    asked, at_last = asyncio.Event(), asyncio.Event()
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        asked.set()
+        await at_last.wait()
+        writer.write(b"+PONG\r\n")
+
+    monkeypatch.setattr(Near, "worth", lambda _: True)
+    async with peer(late) as url:
+        link = await connect(Target(*urlsplit(url).netloc.split(":")), soon(), Link)
+        answer = link.ask(PING, soon())
+        await asked.wait()
+        at_last.set()
+        assert await answer == b"PONG"
+        link.close()
