@@ -13,6 +13,9 @@ from asyncworker.processors import usable
 
 NEAR_S = 150e-6
 """Where answers usually take longer, nobody stays awake for them, and no longer than this for a single one."""
+RECENT_S = 1e-3
+"""Nobody stays awake for the answer to a command that comes longer than so after the last answer: the server sleeps
+itself then, and whom it wakes may need this processor."""
 PATIENCE = 64
 """An answer that takes longer than usual counts as one of so many; one that takes less is what is usual from now on."""
 
@@ -26,12 +29,12 @@ class Near:
 
     def __init__(self, processors: int | None = None) -> None:
         self._alone = (len(usable()) if processors is None else processors) < 2
-        self._usual = self._since = 0.0
+        self._usual = self._since = self._last = 0.0
 
     def sent(self) -> bool:
         """Say that a command is sent now; returns whether to stay awake then."""
         self._since = time.perf_counter()
-        return self._usual < NEAR_S and not self._alone
+        return self._usual < NEAR_S and self._since - self._last < RECENT_S and not self._alone
 
     def worth(self) -> bool:
         """Return whether to stay awake still."""
@@ -39,5 +42,6 @@ class Near:
 
     def answered(self) -> None:
         """Say that its answer is here."""
-        took = time.perf_counter() - self._since
+        self._last = time.perf_counter()
+        took = self._last - self._since
         self._usual = took if took < self._usual else self._usual + (took - self._usual) / PATIENCE

@@ -180,6 +180,11 @@ class RedisBroker:
         member.answered(call, claimed)
         return claimed
 
+    def handed(self, epoch: str, queues: Mapping[str, int]) -> Claimed | None:
+        """Return the job that was handed to this epoch, if it is of one of *queues*; the next step does not bring it then."""
+        member = self._members.get(epoch)
+        return None if member is None else member.take((), queues, 1)
+
     def beat(self, epoch: str, *, look: Look = "yes") -> Mapping[str, str] | None:
         answer = self._beating.once("beat", epoch, LOOKS[look])
         if answer[0] == -1:

@@ -8,7 +8,8 @@ this failed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.events import Bus, JobsClaimed, JobsEnded, JobsFailed, WorkerIdled
@@ -59,6 +60,27 @@ class Fetcher:
         self._clock = clock
         self._draining = False
         self._widest = 0
+        self._handed: Callable[[str, Mapping[str, int]], Claimed | None] | None = getattr(broker, "handed", None)
+        self._napping: Mapping[str, int] = {}
+        self._context = copy_context()
+
+    def hand(self) -> bool:
+        """Start a job that was handed to this worker, in the very call that brought it; returns whether there was one.
+
+        That is half of the way from the message to the job's first line. It is for a worker that sleeps and has nothing
+        in hand: there is room then, and no turn to keep. Else the next step brings the job.
+        """
+        if self._handed is None or not self._napping or self._draining:
+            return False
+        claimed = self._handed(self._epoch, self._napping)
+        if claimed is None:
+            return False
+        self._napping = {}
+        self._claimed(claimed)
+        self._context.run(self._runner.start, claimed.deliveries, claimed.now_ms)
+        if self._brisk is not None:
+            self._brisk.took(self._runner.running)
+        return True
 
     def drain(self) -> None:
         """Claim no more."""
@@ -102,7 +124,10 @@ class Fetcher:
             if len(claimed.deliveries) < want and claimed.held is None and not (runner.settling or wake.is_set()):
                 if self._burst and claimed.next_due_ms < 0 and not runner.live:
                     return
+                if not runner.live:
+                    self._napping = room
                 await self._nap(claimed, idle=self._has_room(room, before))
+                self._napping = {}
 
     def _has_room(self, room: Mapping[str, int], before: Mapping[str, int]) -> bool:
         """Return whether there is room for jobs of any queue: one that is at its bound is not asked, or just got there."""
@@ -128,10 +153,13 @@ class Fetcher:
             bus.emit(JobsEnded(epoch=self._epoch, ends=ends))
             if failed := [end for end in ends if end.status == "failed"]:
                 bus.emit(JobsFailed(epoch=self._epoch, ends=failed))
-        if claimed.deliveries and bus.wants(JobsClaimed):
-            again = sum(1 for delivery in claimed.deliveries if delivery.deliveries)
-            bus.emit(JobsClaimed(epoch=self._epoch, count=len(claimed.deliveries), redelivered=again))
+        self._claimed(claimed)
         return claimed
+
+    def _claimed(self, claimed: Claimed) -> None:
+        if claimed.deliveries and self._bus.wants(JobsClaimed):
+            again = sum(1 for delivery in claimed.deliveries if delivery.deliveries)
+            self._bus.emit(JobsClaimed(epoch=self._epoch, count=len(claimed.deliveries), redelivered=again))
 
     async def _nap(self, claimed: Claimed, *, idle: bool) -> None:
         seconds = NAP_S if self._clock is SYSTEM else LEAP_S

@@ -106,6 +106,7 @@ class Worker:
         self._clock = clock
         self._stop_by: float | None = None
         self._hurry: Callable[[], None] | None = None
+        self._fetcher: Fetcher | None = None
         self._wake = asyncio.Event()
         self._hooks = hooks or Hooks()
         self._lifespan = lifespan
@@ -212,12 +213,12 @@ class Worker:
     def _notice(self, job_id: str) -> None:
         if job_id:
             self._runner.cancel(job_id)
-        else:
+        elif self._fetcher is None or not self._fetcher.hand():
             self._wake.set()
 
     async def _live(self, epoch: str) -> None:
         runner, wake = self._runner, self._wake
-        fetcher = Fetcher(
+        self._fetcher = fetcher = Fetcher(
             self._broker,
             epoch,
             runner,
@@ -261,7 +262,7 @@ class Worker:
                 for helper in helpers:
                     helper.cancel()
         finally:
-            self._hurry = None
+            self._hurry = self._fetcher = None
             await keeper.stop()
             await self._leave(epoch, runner)
         self._bus.emit(WorkerStopped(epoch=epoch, handed_back=handed_back))

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from asyncworker.queue.near import NEAR_S, PATIENCE, Near
+from asyncworker.queue.near import NEAR_S, PATIENCE, RECENT_S, Near
 
 
 class Watch:
@@ -28,8 +28,21 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     return Watch(monkeypatch)
 
 
-def test_a_new_server_is_taken_for_near(watch: Watch):
-    assert Near(2).sent()
+def test_a_new_server_is_taken_for_near_once_it_has_answered(watch: Watch):
+    near = Near(2)
+    assert not near.sent()
+    near.answered()
+    assert near.sent()
+
+
+def test_for_a_command_now_and_then_nobody_stays_awake(watch: Watch):
+    near = Near(2)
+    watch.answers(near, NEAR_S / 2, 10)
+    watch.now += 2 * RECENT_S
+    assert not near.sent()
+    watch.now += NEAR_S / 2
+    near.answered()
+    assert near.sent()
 
 
 def test_nobody_stays_awake_for_longer_than_it_pays(watch: Watch):
@@ -65,4 +78,6 @@ def test_some_slow_answers_are_borne(watch: Watch):
 
 
 def test_on_a_single_processor_the_server_is_let_run(watch: Watch):
-    assert not Near(1).sent()
+    near = Near(1)
+    watch.answers(near, NEAR_S / 2, 10)
+    assert not near.sent()
