@@ -7,6 +7,7 @@ that it holds says so when it looks for work; if that is not so it is told all t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from asyncworker.queue import parcel
 from asyncworker.queue.body import delivery
 from asyncworker.queue.brokers.broker import Notice
 from asyncworker.queue.job import UNSETTLED, Claimed, Op, Settled
+from asyncworker.queue.wire import Wire
 
 LOWEST_FIRST = 16
 """One step in so many asks the lowest priority first, so that no level starves."""
@@ -39,9 +41,11 @@ class Member:
     those among whose it may still be or not, for it was noticed since, or an answer was lost. ``holding`` is how many jobs
     it has, ``handed`` one that it was handed and has not taken yet, ``due_ms`` when something is due that it sleeps for.
     ``told`` are the jobs that it was last told it holds: the message that hands it one of them may only come then.
+    ``wire`` is its own, for a call that is begun goes without a turn; ``begun`` is one until its answer has been waited for.
     """
 
     notice: Notice
+    wire: Wire
     seq: int = 0
     asleep: set[str] = field(default_factory=set)
     stirred: set[str] = field(default_factory=set)
@@ -49,6 +53,7 @@ class Member:
     handed: Claimed | None = None
     due_ms: int = -1
     told: frozenset[str] = frozenset()
+    begun: tuple[Call, asyncio.Future[Any]] | None = None
 
     def hand(self, message: bytes) -> None:
         """Hear of a job that was claimed for this epoch: ``<ms> <id> <body>``."""

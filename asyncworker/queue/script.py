@@ -84,6 +84,12 @@ class Script:
         self._wires.append(Wire(self.address))
         return self._wires[-1]
 
+    def drop(self, wire: Wire) -> None:
+        """Close a connection that is needed no longer."""
+        if wire in self._wires:
+            self._wires.remove(wire)
+        wire.close()
+
     async def call(
         self, wire: Wire, verb: str, args: Iterable[Any], *, forever: bool = False, assured: Assurance | None = None
     ) -> Any:

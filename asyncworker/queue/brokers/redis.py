@@ -12,7 +12,7 @@ import itertools
 import pkgutil
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,7 +20,7 @@ from asyncworker.clock import SYSTEM, Clock
 from asyncworker.errors import BadParameters, BrokerDown, BrokerError, JobNotFound, LeaseLost, SettingsError
 from asyncworker.events import Bus
 from asyncworker.queue import parcel
-from asyncworker.queue.addresses.address import address_of
+from asyncworker.queue.addresses.address import Refused, address_of
 from asyncworker.queue.admin import Plans
 from asyncworker.queue.body import pack_body
 from asyncworker.queue.brokers.broker import Answer, Look, Notice
@@ -44,10 +44,11 @@ from asyncworker.queue.job import (
 )
 from asyncworker.queue.lane import Waiter
 from asyncworker.queue.listing import page
-from asyncworker.queue.member import Member
+from asyncworker.queue.member import Call, Member
 from asyncworker.queue.producer import BlockingProducer, Producer
 from asyncworker.queue.script import ANSWER_S, Script, facts
 from asyncworker.queue.search import MOST, Page, Query
+from asyncworker.queue.wire import ERRORS
 
 PARTS = (
     "layout",
@@ -97,7 +98,7 @@ class RedisBroker:
         self._patience = patience
         key = f"{self._tag}b"
         self._script = Script(self._address, TEXT, key, patience=patience, bus=bus or Bus(), clock=clock, reads=READS)
-        self._stepping, self._looking = self._script.wire(), self._script.wire()
+        self._looking = self._script.wire()
         self._beating = self._script.caller()
         self._senders = {"memory": Producer(self._script)}
         self._blocking = BlockingProducer(self._script)
@@ -111,7 +112,7 @@ class RedisBroker:
 
     async def join(self, card: WorkerCard, notice: Notice) -> str:
         epoch = f"h{secrets.token_hex(12)}"  # h: it may be handed jobs
-        self._members[epoch] = Member(notice)
+        self._members[epoch] = Member(notice, self._script.wire())
         try:
             await self._listen(epoch)
             await self._ask("join", epoch, pack(card), round(card.lease_s * 1000))
@@ -161,16 +162,45 @@ class RedisBroker:
         self, epoch: str, settled: Sequence[Settled], queues: Mapping[str, int], want: int, *, idle: bool = False
     ) -> Claimed:
         member = self._members.get(epoch)
-        if member is None:
-            raise LeaseLost
-        if (handed := member.take(settled, queues, want)) is not None:
+        if member is not None and (handed := member.take(settled, queues, want)) is not None:
             return handed
-        call = member.call(settled, queues, want, idle=idle)
+        return await self.begin(epoch, settled, queues, want, idle=idle)
+
+    def begin(
+        self, epoch: str, settled: Sequence[Settled], queues: Mapping[str, int], want: int, *, idle: bool
+    ) -> Coroutine[Any, Any, Claimed]:
+        """Do as `step`, but for what was handed; where nothing is in the way, the call is under way when this returns."""
+        member = self._members.get(epoch)
+        if member is None:
+            return _lost()
+        if member.begun is not None:  # nobody waited for it
+            member.lost(member.begun[0])
+            member.begun[1].cancel()
+            member.wire.renew()
+        call, answer = member.begun = (
+            member.call(settled, queues, want, idle=idle),
+            asyncio.get_running_loop().create_future(),
+        )
+        begins = self._script.begin(member.wire, "step", (epoch, *call.args), answer)
+        return self._stepped(epoch, member, call, answer if begins else None)
+
+    async def _stepped(self, epoch: str, member: Member, call: Call, begun: asyncio.Future[Any] | None) -> Claimed:
+        answer = None
         try:
-            answer = await self._script.call(self._stepping, "step", (epoch, *call.args), forever=True)
+            if begun is not None:
+                try:
+                    answer = await begun
+                except ERRORS as exc:
+                    if not isinstance(exc, Refused):
+                        member.wire.renew()
+            if answer is None:
+                answer = await self._script.call(member.wire, "step", (epoch, *call.args), forever=True)
         except BaseException:
             member.lost(call)
+            member.wire.renew()  # the answer may be on its way
             raise
+        finally:
+            member.begun = None
         if answer[0] == -1:
             await self._forget(epoch)
             raise LeaseLost
@@ -334,7 +364,8 @@ class RedisBroker:
             raise BrokerDown(f"{self._address} does not answer") from exc
 
     async def _forget(self, epoch: str) -> None:
-        if self._members.pop(epoch, None):
+        if member := self._members.pop(epoch, None):
+            self._script.drop(member.wire)
             await self._inbox.leave(f"{self._tag}in:{epoch}")
 
     def _heard(self, channel: str, message: bytes) -> None:
@@ -382,6 +413,10 @@ def open(  # the room's word, as in `registry`
         SettingsError: a URL or namespace that cannot be used.
     """
     return RedisBroker(url, namespace=namespace, bus=bus, clock=clock)
+
+
+async def _lost() -> Claimed:
+    raise LeaseLost
 
 
 def _pairs(said: Sequence[bytes]) -> dict[str, bytes]:

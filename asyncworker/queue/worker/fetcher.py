@@ -8,8 +8,9 @@ this failed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import copy_context
+from typing import Any, NamedTuple
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.events import Bus, JobsClaimed, JobsEnded, JobsFailed, WorkerIdled
@@ -25,6 +26,16 @@ MOST = 200
 NAP_S = 60.0
 LEAP_S = 1.0
 """How long a nap takes at most where time is told by another clock than the machine's, which may leap."""
+
+
+class _Ask(NamedTuple):
+    """What may be claimed: of each queue, and in all."""
+
+    room: Mapping[str, int]
+    want: int
+
+
+_NOTHING = _Ask({}, 0)
 
 
 class Fetcher:
@@ -61,7 +72,8 @@ class Fetcher:
         self._draining = False
         self._widest = 0
         self._handed: Callable[[str, Mapping[str, int]], Claimed | None] | None = getattr(broker, "handed", None)
-        self._napping: Mapping[str, int] = {}
+        self._napping = self._lone = _NOTHING
+        self._begun: tuple[list[Settled], _Ask, Coroutine[Any, Any, Claimed]] | None = None
         self._context = copy_context()
 
     def hand(self) -> bool:
@@ -70,17 +82,30 @@ class Fetcher:
         That is half of the way from the message to the job's first line. It is for a worker that sleeps and has nothing
         in hand: there is room then, and no turn to keep. Else the next step brings the job.
         """
-        if self._handed is None or not self._napping or self._draining:
+        if self._handed is None or not self._napping.room or self._draining:
             return False
-        claimed = self._handed(self._epoch, self._napping)
+        claimed = self._handed(self._epoch, self._napping.room)
         if claimed is None:
             return False
-        self._napping = {}
+        self._lone, self._napping = self._napping, _NOTHING
+        self._runner.idle = self.settle
         self._claimed(claimed)
         self._context.run(self._runner.start, claimed.deliveries, claimed.now_ms)
         if self._brisk is not None:
             self._brisk.took(self._runner.running)
         return True
+
+    def settle(self) -> None:
+        """Send off how a job ended that was handed to this worker, in the call in which it did, if nothing came between.
+
+        What may be claimed is what might when the worker fell asleep: nothing else runs. Else the next step tells it.
+        """
+        self._runner.idle = None
+        ask, self._lone = self._lone, _NOTHING
+        if ask.room and not self._draining:
+            settled = self._runner.take(MOST)
+            begin: Any = self._broker
+            self._begun = settled, ask, begin.begin(self._epoch, settled, ask.room, ask.want, idle=True)
 
     def drain(self) -> None:
         """Claim no more."""
@@ -93,21 +118,36 @@ class Fetcher:
         Raises:
             LeaseLost: the epoch was reaped.
         """
+        try:
+            await self._run()
+        finally:
+            self._runner.idle = None
+            if self._begun is not None:  # perhaps it was applied; to settle twice is harmless
+                settled, _, sent = self._begun
+                sent.close()
+                self._runner.untake(settled)
+
+    async def _run(self) -> None:
         runner, wake, slots, brisk, turns = self._runner, self._wake, self._slots, self._brisk, self._turns
         while True:
             wake.clear()
-            settled = runner.take(MOST)
-            room, want = ({}, 0) if self._draining else slots.ask(runner.running, runner.live, MOST, runner.lent)
-            if brisk is not None:
-                brisk.ended(settled)
-                room, want = brisk.widen(room, want, MOST, runner.running)
-            room = turns.order(room)
+            if self._begun is not None:
+                (settled, (room, want), sent), self._begun = self._begun, None
+                if brisk is not None:
+                    brisk.ended(settled)
+            else:
+                settled, sent = runner.take(MOST), None
+                room, want = ({}, 0) if self._draining else slots.ask(runner.running, runner.live, MOST, runner.lent)
+                if brisk is not None:
+                    brisk.ended(settled)
+                    room, want = brisk.widen(room, want, MOST, runner.running)
+                room = turns.order(room)
             if not settled and not want:
                 if self._draining and not runner.live:
                     return
                 await wake.wait()
                 continue
-            claimed = await self.step(settled, room, want)
+            claimed = await self.step(settled, room, want, sent)
             fresh = claimed.deliveries
             if claimed.held is not None:
                 fresh = [delivery for delivery in fresh if not runner.knows(delivery.id)]
@@ -125,9 +165,10 @@ class Fetcher:
                 if self._burst and claimed.next_due_ms < 0 and not runner.live:
                     return
                 if not runner.live:
-                    self._napping = room
+                    self._napping = _Ask(room, want)
                 await self._nap(claimed, idle=self._has_room(room, before))
-                self._napping = {}
+                self._napping = self._lone = _NOTHING
+                runner.idle = None
 
     def _has_room(self, room: Mapping[str, int], before: Mapping[str, int]) -> bool:
         """Return whether there is room for jobs of any queue: one that is at its bound is not asked, or just got there."""
@@ -137,13 +178,15 @@ class Fetcher:
             running.get(name, 0) - before.get(name, 0) < most for name, most in room.items()
         )
 
-    async def step(self, settled: list[Settled], room: Mapping[str, int], want: int) -> Claimed:
-        """Make one round trip and tell what came of it."""
+    async def step(
+        self, settled: list[Settled], room: Mapping[str, int], want: int, sent: Awaitable[Claimed] | None = None
+    ) -> Claimed:
+        """Make one round trip, or wait for one that was *sent*, and tell what came of it."""
         runner, bus = self._runner, self._bus
         ends, runner.ends = runner.ends, []
         runner.tell = bus.wants(JobsEnded)
         try:
-            claimed = await self._broker.step(self._epoch, settled, room, want, idle=want > 0)
+            claimed = await (sent or self._broker.step(self._epoch, settled, room, want, idle=want > 0))
         except BaseException:
             runner.untake(settled)
             raise

@@ -89,6 +89,9 @@ class Runner:
         self.ends: list[JobEnd] = []
         self.resources: Any = None
         self.strikes: Mapping[str, Sequence[Strike]] = {}  # by task
+        self.idle: Callable[[], None] | None = (
+            None  # called when the last job that ran has ended, and waits for the fetcher
+        )
 
     def start(self, deliveries: Iterable[Delivery], now_ms: int = 0) -> None:
         """Run deliveries; returns at once. *now_ms*: the broker's clock, by which a job is late."""
@@ -265,6 +268,8 @@ class Runner:
             self._outbox.append(settled)
             if attempt.status and (self.tell or attempt.status == "failed"):
                 self.ends.append(attempt.end(self._tasks))
+            if self.idle is not None and not self.live:
+                self.idle()
             if self._hooks.follow:
                 await self._follow(attempt, task)
         attempt.error = None  # its traceback holds this very frame

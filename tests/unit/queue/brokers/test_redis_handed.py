@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from asyncworker.errors import LeaseLost
 from asyncworker.queue.brokers import redis
 from asyncworker.queue.brokers.redis import RedisBroker
 from asyncworker.queue.job import UNSETTLED, Op, State
@@ -132,3 +133,42 @@ async def test_it_can_be_cancelled(world: World, worker: Member):
     job_id = await handed(world, worker)
     assert await world.broker.cancel(job_id) is State.RUNNING
     await worker.told(job_id)
+
+
+async def test_it_can_be_had_at_once_but_once(world: World, worker: Member, broker: RedisBroker):
+    assert broker.handed(worker.epoch, {world.queue: 1}) is None
+    job_id = await handed(world, worker)
+    assert broker.handed(worker.epoch, {"another": 1}) is None
+    claimed = broker.handed(worker.epoch, {world.queue: 1})
+    assert claimed is not None
+    assert [one.id for one in claimed.deliveries] == [job_id]
+    assert broker.handed(worker.epoch, {world.queue: 1}) is None
+    assert broker.handed("nobody", {world.queue: 1}) is None
+    assert (await worker.step(3, world.done(job_id), idle=True)).deliveries == []
+    assert await world.state(job_id) is State.SUCCEEDED
+
+
+async def test_a_step_that_was_begun_is_under_way(world: World, worker: Member, broker: RedisBroker):
+    job_id = await world.put_one()
+    await worker.claim(1)
+    sent = broker.begin(worker.epoch, [world.done(job_id)], {world.queue: 1}, 1, idle=True)
+    (ended,) = await broker.wait([job_id], 20)
+    assert ended is not None
+    assert ended.state is State.SUCCEEDED
+    assert (await sent).deliveries == []
+
+
+async def test_a_step_that_was_begun_and_not_waited_for_confuses_no_other(
+    world: World, worker: Member, broker: RedisBroker
+):
+    for _ in range(3):
+        jobs = [await world.put_one() for _ in range(2)]
+        await worker.claim(1)
+        broker.begin(worker.epoch, [world.done(jobs[0])], {world.queue: 1}, 1, idle=True).close()
+        claimed = await worker.step(1, world.done(jobs[0]))
+        assert claimed.held is not None, "nobody knows what it has"
+        assert [await world.state(one) for one in jobs] == [State.SUCCEEDED, State.RUNNING]
+        assert claimed.held | {one.id for one in claimed.deliveries} == {jobs[1]}
+        await worker.claim(0, world.done(jobs[1]))
+    with pytest.raises(LeaseLost):
+        await broker.begin("nobody", [], {}, 0, idle=False)
