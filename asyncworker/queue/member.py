@@ -1,4 +1,4 @@
-"""Member: what a client of ``brokers/lua`` remembers of an epoch of its own between two steps.
+"""Member: an epoch of a client of ``brokers/lua``: its steps, and what is remembered of it between two of them.
 
 A job may be claimed for an epoch that sleeps and holds nothing, without its asking: it comes in the message that would
 have woken it, and the next step brings it without a round trip. Nobody need trust that message. Whoever knows of nothing
@@ -8,15 +8,18 @@ that it holds says so when it looks for work; if that is not so it is told all t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from asyncworker.errors import BrokerError, LeaseLost
 from asyncworker.queue import parcel
+from asyncworker.queue.addresses.address import Refused
 from asyncworker.queue.body import delivery
 from asyncworker.queue.brokers.broker import Notice
 from asyncworker.queue.job import UNSETTLED, Claimed, Op, Settled
-from asyncworker.queue.wire import Wire
+from asyncworker.queue.script import Script
+from asyncworker.queue.wire import ERRORS, Wire
 
 LOWEST_FIRST = 16
 """One step in so many asks the lowest priority first, so that no level starves."""
@@ -42,10 +45,14 @@ class Member:
     it has, ``handed`` one that it was handed and has not taken yet, ``due_ms`` when something is due that it sleeps for.
     ``told`` are the jobs that it was last told it holds: the message that hands it one of them may only come then.
     ``wire`` is its own, for a call that is begun goes without a turn; ``begun`` is one until its answer has been waited for.
+    *gone* is called when the epoch turns out to be over.
     """
 
+    epoch: str
     notice: Notice
-    wire: Wire
+    script: Script
+    gone: Callable[[], Awaitable[None]]
+    wire: Wire = field(init=False)
     seq: int = 0
     asleep: set[str] = field(default_factory=set)
     stirred: set[str] = field(default_factory=set)
@@ -54,6 +61,56 @@ class Member:
     due_ms: int = -1
     told: frozenset[str] = frozenset()
     begun: tuple[Call, asyncio.Future[Any]] | None = None
+
+    def __post_init__(self) -> None:
+        self.wire = self.script.wire()
+
+    def close(self) -> None:
+        """Give back its connection."""
+        self.script.drop(self.wire)
+
+    def step(
+        self, settled: Sequence[Settled], queues: Mapping[str, int], want: int, *, idle: bool
+    ) -> Coroutine[Any, Any, Claimed]:
+        """Step; where nothing is in the way, the call is under way when this returns. See `Broker.step` for errors."""
+        if self.begun is not None:  # nobody waited for it
+            call, answer = self.begun
+            self.lost(call)
+            answer.cancel()
+            self.wire.renew()
+        call, answer = self.begun = (
+            self.call(settled, queues, want, idle=idle),
+            asyncio.get_running_loop().create_future(),
+        )
+        begins = self.script.begin(self.wire, "step", (self.epoch, *call.args), answer)
+        return self._answer(call, answer if begins else None)
+
+    async def _answer(self, call: Call, begun: asyncio.Future[Any] | None) -> Claimed:
+        """Wait for the answer to a step, sending it once more if there was none."""
+        answer = None
+        try:
+            if begun is not None:
+                try:
+                    answer = await begun
+                except ERRORS as exc:
+                    if not isinstance(exc, Refused):
+                        self.wire.renew()
+            if answer is None:
+                answer = await self.script.call(self.wire, "step", (self.epoch, *call.args), forever=True)
+        except BaseException:
+            self.lost(call)
+            self.wire.renew()  # the answer may be on its way
+            raise
+        finally:
+            self.begun = None
+        if answer[0] == -1:
+            await self.gone()
+            raise LeaseLost
+        if len(answer) == 1:
+            raise BrokerError("somebody else steps with this epoch")
+        claimed = parcel.claimed(answer)
+        self.answered(call, claimed)
+        return claimed
 
     def hand(self, message: bytes) -> None:
         """Hear of a job that was claimed for this epoch: ``<ms> <id> <body>``."""

@@ -14,13 +14,14 @@ import re
 import secrets
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from asyncworker.clock import SYSTEM, Clock
-from asyncworker.errors import BadParameters, BrokerDown, BrokerError, JobNotFound, LeaseLost, SettingsError
+from asyncworker.errors import BadParameters, BrokerDown, JobNotFound, LeaseLost, SettingsError
 from asyncworker.events import Bus
 from asyncworker.queue import parcel
-from asyncworker.queue.addresses.address import Refused, address_of
+from asyncworker.queue.addresses.address import address_of
 from asyncworker.queue.admin import Plans
 from asyncworker.queue.body import pack_body
 from asyncworker.queue.brokers.broker import Answer, Look, Notice
@@ -44,11 +45,10 @@ from asyncworker.queue.job import (
 )
 from asyncworker.queue.lane import Waiter
 from asyncworker.queue.listing import page
-from asyncworker.queue.member import Call, Member
+from asyncworker.queue.member import Member
 from asyncworker.queue.producer import BlockingProducer, Producer
 from asyncworker.queue.script import ANSWER_S, Script, facts
 from asyncworker.queue.search import MOST, Page, Query
-from asyncworker.queue.wire import ERRORS
 
 PARTS = (
     "layout",
@@ -112,7 +112,7 @@ class RedisBroker:
 
     async def join(self, card: WorkerCard, notice: Notice) -> str:
         epoch = f"h{secrets.token_hex(12)}"  # h: it may be handed jobs
-        self._members[epoch] = Member(notice, self._script.wire())
+        self._members[epoch] = Member(epoch, notice, self._script, partial(self._forget, epoch))
         try:
             await self._listen(epoch)
             await self._ask("join", epoch, pack(card), round(card.lease_s * 1000))
@@ -171,44 +171,7 @@ class RedisBroker:
     ) -> Coroutine[Any, Any, Claimed]:
         """Do as `step`, but for what was handed; where nothing is in the way, the call is under way when this returns."""
         member = self._members.get(epoch)
-        if member is None:
-            return _lost()
-        if member.begun is not None:  # nobody waited for it
-            member.lost(member.begun[0])
-            member.begun[1].cancel()
-            member.wire.renew()
-        call, answer = member.begun = (
-            member.call(settled, queues, want, idle=idle),
-            asyncio.get_running_loop().create_future(),
-        )
-        begins = self._script.begin(member.wire, "step", (epoch, *call.args), answer)
-        return self._stepped(epoch, member, call, answer if begins else None)
-
-    async def _stepped(self, epoch: str, member: Member, call: Call, begun: asyncio.Future[Any] | None) -> Claimed:
-        answer = None
-        try:
-            if begun is not None:
-                try:
-                    answer = await begun
-                except ERRORS as exc:
-                    if not isinstance(exc, Refused):
-                        member.wire.renew()
-            if answer is None:
-                answer = await self._script.call(member.wire, "step", (epoch, *call.args), forever=True)
-        except BaseException:
-            member.lost(call)
-            member.wire.renew()  # the answer may be on its way
-            raise
-        finally:
-            member.begun = None
-        if answer[0] == -1:
-            await self._forget(epoch)
-            raise LeaseLost
-        if len(answer) == 1:
-            raise BrokerError("somebody else steps with this epoch")
-        claimed = parcel.claimed(answer)
-        member.answered(call, claimed)
-        return claimed
+        return _lost() if member is None else member.step(settled, queues, want, idle=idle)
 
     def handed(self, epoch: str, queues: Mapping[str, int]) -> Claimed | None:
         """Return the job that was handed to this epoch, if it is of one of *queues*; the next step does not bring it then."""
@@ -365,7 +328,7 @@ class RedisBroker:
 
     async def _forget(self, epoch: str) -> None:
         if member := self._members.pop(epoch, None):
-            self._script.drop(member.wire)
+            member.close()
             await self._inbox.leave(f"{self._tag}in:{epoch}")
 
     def _heard(self, channel: str, message: bytes) -> None:

@@ -399,7 +399,7 @@ async def test_what_happened_while_nobody_listened_is_looked_up(between: Proxy, 
     raw("HDEL", f"{broker._tag}e", gone.id)
     raw("HDEL", f"{broker._tag}x", gone.id)
     async with direct(between, broker) as beside:
-        beside._members[epoch] = replace(broker._members[epoch], wire=beside._script.wire())
+        beside._members[epoch] = replace(broker._members[epoch], script=beside._script)
         await beside.step(epoch, [done(one.id)], {}, 0)
     between.refusing = False
     assert await waits[0] == [Ended(State.SUCCEEDED, b"record")]
