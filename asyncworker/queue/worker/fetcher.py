@@ -104,6 +104,7 @@ class Fetcher:
         ask, self._lone = self._lone, _NOTHING
         if ask.room and not self._draining:
             settled = self._runner.take(MOST)
+            self._wake.clear()  # what wakes it from here on is for the step after this one
             begin: Any = self._broker
             self._begun = settled, ask, begin.begin(self._epoch, settled, ask.room, ask.want, idle=True)
 
@@ -130,12 +131,12 @@ class Fetcher:
     async def _run(self) -> None:
         runner, wake, slots, brisk, turns = self._runner, self._wake, self._slots, self._brisk, self._turns
         while True:
-            wake.clear()
             if self._begun is not None:
                 (settled, (room, want), sent), self._begun = self._begun, None
                 if brisk is not None:
                     brisk.ended(settled)
             else:
+                wake.clear()
                 settled, sent = runner.take(MOST), None
                 room, want = ({}, 0) if self._draining else slots.ask(runner.running, runner.live, MOST, runner.lent)
                 if brisk is not None:

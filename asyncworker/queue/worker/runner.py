@@ -43,8 +43,7 @@ class Runner:
     Args:
         wake: set whenever something has ended, for the fetcher to see.
         tell: keep a `JobEnd` of each attempt for the listeners, not only of those that failed; may be changed.
-        sought: is told how many have ended, and whom it lets in.
-        profiler: measures some of the calls.
+        sought: is told how many have ended, and whom it lets in. profiler: measures some of the calls.
         cancel_grace_s: how long a cancelled job may go on before it is given up. emit: is told of each of those.
         offload: takes large results.
     """
@@ -90,7 +89,7 @@ class Runner:
         self.resources: Any = None
         self.strikes: Mapping[str, Sequence[Strike]] = {}  # by task
         self.idle: Callable[[], None] | None = (
-            None  # called when the last job that ran has ended, and waits for the fetcher
+            None  # called when the last job that ran has ended, and just that wakes the fetcher
         )
 
     def start(self, deliveries: Iterable[Delivery], now_ms: int = 0) -> None:
@@ -263,12 +262,13 @@ class Runner:
             still_ours = self._over(attempt)
             if self._sought is not None and attempt.why != "abandoned":
                 self._count(attempt)
+            asleep = not self._wake.is_set()
             self._wake.set()
         if still_ours:
             self._outbox.append(settled)
             if attempt.status and (self.tell or attempt.status == "failed"):
                 self.ends.append(attempt.end(self._tasks))
-            if self.idle is not None and not self.live:
+            if asleep and self.idle is not None and not self.live:
                 self.idle()
             if self._hooks.follow:
                 await self._follow(attempt, task)

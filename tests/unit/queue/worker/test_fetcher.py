@@ -108,6 +108,40 @@ async def test_what_comes_while_it_runs_runs_beside_it(engine: Engine, counted: 
     await work
 
 
+async def test_what_wakes_it_while_its_step_is_under_way_makes_it_look_again(
+    engine: Engine, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle, step = Fetcher.settle, Fetcher.step
+    begun, again = asyncio.Event(), asyncio.Event()
+
+    def ended(fetcher: Fetcher) -> None:
+        settle(fetcher)
+        if fetcher._begun is not None:
+            begun.set()
+            fetcher._wake.set()  # a message, perhaps, that the loop reads before the fetcher has its turn
+
+    async def stepped(fetcher: Fetcher, *args: Any) -> Any:
+        if begun.is_set() and (len(args) < 4 or args[3] is None):
+            again.set()
+        return await step(fetcher, *args)
+
+    monkeypatch.setattr(Fetcher, "settle", ended)
+    monkeypatch.setattr(Fetcher, "step", stepped)
+
+    @engine.task()
+    async def noop() -> None:
+        pass
+
+    work = asyncio.create_task(engine.run())
+    async with asyncio.timeout(PATIENCE):
+        while not begun.is_set():
+            await counted.sleeps()
+            await (await noop.enqueue()).result()
+        await again.wait()
+    engine.stop()
+    await work
+
+
 @pytest.mark.parametrize("now", [False, True])
 async def test_who_stops_while_it_runs_loses_nothing(engine: Engine, counted: Counted, now: bool) -> None:
     runs, may_end = asyncio.Event(), asyncio.Event()
