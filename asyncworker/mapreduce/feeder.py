@@ -225,25 +225,25 @@ class Feeder:
         """Ship all partitions and seal the job; see `submit`.
 
         Args:
-            first: the first partition, where it was cut already. openings: where the source is left when all is well. known: the places of partitions that are not to be shipped,
-                for they are done.
+            first: the first partition, where it was cut already. openings: where the source is left once the job is sealed.
+            known: the places of partitions that are not to be shipped, for they are done.
 
         Raises:
             SourceError: those that are known are cut otherwise now.
         """
         self._known = dict(known or {})
+        sealed = False
         try:
             if await self._ship(await anext(rest, None) if known is not None else first, rest):
                 await self._settle(Op.SEAL)
+                sealed = True
         except BaseException as exc:
             await self._end(exc)
-            await source.close()
             raise
-        else:
-            await openings.leave(source)
         finally:
             self._notice(self._parent.id)
             await self._leave()
+            await (openings.leave(source) if sealed else source.close())  # else it may still be cut
 
     async def done(self, summary: Any, ttl_s: int) -> None:
         """End the job, which has no partitions: it comes to *summary*, which was known before."""

@@ -14,6 +14,7 @@ from asyncworker.mapreduce.dataset import open_source
 from asyncworker.mapreduce.openings import Openings
 from asyncworker.mapreduce.sources.postgresql import CONNECTIONS
 from tests.support.datasets import all_pairs, all_partitions
+from tests.support.mapreduce import Fleet
 
 PATIENCE = 20.0
 
@@ -138,3 +139,16 @@ async def test_results_go_through_the_connections_of_who_reads(postgres_dsn: str
         assert len(await all_partitions(source, 1)) == 5, "it is still open"
     await kept.close()
     assert await connections(postgres_dsn) == 0
+
+
+async def test_a_source_is_left_once_its_job_is_sealed(postgres_dsn: str) -> None:
+    url, fleet = await table(postgres_dsn), Fleet()
+    await fleet.sealed(url, partition_size=1, in_flight=9)
+    assert await connections(postgres_dsn) == 1
+    await fleet.openings.close()
+    _, feeding = await fleet.submit(url, partition_size=1, in_flight=1)  # nobody works: it waits for its turn
+    feeding.cancel()
+    await asyncio.wait([feeding])
+    assert await connections(postgres_dsn) == 0, "it may still be cut"
+    await fleet.openings.close()
+    await fleet.broker.close()
