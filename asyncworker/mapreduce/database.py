@@ -134,20 +134,13 @@ class Database:
         Raises:
             SourceError: for whatever the server or the way to it raises inside.
         """
-        async with self._room:
-            with self.told():
-                connection = await self._connected()
-                try:
-                    await connection.execute(
-                        f"{_WRITE if write else _READ}; SET LOCAL search_path = pg_catalog; "
-                        f"SET LOCAL statement_timeout = {STATEMENT_S * 1000:.0f}"
-                    )
-                    yield connection
-                    await connection.execute("COMMIT")
-                except BaseException:
-                    await self._forget(connection)
-                    raise
-                self._idle.append(connection)
+        async with self._held() as connection:
+            await connection.execute(
+                f"{_WRITE if write else _READ}; SET LOCAL search_path = pg_catalog; "
+                f"SET LOCAL statement_timeout = {STATEMENT_S * 1000:.0f}"
+            )
+            yield connection
+            await connection.execute("COMMIT")
 
     async def fetch(self, query: str, *values: Any) -> list[asyncpg.Record]:
         """Ask for rows by one statement outside a transaction, which would take as long again; in it each name is qualified.
@@ -155,16 +148,21 @@ class Database:
         Raises:
             SourceError: as `transaction`.
         """
+        async with self._held() as connection:
+            return await connection.fetch(query, *values)
+
+    @asynccontextmanager
+    async def _held(self) -> AsyncIterator[Connection]:
+        """Hold a connection; after an error nobody else gets it."""
         async with self._room:
             with self.told():
                 connection = await self._connected()
                 try:
-                    rows = await connection.fetch(query, *values)
+                    yield connection
                 except BaseException:
                     await self._forget(connection)
                     raise
                 self._idle.append(connection)
-                return rows
 
     async def _forget(self, connection: Connection) -> None:
         """End what failed, and its connection: in whatever state that is, nobody else gets it."""
