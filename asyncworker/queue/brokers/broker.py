@@ -11,8 +11,8 @@ broker, and `tests/contracts/test_broker.py` says what each must do. The words:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 from asyncworker.queue.job import (
     APART,
@@ -160,6 +160,23 @@ class Plain(Protocol):
 
     def enqueue_blocking(self, job: Job) -> Answer:
         """Take in one job whose ``durable`` is "memory", as `Broker.enqueue` does, and block meanwhile; from any thread."""
+        ...
+
+
+class Handing(Protocol):
+    """A broker that hands a job to an epoch that sleeps, in the message that wakes it."""
+
+    def handed(self, epoch: str, queues: Mapping[str, int]) -> Claimed | None:
+        """Return the job that was handed to this epoch, if it is of one of *queues*; the next step does not bring it then."""
+        ...
+
+    def begin(
+        self, epoch: str, settled: Sequence[Settled], queues: Mapping[str, int], want: int, *, idle: bool
+    ) -> Coroutine[Any, Any, Claimed]:
+        """Do as `Broker.step`, but for what was handed; where nothing is in the way, the call is under way when this returns.
+
+        Who does not wait for it steps again: it is not known then whether this one was applied.
+        """
         ...
 
 

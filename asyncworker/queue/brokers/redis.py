@@ -169,12 +169,10 @@ class RedisBroker:
     def begin(
         self, epoch: str, settled: Sequence[Settled], queues: Mapping[str, int], want: int, *, idle: bool
     ) -> Coroutine[Any, Any, Claimed]:
-        """Do as `step`, but for what was handed; where nothing is in the way, the call is under way when this returns."""
         member = self._members.get(epoch)
         return _lost() if member is None else member.step(settled, queues, want, idle=idle)
 
     def handed(self, epoch: str, queues: Mapping[str, int]) -> Claimed | None:
-        """Return the job that was handed to this epoch, if it is of one of *queues*; the next step does not bring it then."""
         member = self._members.get(epoch)
         return None if member is None else member.take((), queues, 1)
 

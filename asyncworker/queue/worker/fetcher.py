@@ -8,13 +8,13 @@ this failed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from contextvars import copy_context
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from asyncworker.clock import SYSTEM, Clock
 from asyncworker.events import Bus, JobsClaimed, JobsEnded, JobsFailed, WorkerIdled
-from asyncworker.queue.brokers.broker import Broker
+from asyncworker.queue.brokers.broker import Broker, Handing
 from asyncworker.queue.job import Claimed, Settled
 from asyncworker.queue.worker.brisk import Brisk
 from asyncworker.queue.worker.runner import Runner
@@ -71,7 +71,7 @@ class Fetcher:
         self._clock = clock
         self._draining = False
         self._widest = 0
-        self._handed: Callable[[str, Mapping[str, int]], Claimed | None] | None = getattr(broker, "handed", None)
+        self._handing = cast("Handing", broker) if hasattr(broker, "handed") else None
         self._napping = self._lone = _NOTHING
         self._begun: tuple[list[Settled], _Ask, Coroutine[Any, Any, Claimed]] | None = None
         self._context = copy_context()
@@ -82,9 +82,9 @@ class Fetcher:
         That is half of the way from the message to the job's first line. It is for a worker that sleeps and has nothing
         in hand: there is room then, and no turn to keep. Else the next step brings the job.
         """
-        if self._handed is None or not self._napping.room or self._draining:
+        if self._handing is None or not self._napping.room or self._draining:
             return False
-        claimed = self._handed(self._epoch, self._napping.room)
+        claimed = self._handing.handed(self._epoch, self._napping.room)
         if claimed is None:
             return False
         self._lone, self._napping = self._napping, _NOTHING
@@ -102,11 +102,11 @@ class Fetcher:
         """
         self._runner.idle = None
         ask, self._lone = self._lone, _NOTHING
-        if ask.room and not self._draining:
+        if self._handing is not None and ask.room and not self._draining:
             settled = self._runner.take(MOST)
             self._wake.clear()  # what wakes it from here on is for the step after this one
-            begin: Any = self._broker
-            self._begun = settled, ask, begin.begin(self._epoch, settled, ask.room, ask.want, idle=True)
+            sent = self._handing.begin(self._epoch, settled, ask.room, ask.want, idle=True)
+            self._begun = settled, ask, sent
 
     def drain(self) -> None:
         """Claim no more."""
