@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import hiredis
 import pytest
 
-from asyncworker.queue.addresses.address import Refused, Target, address_of
+from asyncworker.queue.addresses.address import Refused, address_of
 from asyncworker.queue.link import Link, connect
 from asyncworker.queue.near import Near
 from asyncworker.queue.wire import Wire
@@ -177,11 +177,14 @@ async def test_all_else_goes_on_while_the_loop_stays_awake(monkeypatch: pytest.M
         await at_last.wait()
         writer.write(b"+PONG\r\n")
 
-    monkeypatch.setattr(Near, "worth", lambda _: True)
-    async with peer(late) as url:
-        link = await connect(Target(*urlsplit(url).netloc.split(":")), soon(), Link)
+    looks: list[None] = []
+    monkeypatch.setattr(Near, "sent", lambda _: True)
+    monkeypatch.setattr(Near, "worth", lambda _: looks.append(None) or True)
+    async with peer(late) as url, linked(url) as link:
         answer = link.ask(PING, soon())
         await asked.wait()
+        before = len(looks)
+        await asyncio.sleep(0.01)
+        assert len(looks) > before > 0, "it is awake all the time"
         at_last.set()
         assert await answer == b"PONG"
-        link.close()

@@ -50,7 +50,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 
 @pytest.fixture
 async def engine(redis_url: str, namespace: str, counted: Counted) -> AsyncIterator[Engine]:
-    async with Engine(redis_url, namespace=namespace, signing_keys=()) as engine:
+    async with Engine(redis_url, namespace=namespace) as engine:
         engine.bus.listen(WorkerIdled, counted.idled)
         yield engine
 
