@@ -1,8 +1,8 @@
 """Near servers: whether to stay awake until an answer is here.
 
-A server on the same machine, or the next one, has answered before a process has gone to sleep and been woken again, which
-takes 20 to 50 us in a virtual machine, and as much processor time as to look at the connection for as long ("busy polling", as
-in Linux' ``net.core.busy_read``; "adaptive" as are mutexes that spin for as long as that has paid).
+A server on the same machine, or the next one, has answered before a process has gone to sleep and been woken again. That
+takes 20 to 50 us in a virtual machine, and about as much processor time as to look at the connection for as long ("busy
+polling", as in Linux' ``net.core.busy_read``; "adaptive" as are mutexes that spin for as long as that has paid).
 """
 
 from __future__ import annotations
